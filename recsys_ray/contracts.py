@@ -1,0 +1,282 @@
+"""The types that rooms hand each other. No algorithm, no file format, no Ray.
+
+Shape suffixes: B rows of a batch, U users, I items, D dimension, E interactions (all histories of a batch, end to end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import scipy.sparse as sp
+from pydantic import BaseModel, ConfigDict
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+Block = TypeVar("Block")
+Result = TypeVar("Result")
+
+
+class Settings(BaseModel):
+    """Base of every part of the configuration: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """The histories of B users, oldest event first, as one ragged array: row r is ``offsets[r]:offsets[r + 1]``."""
+
+    offsets_B1: LongArray
+    items_E: IntArray
+    ratings_E: FloatArray
+    timestamps_E: LongArray
+
+    def __post_init__(self) -> None:
+        assert len(self.offsets_B1) >= 1 and self.offsets_B1[-1] == len(self.items_E)
+        assert len(self.items_E) == len(self.ratings_E) == len(self.timestamps_E)
+
+    def __len__(self) -> int:
+        return len(self.offsets_B1) - 1
+
+    @property
+    def num_interactions(self) -> int:
+        return len(self.items_E)
+
+    @property
+    def lengths_B(self) -> LongArray:
+        return np.diff(self.offsets_B1)
+
+    @property
+    def rows_E(self) -> IntArray:
+        """The row number of every event."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths_B)
+
+    def row(self, row: int) -> slice:
+        return slice(int(self.offsets_B1[row]), int(self.offsets_B1[row + 1]))
+
+    def slice(self, start: int, stop: int) -> Histories:
+        """Rows start:stop without copying the events."""
+        offsets = self.offsets_B1[start : stop + 1]
+        events = slice(int(offsets[0]), int(offsets[-1]))
+        return Histories(offsets - offsets[0], self.items_E[events], self.ratings_E[events], self.timestamps_E[events])
+
+    def matrix(self, num_items: int, values_E: FloatArray | None = None) -> sp.csr_matrix:
+        """(B, I) CSR float32. Without values it is binary, however often a pair occurs; with values they add up."""
+        data = np.ones(self.num_interactions, np.float32) if values_E is None else values_E
+        matrix = sp.csr_matrix(
+            (data, self.items_E, self.offsets_B1), shape=(len(self), num_items), dtype=np.float32, copy=True
+        )
+        matrix.sum_duplicates()
+        if values_E is None:
+            matrix.data[:] = 1.0
+        return matrix
+
+    @classmethod
+    def from_lists(
+        cls,
+        items: Sequence[Sequence[int]],
+        ratings: Sequence[Sequence[float]] | None = None,
+        timestamps: Sequence[Sequence[int]] | None = None,
+    ) -> Histories:
+        """Build from plain lists; ratings default to 1, timestamps to positions."""
+        lengths = [len(row) for row in items]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        flat = [item for row in items for item in row]
+        values = [1.0] * len(flat) if ratings is None else [value for row in ratings for value in row]
+        times = (
+            [position for length in lengths for position in range(length)]
+            if timestamps is None
+            else [time for row in timestamps for time in row]
+        )
+        return cls(offsets, np.array(flat, np.int32), np.array(values, np.float32), np.array(times, np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Histories]) -> Histories:
+        """Rows of the first, then rows of the second, and so on."""
+        lengths = [part.lengths_B for part in parts]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
+        return cls(
+            offsets,
+            np.concatenate([np.zeros(0, np.int32), *(part.items_E for part in parts)]),
+            np.concatenate([np.zeros(0, np.float32), *(part.ratings_E for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.timestamps_E for part in parts)]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemLists:
+    """B lists of item rows as one ragged array; used for what must not be shown, and for held-out targets."""
+
+    offsets_B1: LongArray
+    items_E: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets_B1) - 1
+
+    @property
+    def lengths_B(self) -> LongArray:
+        return np.diff(self.offsets_B1)
+
+    def row(self, row: int) -> IntArray:
+        return self.items_E[self.offsets_B1[row] : self.offsets_B1[row + 1]]
+
+    def slice(self, start: int, stop: int) -> ItemLists:
+        offsets = self.offsets_B1[start : stop + 1]
+        return ItemLists(offsets - offsets[0], self.items_E[offsets[0] : offsets[-1]])
+
+    @classmethod
+    def empty(cls, num_rows: int) -> ItemLists:
+        return cls(np.zeros(num_rows + 1, np.int64), np.zeros(0, np.int32))
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]]) -> ItemLists:
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+        return cls(offsets, np.array([item for row in rows for item in row], np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """B questions "what next for this user?".
+
+    ``users_B`` are row numbers of the fit, -1 for a user (or a history) the fit has not seen: those are answered from
+    ``histories`` alone. ``seen`` are further items to filter beside the history.
+    """
+
+    user_ids: pa.Array
+    users_B: IntArray
+    histories: Histories
+    seen: ItemLists
+
+    def __len__(self) -> int:
+        return len(self.users_B)
+
+    def slice(self, start: int, stop: int) -> Requests:
+        return Requests(
+            self.user_ids.slice(start, stop - start),
+            self.users_B[start:stop],
+            self.histories.slice(start, stop),
+            self.seen.slice(start, stop),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """What a fit sees: the training histories of all U users in row order, and the catalogue in vocabulary order."""
+
+    histories: Histories
+    items: pa.Table
+
+    @property
+    def num_users(self) -> int:
+        return len(self.histories)
+
+    @property
+    def num_items(self) -> int:
+        return int(self.items.num_rows)
+
+    @property
+    def num_interactions(self) -> int:
+        return self.histories.num_interactions
+
+    def item_counts(self) -> LongArray:
+        """(I,) training interactions per item."""
+        return np.bincount(self.histories.items_E, minlength=self.num_items)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The sizes a memory prediction needs, known before anything is fitted."""
+
+    num_users: int
+    num_items: int
+    num_interactions: int
+    num_pairs: int
+    """Sum over users of (history length)^2: an upper bound on the non-zeros of an item-item product."""
+
+
+class MapBlocks(Protocol):
+    """``[fn(block, shared) for block in blocks]``, in order, lazily, possibly on many machines.
+
+    ``fn`` is a module-level function; ``shared`` travels once. ``label`` names the work in progress lines.
+    """
+
+    def __call__(
+        self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
+    ) -> Iterator[Result]: ...
+
+
+def map_blocks_here(
+    fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
+) -> Iterator[Result]:
+    """The builtin map as a ``MapBlocks``: this process, one block after the other."""
+    return (fn(block, shared) for block in blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class FitContext:
+    """What changes a run but not the meaning of a model."""
+
+    seed: int = 0
+    map_blocks: MapBlocks = map_blocks_here
+    num_blocks: int = 1
+    """How many blocks ``map_blocks`` can work on at once."""
+    progress: Callable[[str], None] = field(default=lambda message: None)
+
+    def rng(self, *keys: int) -> np.random.Generator:
+        """An independent stream for (seed, keys)."""
+        return np.random.default_rng([self.seed, *keys])
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A score block that is ``queries_BD @ items_ID.T + bias_I``."""
+
+    queries_BD: FloatArray
+    items_ID: FloatArray
+    bias_I: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerState:
+    """All of a scorer that must be saved: named arrays and JSON-ready settings. No code, no pickle."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A finished model: requests in, scores out. It neither masks, sorts, nor knows outside ids."""
+
+    @property
+    def num_items(self) -> int: ...
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        """Items the model has learned something about; the others are never answered with source "model"."""
+        ...
+
+    def answers(self, requests: Requests) -> BoolArray:
+        """(B,) whether the model knows anything about this request; where not, the fallback answers alone."""
+        ...
+
+    def factors(self, requests: Requests) -> Factors | None:
+        """The two factors when the score is an inner product, None when only ``score`` can tell."""
+        ...
+
+    def score(self, requests: Requests) -> FloatArray:
+        """(B, I) scores, higher is better; -inf where the model has no opinion on the pair."""
+        ...
+
+    def state(self) -> ScorerState: ...
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> Scorer: ...

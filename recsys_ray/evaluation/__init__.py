@@ -1,0 +1,1 @@
+"""Metrics of a written top-N against held-out targets."""

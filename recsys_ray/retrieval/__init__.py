@@ -1,0 +1,1 @@
+"""Exact top-k: masks, ties and ranking, implemented once."""
