@@ -1,0 +1,67 @@
+# make run     environment if missing, then the demo: synthetic world -> published recommendations
+# make test    environment if missing, then every test
+# make check   formatting, lint, types, spelling, then every test
+# make soak    the full kill test: the batch job killed again and again must lose and double nothing
+# make bench   the benchmarks, one after the other, each ending with one JSON line
+# make clean   remove the environment, caches and runs
+#
+# Needs Python 3.11 or newer, make and a package index. Another interpreter: make PYTHON=/path/to/python run
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/demo.yaml
+BENCHMARKS ?= batch_topn memory als
+PYTHON ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint check soak bench clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+run: $(VENV)/.installed-run
+	$(BIN)/recsys-ray run $(CONFIG)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+check: lint test
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python tests/soak.py
+
+bench: $(VENV)/.installed-benchmarks
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find recsys_ray jobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment, four stamps: each adds the extras its target needs. A change of the requirements reinstalls.
+$(VENV)/.installed-run: EXTRAS := s3
+$(VENV)/.installed-test: EXTRAS := test
+$(VENV)/.installed-dev: EXTRAS := test,dev
+$(VENV)/.installed-benchmarks: EXTRAS := s3,benchmarks
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(create_environment); }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+define create_environment
+for python in $(PYTHON) python3.11 python3 python; do \
+  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+    echo "Creating $(VENV) with $$python; the first install downloads a few GB."; \
+    "$$python" -m venv --clear $(VENV) && exit 0; \
+    echo "$$python can't create environments: install its venv module (on Debian: python3-venv)." >&2; exit 1; \
+  fi; \
+done; \
+echo "Python 3.11 or newer not found: install it, or name one with make PYTHON=/path/to/python." >&2; exit 1
+endef

@@ -1,0 +1,35 @@
+"""Fixtures that more than one test file needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATASETS = Path(__file__).parent.parent.parent / "shared" / "datasets"
+
+
+@pytest.fixture(scope="session")
+def datasets() -> Path:
+    """The directory of public data sets beside this repository; tests that need it are skipped where it is absent."""
+    if not DATASETS.is_dir():
+        pytest.skip("no data sets in ../shared/datasets")
+    return DATASETS
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[Any]:
+    """One small local Ray for all tests that need it: starting it takes longer than most tests."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=256 * 2**20,
+        log_to_driver=False,
+    )
+    yield ray
+    ray.shutdown()
