@@ -1,0 +1,8 @@
+"""The recommend stage as a job: ``python jobs/recommend.py --config CONFIG [key=value ...]``."""
+
+import sys
+
+from recsys_ray.cli import job
+
+if __name__ == "__main__":
+    sys.exit(job("recommend"))

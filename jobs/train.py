@@ -1,0 +1,8 @@
+"""The train stage as a job: ``python jobs/train.py --config CONFIG [key=value ...]``."""
+
+import sys
+
+from recsys_ray.cli import job
+
+if __name__ == "__main__":
+    sys.exit(job("train"))

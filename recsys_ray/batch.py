@@ -1,0 +1,92 @@
+"""One unit of the batch job: read a shard of users, recommend, write its part file under its final name.
+
+The file name is the commit. A part that is there is whole, and a rerun skips it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pcsv
+
+from recsys_ray.bundle import Bundle, open_bundle, shard_name
+from recsys_ray.contracts import BoolArray
+from recsys_ray.errors import DataError
+from recsys_ray.recommend import Options, RecommendSettings, check_options, nested, recommend
+from recsys_ray.storage import Location
+
+
+class ShardRecommender:
+    """Opens the bundle once, then answers one shard after the other."""
+
+    def __init__(self, bundle_url: str, run_url: str, settings: RecommendSettings) -> None:
+        self.run = Location(run_url)
+        self.bundle = open_bundle(Location(bundle_url))
+        self.settings = settings
+        self.options = read_options(self.bundle, settings)
+
+    def __call__(self, shard: int) -> dict[str, Any]:
+        """Write the part of one shard; returns its counts and the seconds spent scoring and in all."""
+        started = time.perf_counter()
+        requests = self.bundle.requests(shard)
+        reading = time.perf_counter()
+        table = recommend(self.bundle, requests, self.options)
+        scored = time.perf_counter()
+        if self.settings.layout == "nested":
+            table = nested(table)
+        (self.run / shard_name(shard)).write_parquet(table, use_dictionary=["source"])
+        return {
+            "shard": shard,
+            "users": len(requests),
+            "rows": table.num_rows,
+            "score_seconds": scored - reading,
+            "seconds": time.perf_counter() - started,
+        }
+
+
+def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
+    """The settings with their item lists read and checked against the catalogue."""
+    options = Options(
+        n=settings.n,
+        filter_seen=settings.filter_seen,
+        allowed_I=_allowed(bundle, settings),
+        fallback=settings.fallback != "none",
+        block_bytes=settings.block_mib << 20,
+    )
+    check_options(bundle, options)
+    return options
+
+
+def read_item_list(path: str, what: str) -> pa.Array:
+    """The ids in a Parquet or CSV file's column item_id, or in a text file, one a line, as strings or int64.
+
+    Raises:
+        StorageError: the file is not there. DataError: it has no such column, or no id.
+    """
+    location = Location.of(path)
+    if path.endswith(".parquet"):
+        table = location.read_parquet()
+    else:
+        text = location.read_bytes()
+        lines = text if text.startswith(b"item_id") else b"item_id\n" + text
+        only_text = pcsv.ConvertOptions(column_types={"item_id": pa.string()})
+        table = pcsv.read_csv(pa.BufferReader(lines), convert_options=only_text)
+    if "item_id" not in table.schema.names:
+        raise DataError(f"{what}: {path} has no column item_id; found {', '.join(table.schema.names)}")
+    if not table.num_rows:
+        raise DataError(f"{what}: {path} holds no item id")
+    return table.column("item_id").combine_chunks()
+
+
+def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
+    if settings.allow is None and settings.deny is None:
+        return None
+    allowed_I = np.full(bundle.num_items, settings.allow is None)
+    if settings.allow is not None:
+        allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
+    if settings.deny is not None:
+        allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+    return allowed_I

@@ -1,0 +1,95 @@
+"""The command: ``recsys-ray STAGE CONFIG [key=value ...]``.
+
+Progress goes to standard error, tables and samples to standard output, and the last line of standard output is one
+JSON object with the results and paths. Exit status 0 when done, 1 for an error of one line, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from recsys_ray import __version__
+from recsys_ray.errors import RecsysError
+
+STAGES = {
+    "run": "prepare, train, evaluate, recommend and publish; unchanged stages are skipped",
+    "prepare": "raw interactions and catalogue to prepared tables",
+    "train": "fit the model that is evaluated (without a split: the one that is published)",
+    "evaluate": "metrics of the written top-N against held-out interactions",
+    "recommend": "write, check and publish the top-N of every user",
+    "rollback": "point LATEST back to the run published before (publish.to=RUN_ID for another)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("recsys-ray", description="Distributed batch recommendation on Ray.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for name, text in STAGES.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("config", help="YAML file, see configs/")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
+    parsed = parser.parse_args(arguments)
+    return run_stage(parsed.stage, parsed.config, parsed.overrides)
+
+
+def job(stage: str, arguments: Sequence[str] | None = None) -> int:
+    """The same stage for ``python jobs/<stage>.py --config CONFIG [key=value ...]``."""
+    parser = argparse.ArgumentParser(f"jobs/{stage}.py", description=STAGES[stage])
+    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
+    parsed = parser.parse_args(arguments)
+    return run_stage(stage, parsed.config, parsed.overrides)
+
+
+def run_stage(stage: str, config_path: str, overrides: Sequence[str]) -> int:
+    """One stage from a configuration file to its JSON line; the exit status."""
+    try:
+        result = _run(stage, config_path, overrides)
+    except RecsysError as error:
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("out of memory; set train.memory_limit_gib, a smaller model, or a machine with more memory")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _fail(f"{error.filename or 'output'}: no space left on the device; free space or set output")
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes where it stopped", file=sys.stderr)
+        return 130
+    print(json.dumps(result, sort_keys=True), flush=True)
+    return 0
+
+
+def _run(stage: str, config_path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    from recsys_ray.cluster.session import Session  # Ray and torch take seconds to import; --help needs neither
+    from recsys_ray.config import load_config
+    from recsys_ray.pipeline import Pipeline, sample
+    from recsys_ray.storage import Location
+
+    config = load_config(config_path, overrides)
+    with Session(config.cluster, _progress) as session:
+        pipeline = Pipeline(config, session)
+        result: dict[str, Any] = getattr(pipeline, stage)()
+    written = result if stage == "recommend" else result.get("recommend") if stage == "run" else None
+    if written:
+        print(f"\n{written['path']}\n{sample(Location(written['path']), Location(written['bundle']))}\n")
+    return result
+
+
+def _progress(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

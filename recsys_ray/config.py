@@ -1,0 +1,216 @@
+"""The configuration of a run: one YAML file, validated whole before anything starts.
+
+    name: demo
+    output: runs/demo            # any path or URL
+    data: {source: movielens, path: ..., filters: {...}, split: {...}}
+    model: {name: ease, regularization: 200.0}
+    train: {refit: all}
+    recommend: {n: 10}
+
+Every key can be overridden on the command line: ``model.regularization=500``. Unknown keys, wrong types and impossible
+combinations are errors of one line that names the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+
+from recsys_ray.cluster.session import ClusterSettings
+from recsys_ray.contracts import Settings
+from recsys_ray.data.settings import DataConfig
+from recsys_ray.errors import ConfigError
+from recsys_ray.evaluation import EvaluateSettings
+from recsys_ray.gate import GateSettings
+from recsys_ray.models import MODELS
+from recsys_ray.recommend import RecommendSettings
+
+VERSION = 1
+
+
+class TrainSettings(Settings):
+    """What the published model has seen, and how much memory a fit may take."""
+
+    refit: Literal["all", "train+valid"] = "all"
+    """all: after evaluation fit once more on everything, and publish that. train+valid: publish exactly the model (and
+    the Parquet) that the test numbers are computed on."""
+    memory_limit_gib: float | None = Field(default=None, gt=0)
+    """Refuse fits predicted to need more; by default what is free on the machine that fits."""
+
+
+class PublishSettings(Settings):
+    """What happens to a finished run."""
+
+    enabled: bool = True
+    """Move LATEST to the run when it passes the gate."""
+    gate: GateSettings = GateSettings()
+    keep: int = Field(default=5, ge=1)
+    """Published runs to keep; older ones are deleted, LATEST never is."""
+    to: str | None = None
+    """Run id for rollback; by default the run published before the current one."""
+
+
+def _model_section() -> Any:
+    """``model:`` as a union over MODELS, told apart by ``name``."""
+    sections = [
+        create_model(f"Model_{name}", __base__=entry.config, name=(Literal[name], name))
+        for name, entry in MODELS.items()
+    ]
+    return Annotated[reduce(or_, sections), Field(discriminator="name")]
+
+
+class Config(Settings):
+    """A whole run."""
+
+    version: int = VERSION
+    """Version of the configuration format."""
+    name: str = Field(min_length=1)
+    """Name of the run, for people."""
+    output: str = Field(min_length=1)
+    """Directory or URL under which everything is written."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of splits, initial values and sampling."""
+    data: DataConfig
+    model: _model_section()  # type: ignore[valid-type]
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    recommend: RecommendSettings = RecommendSettings()
+    publish: PublishSettings = PublishSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @property
+    def model_name(self) -> str:
+        return str(self.model.name)
+
+    def model_settings(self) -> Any:
+        """The model's own Config, as its fit takes it."""
+        return MODELS[self.model_name].config.model_validate(self.model.model_dump(exclude={"name"}))
+
+    @property
+    def has_split(self) -> bool:
+        return self.data.split.kind != "none"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        if self.version != VERSION:
+            raise ValueError(f"version: {self.version} is not supported; this is version {VERSION} of the format")
+        largest = max(self.evaluate.k)
+        if self.train.refit == "train+valid" and self.has_split and self.recommend.n < largest:
+            raise ValueError(
+                f"recommend.n: {self.recommend.n} rows can't show metrics at evaluate.k={largest} with "
+                "train.refit=train+valid; set recommend.n higher or evaluate.k lower"
+            )
+        if self.train.refit == "train+valid" and not self.has_split:
+            raise ValueError("train.refit: train+valid needs a split; set data.split.kind or train.refit=all")
+        if self.train.refit == "train+valid" and self.evaluate.on == "valid":
+            raise ValueError("evaluate.on: valid with train.refit=train+valid would score what the model has seen")
+        return self
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply ``key.key=value`` overrides, validate.
+
+    Raises:
+        ConfigError: one line: the file, the key, what is wrong with it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: can't read the configuration ({error.strerror})") from error
+    tree = _parse(text, path)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the configuration must be a mapping of keys, found {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error, tree)}") from error
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise ConfigError(f"{override!r} is not an override; write key=value, for example recommend.n=20")
+    node = tree
+    for name in names[:-1]:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{override!r}: {name} holds a value, not further keys")
+    node[names[-1]] = _parse(value, override)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: 1e-3 is a number, dates stay text, a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        repeated = {key for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise yaml.YAMLError(f"key {sorted(repeated)[0]!r} is given twice (line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_FLOAT = re.compile(r"^[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _explain(error: ValidationError, tree: dict[str, Any]) -> str:
+    first, *others = error.errors()
+    more = f" (and {len(others)} more)" if others else ""
+    key = _key(first["loc"], tree)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key.rsplit(".", 1)[-1], _all_keys(), 1, 0.7)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{key}: unknown key{hint}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" or not key:
+        return message + more
+    given = "" if first["type"] == "missing" else f", found {first['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}{given}{more}"
+
+
+def _key(location: tuple[int | str, ...], tree: Any) -> str:
+    """The dotted key of an error; the tags that pydantic puts in for the chosen member of a union are left out."""
+    names, node = [], tree
+    for name in location:
+        inside = isinstance(node, dict) and name in node
+        if isinstance(node, dict) and not inside and name in node.values() and name != location[-1]:
+            continue
+        names.append(str(name))
+        node = node[name] if inside else node[name] if isinstance(node, list) and isinstance(name, int) else None
+    return ".".join(names)
+
+
+def _all_keys() -> list[str]:
+    """Every key of the schema, for suggestions."""
+    schema = Config.model_json_schema()
+    tables = [schema, *schema.get("$defs", {}).values()]
+    return sorted({name for table in tables for name in table.get("properties", {})})
+
+
+def dump(settings: BaseModel) -> dict[str, Any]:
+    """A section as JSON-ready values, for fingerprints and manifests."""
+    result: dict[str, Any] = settings.model_dump(mode="json")
+    return result

@@ -1,0 +1,292 @@
+"""The stages of a run in order, their fingerprints, and what is skipped.
+
+    prepare -> train -> evaluate -> (refit) -> recommend -> gate -> publish
+
+A stage writes into a directory named by the fingerprint of everything that goes into it: input files, the sections of
+the configuration it reads, the format of the code that wrote it. Its manifest is written last. So a stage is done when
+the manifest is there, a change anywhere leads to another directory, and an interrupted stage is simply not done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from recsys_ray import bundle as bundles
+from recsys_ray import publish as runs
+from recsys_ray.batch import read_item_list, read_options
+from recsys_ray.bundle import open_bundle, read_manifest, shard_name
+from recsys_ray.cluster.batch import run_batch
+from recsys_ray.cluster.fit import run_fit
+from recsys_ray.cluster.session import Session
+from recsys_ray.config import Config, dump
+from recsys_ray.data import prepare as preparing
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.evaluate import evaluate_run
+from recsys_ray.evaluation import Report
+from recsys_ray.gate import check_run, flat
+from recsys_ray.models import MODELS
+from recsys_ray.recommend import RecommendSettings
+from recsys_ray.storage import Location
+
+BASELINE = "popularity"
+
+
+def fingerprint(*facts: Any) -> str:
+    """A stable digest of JSON-ready values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Pipeline:
+    """One configuration being run. Each stage first makes sure of the stages it stands on."""
+
+    def __init__(self, config: Config, session: Session) -> None:
+        self.config = config
+        self.session = session
+        self.output = Location.of(config.output)
+        self._prepared: Prepared | None = None
+        self._results: dict[str, dict[str, Any]] = {}
+
+    # -- stages ----------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """All stages; what each found or did, by stage."""
+        self.prepare()
+        self.train()
+        if self.config.has_split:
+            self.evaluate()
+        self.recommend()
+        return dict(self._results)
+
+    def prepare(self) -> dict[str, Any]:
+        """Raw input to item table, user shards and vocabulary."""
+        config = self.config
+        source = preparing.open_source(config.data, seed=config.seed)
+        key = fingerprint(preparing.FORMAT, dump(config.data), source.fingerprint(), config.seed)
+        location = self.output / "prepared" / key[:12]
+        skipped = (location / "manifest.json").exists()
+        started = time.perf_counter()
+        if not skipped:
+            preparing.prepare(
+                source,
+                location,
+                seed=config.seed,
+                map_chunks=self.session.map_chunks,
+                map_blocks=self.session.map_blocks,
+                progress=self.session.progress,
+            )
+        self._prepared = Prepared.open(location)
+        facts = {name: self._prepared.manifest[name] for name in ("num_users", "num_items", "num_interactions")}
+        return self._done("prepare", location, skipped, facts, started)
+
+    def train(self) -> dict[str, Any]:
+        """The fit that is evaluated; without a split, the one that is published."""
+        parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
+        return self._fit("train", parts, self.config.model_name)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics of the written lists against held-out targets, beside popularity."""
+        started = time.perf_counter()
+        self._fit("train", self._evaluation_parts(), self.config.model_name)
+        location, run, bundle = self._evaluation_run(self.config.model_name, "train")
+        skipped = (location / "metrics.json").exists()
+        if skipped:
+            result = (location / "metrics.json").read_json()
+        else:
+            report = self._measure(run, bundle)
+            result = {"model": report.to_json(), "run": str(run)}
+            table = report.table()
+            if self.config.evaluate.baseline and self.config.model_name != BASELINE:
+                self._fit("baseline", self._evaluation_parts(), BASELINE)
+                _, baseline_run, baseline_bundle = self._evaluation_run(BASELINE, "baseline")
+                baseline = self._measure(baseline_run, baseline_bundle)
+                result["baseline"] = baseline.to_json()
+                table += f"\n\nbaseline: {BASELINE}\n{baseline.table()}"
+            result["table"] = table
+            (location / "metrics.json").write_json(result)
+        self.session.progress(result["table"])
+        facts = {"metrics": result["model"]["metrics"]}
+        if "baseline" in result:
+            facts["baseline"] = {BASELINE: result["baseline"]["metrics"]}
+        return self._done("evaluate", location, skipped, facts, started)
+
+    def recommend(self) -> dict[str, Any]:
+        """The top n of every user: written, checked, published."""
+        started = time.perf_counter()
+        parts = self._published_parts()
+        stage = "train" if parts == self._evaluation_parts() or not self.config.has_split else "refit"
+        bundle = Location(self._fit(stage, parts, self.config.model_name)["path"])
+        run = self._start_run(self._recommendations, bundle, self.config.recommend)
+        published = (run / runs.MANIFEST).exists()
+        facts = {} if published else self._batch(bundle, run, self.config.recommend)
+        if published:
+            manifest = (run / runs.MANIFEST).read_json()
+        if self.config.publish.enabled and not (published and runs.latest(self._recommendations) == run.name):
+            manifest = self._publish(bundle, run)
+        if not self.config.publish.enabled:
+            facts["checks"] = self._check(bundle, run)
+        elif published or self.config.publish.enabled:
+            facts["checks"] = manifest["checks"]
+        facts["latest"] = runs.latest(self._recommendations)
+        return self._done("recommend", run, published, facts, started)
+
+    def rollback(self) -> dict[str, Any]:
+        """LATEST back to the run published before, or to ``publish.to``."""
+        old, new = runs.rollback(self._recommendations, self.config.publish.to)
+        self.session.progress(f"rollback: LATEST moved from {old} to {new}; {old} is withdrawn")
+        return {"stage": "rollback", "path": str(self._recommendations / new), "from": old, "to": new}
+
+    # -- what stages are made of --------------------------------------------------------------------------------
+
+    @property
+    def _recommendations(self) -> Location:
+        return self.output / "recommendations"
+
+    @property
+    def prepared(self) -> Prepared:
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        return self._prepared
+
+    def _present(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """Only parts with interactions, so that "train+valid" without validation data is the same fit as "train"."""
+        return tuple(part for part in parts if self.prepared.counts((part,)).num_interactions)
+
+    def _evaluation_parts(self) -> tuple[str, ...]:
+        return self._present(("train",) if self.config.evaluate.on == "valid" else ("train", "valid"))
+
+    def _published_parts(self) -> tuple[str, ...]:
+        everything = ("train", "valid", "test")
+        return self._present(everything if self.config.train.refit == "all" else everything[:2])
+
+    def _fit(self, stage: str, parts: tuple[str, ...], model: str) -> dict[str, Any]:
+        if stage in self._results:
+            return self._results[stage]
+        config, started = self.config, time.perf_counter()
+        settings = config.model_settings() if model == config.model_name else MODELS[model].config()
+        key = fingerprint(bundles.FORMAT, self.prepared.location.name, model, dump(settings), parts, config.seed)
+        location = self.output / "models" / f"{model}-{key[:12]}"
+        skipped = (location / bundles.MANIFEST).exists()
+        if not skipped:
+            limit = config.train.memory_limit_gib
+            manifest = {
+                "model": model,
+                "fingerprint": key,
+                "config": dump(config),
+                "packages": _versions(),
+                "prepared": self.prepared.location.name,
+                "predicts_ratings": MODELS[model].predicts_ratings,
+            }
+            run_fit(
+                self.session,
+                self.prepared.location,
+                location,
+                (model, settings),
+                parts,
+                config.seed,
+                None if limit is None else int(limit * 2**30),
+                manifest,
+            )
+        facts = {"model": model, "parts": list(parts)} | read_manifest(location)["fit"]
+        return self._done(stage, location, skipped, facts, started)
+
+    def _start_run(self, root: Location, bundle: Location, settings: RecommendSettings) -> Location:
+        lists = [
+            None if path is None else fingerprint(read_item_list(path, key).to_pylist())
+            for key, path in (("recommend.allow", settings.allow), ("recommend.deny", settings.deny))
+        ]
+        key = fingerprint(read_manifest(bundle)["fingerprint"], dump(settings), lists)
+        read_options(open_bundle(bundle, verify=True), settings)
+        return runs.start_run(root, key, {"bundle": str(bundle), "recommend": dump(settings)})
+
+    def _batch(self, bundle: Location, run: Location, settings: RecommendSettings) -> dict[str, Any]:
+        return run_batch(self.session, bundle, run, settings, read_manifest(bundle)["users_per_shard"])
+
+    def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
+        """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
+        config = self.config
+        bundle = Location(self._results[stage]["path"])
+        same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
+        if same_fit and config.recommend.n >= max(config.evaluate.k):
+            settings, root = config.recommend, self._recommendations
+        else:
+            rows = min(max(config.recommend.n, *config.evaluate.k), self.prepared.num_items)
+            settings = config.recommend.model_copy(update={"n": rows, "layout": "long"})
+            root = self.output / "evaluation" / "runs"
+        run = self._start_run(root, bundle, settings)
+        self._batch(bundle, run, settings)
+        key = fingerprint(run.name, dump(config.evaluate))
+        return self.output / "evaluation" / key[:12], run, bundle
+
+    def _measure(self, run: Location, bundle: Location) -> Report:
+        return evaluate_run(
+            self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks, self.config.seed
+        )
+
+    def _check(self, bundle: Location, run: Location) -> dict[str, Any]:
+        previous = runs.latest_run(self._recommendations)
+        if previous is not None and previous.name == run.name:
+            previous = None
+        settings = self.config.recommend
+        return check_run(
+            open_bundle(bundle), run, settings, self.config.publish.gate, previous, self.session.map_blocks
+        )
+
+    def _publish(self, bundle: Location, run: Location) -> dict[str, Any]:
+        facts = {
+            "checks": self._check(bundle, run),
+            "model": self.config.model_name,
+            "n": self.config.recommend.n,
+            "layout": self.config.recommend.layout,
+            "bundle": str(bundle),
+            "config": dump(self.config),
+            "packages": _versions(),
+            "evaluation": self._results.get("evaluate", {}).get("metrics"),
+        }
+        manifest = runs.publish(self._recommendations, run, facts)
+        self.session.progress(f"publish: LATEST is {run.name}")
+        for name in runs.prune(self._recommendations, self.config.publish.keep):
+            self.session.progress(f"publish: deleted the old run {name} (publish.keep={self.config.publish.keep})")
+        return manifest
+
+    def _done(
+        self, stage: str, location: Location, skipped: bool, facts: dict[str, Any], started: float
+    ) -> dict[str, Any]:
+        seconds = round(time.perf_counter() - started, 2)
+        if stage not in self._results:
+            self.session.progress(
+                f"{stage}: {'unchanged, skipped' if skipped else f'done in {seconds} s'} -> {location}"
+            )
+        self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
+        return self._results[stage]
+
+
+def sample(run: Location, bundle: Location, users: int = 2) -> str:
+    """The first users' rows as text, with titles, for a person to look at."""
+    opened = open_bundle(bundle)
+    titles = dict(zip(opened.item_ids.to_pylist(), opened.items.column("title").to_pylist(), strict=True))
+    rows = flat((run / shard_name(0)).read_parquet()).slice(0, users * 100).to_pylist()
+    wanted = list(dict.fromkeys(row["user_id"] for row in rows))[:users]
+    lines = [f"{'user_id':>12} {'rank':>4} {'score':>10}  {'source':<12} {'item_id':<10} title"]
+    for row in rows:
+        if row["user_id"] in wanted:
+            lines.append(
+                f"{row['user_id']!s:>12} {row['rank']:>4} {row['score']:>10.4f}  {row['source']:<12} "
+                f"{row['item_id']!s:<10} {titles[row['item_id']] or ''}"
+            )
+    return "\n".join(lines)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("recsys_ray", "ray", "torch", "numpy", "pyarrow", "scipy", "numba"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # the project run from a plain checkout
+            found[name] = "not installed"
+    return found

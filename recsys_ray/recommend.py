@@ -1,0 +1,204 @@
+"""Requests in, ranked rows out: the only code that masks, filters, ranks, falls back and translates ids.
+
+The batch job maps it over user shards, an endpoint calls it on a micro-batch, tests call it on one user.
+The answer to a request does not depend on the other requests beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from recsys_ray import schema
+from recsys_ray.bundle import Bundle
+from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, Settings
+from recsys_ray.errors import ConfigError, ModelError
+from recsys_ray.retrieval import ExactIndex, TopK, top_k_scores
+
+FALLBACK = "popularity"
+Layout = Literal["long", "nested"]
+
+
+class RecommendSettings(Settings):
+    """What is asked of the batch job."""
+
+    n: int = Field(default=10, ge=1)
+    """Rows per user."""
+    filter_seen: bool = True
+    """Never recommend what the user already has."""
+    allow: str | None = None
+    """File of item ids (Parquet or CSV with a column item_id, or one id a line): nothing else is recommended."""
+    deny: str | None = None
+    """File of item ids that are never recommended."""
+    fallback: Literal["popularity", "none"] = FALLBACK
+    """Who fills the rows that the model has no opinion on; "none" leaves them out."""
+    layout: Layout = "long"
+    """A row per recommendation, or a row per user with lists."""
+    block_mib: int = Field(default=64, ge=1)
+    """Upper bound on one block of scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to answer: ``RecommendSettings`` with its files read."""
+
+    n: int = 10
+    filter_seen: bool = True
+    allowed_I: BoolArray | None = None
+    """Items that may be shown at all; None for every item."""
+    fallback: bool = True
+    block_bytes: int = 64 << 20
+
+
+def check_options(bundle: Bundle, options: Options) -> None:
+    """ConfigError when no catalogue could satisfy them."""
+    allowed = bundle.num_items if options.allowed_I is None else int(options.allowed_I.sum())
+    if options.n > bundle.num_items:
+        raise ConfigError(
+            f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
+        )
+    if allowed == 0:
+        raise ConfigError("recommend.allow and recommend.deny leave no item to recommend; loosen one of them")
+
+
+def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
+    """The top n of every request, as rows of ``schema.recommendations`` in request order, rank by rank.
+
+    Rows of the model come first; ``fallback:popularity`` fills what is missing, its scores continuing below the
+    model's (last model score - 1 + share of users who have the item), so that scores never rise with the rank.
+    """
+    users_per_block = max(1, options.block_bytes // (4 * max(1, bundle.num_items)))
+    blocks = [
+        _table(bundle, block, _ranked(bundle, block, options))
+        for start in range(0, len(requests), users_per_block)
+        for block in [requests.slice(start, min(start + users_per_block, len(requests)))]
+    ]
+    return pa.concat_tables(blocks) if blocks else _schema(bundle).empty_table()
+
+
+def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArray:
+    """(E,) the model's score of every listed (request, item) pair, in the order of ``targets.items_E``; NaN where
+    the model has no opinion."""
+    rows_E = np.repeat(np.arange(len(targets)), targets.lengths_B)
+    factors = bundle.scorer.factors(requests)
+    if factors is None:
+        scores_E = bundle.scorer.score(requests)[rows_E, targets.items_E]
+    else:
+        scores_E = np.einsum("ed,ed->e", factors.queries_BD[rows_E], factors.items_ID[targets.items_E])
+        if factors.bias_I is not None:
+            scores_E = scores_E + factors.bias_I[targets.items_E]
+    known_E = bundle.scorer.answers(requests)[rows_E] & bundle.scorer.scorable_I[targets.items_E]
+    return np.where(known_E & np.isfinite(scores_E), scores_E, np.nan).astype(np.float32)
+
+
+def seen_items(requests: Requests) -> ItemLists:
+    """History and further seen items of every request, one list each."""
+    histories, seen = requests.histories, requests.seen
+    if not len(seen.items_E):
+        return ItemLists(histories.offsets_B1, histories.items_E)
+    offsets = histories.offsets_B1 + seen.offsets_B1
+    items_E = np.empty(int(offsets[-1]), np.int32)
+    starts = offsets[:-1]
+    items_E[_positions(starts, histories.lengths_B)] = histories.items_E
+    items_E[_positions(starts + histories.lengths_B, seen.lengths_B)] = seen.items_E
+    return ItemLists(offsets, items_E)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    rows_BK: IntArray
+    scores_BK: FloatArray
+    from_model_B: LongArray
+    """How many leading columns of each row are the model's; the rest, up to the first -1, are the fallback's."""
+
+
+def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
+    exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
+    top = _model_rows(bundle, requests, exclude, options)
+    silent_B = ~bundle.scorer.answers(requests)
+    rows_BK, scores_BK = top.rows_BK.copy(), top.scores_BK.copy()
+    rows_BK[silent_B], scores_BK[silent_B] = -1, -np.inf
+    from_model_B = (rows_BK >= 0).sum(axis=1)
+    short = np.flatnonzero(from_model_B < options.n)
+    if options.fallback and len(short):
+        _fill(bundle, rows_BK, scores_BK, short, exclude, options)
+    return _Ranked(rows_BK, scores_BK, from_model_B)
+
+
+def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
+    scorer = bundle.scorer
+    allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
+    factors = scorer.factors(requests)
+    if factors is not None:
+        return bundle.index(factors).search(factors.queries_BD, options.n, exclude, allowed_I)
+    scores_BI = scorer.score(requests)
+    if np.isnan(scores_BI).any():
+        raise ModelError(
+            f"model {bundle.manifest.get('model', '?')} gave NaN scores: refit it with a lower learning rate"
+        )
+    return top_k_scores(scores_BI, options.n, exclude, allowed_I)
+
+
+def _fill(
+    bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
+) -> None:
+    """Complete the rows numbered ``short`` in place, by popularity."""
+    popularity_I = bundle.item_counts().astype(np.float32) / max(1, int(bundle.manifest["num_users"]))
+    taken = ItemLists.from_lists(
+        [np.concatenate([exclude.row(row), rows_BK[row][rows_BK[row] >= 0]]).tolist() for row in short]
+    )
+    index = ExactIndex(np.zeros((bundle.num_items, 0), np.float32), popularity_I)
+    queries = np.zeros((len(short), 0), np.float32)
+    fill = index.search(queries, options.n, taken, options.allowed_I)
+    for position, row in enumerate(short):
+        have = int((rows_BK[row] >= 0).sum())
+        last = scores_BK[row, have - 1] if have else np.float32(1.0)
+        room = options.n - have
+        rows_BK[row, have:] = fill.rows_BK[position, :room]
+        scores_BK[row, have:] = last - np.float32(1.0) + fill.scores_BK[position, :room]
+
+
+def _table(bundle: Bundle, requests: Requests, ranked: _Ranked) -> pa.Table:
+    present_BK = ranked.rows_BK >= 0
+    rows_E, columns_E = np.nonzero(present_BK)
+    is_model_E = columns_E < ranked.from_model_B[rows_E]
+    names = pa.array([schema.SOURCE_MODEL, f"fallback:{FALLBACK}"])
+    source = pa.DictionaryArray.from_arrays(pa.array((~is_model_E).astype(np.int8)), names)
+    return pa.table(
+        [
+            requests.user_ids.take(pa.array(rows_E)),
+            pa.array((columns_E + 1).astype(np.int32)),
+            bundle.item_ids.take(pa.array(ranked.rows_BK[present_BK])),
+            pa.array(ranked.scores_BK[present_BK]),
+            source.dictionary_decode(),
+        ],
+        schema=_schema(bundle),
+    )
+
+
+def nested(table: pa.Table) -> pa.Table:
+    """The same rows, a user a row. Users must be contiguous, as ``recommend`` leaves them."""
+    ranks = table.column("rank").to_numpy()
+    starts = np.append(np.flatnonzero(ranks == 1), len(ranks)).astype(np.int32)
+    lists = [
+        pa.ListArray.from_arrays(pa.array(starts), table.column(name).combine_chunks())
+        for name in ("item_id", "score", "source")
+    ]
+    user_ids = table.column("user_id").combine_chunks().take(pa.array(starts[:-1]))
+    fields = table.schema.field("user_id").type, table.schema.field("item_id").type
+    return pa.table([user_ids, *lists], schema=schema.nested_recommendations(*fields))
+
+
+def _schema(bundle: Bundle) -> pa.Schema:
+    return schema.recommendations(bundle.user_id_type, bundle.item_ids.type)
+
+
+def _positions(starts: LongArray, lengths: LongArray) -> LongArray:
+    """Concatenated ranges start:start + length."""
+    total = int(lengths.sum())
+    before = np.cumsum(lengths) - lengths
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - before, lengths)
