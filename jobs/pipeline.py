@@ -1,4 +1,4 @@
-"""All stages as a job: ``ray job submit --working-dir . -- python jobs/pipeline.py --config CONFIG [key=value ...]``."""
+"""All stages: ``ray job submit --working-dir . -- python jobs/pipeline.py --config CONFIG [key=value ...]``."""
 
 import sys
 

@@ -97,7 +97,7 @@ class Session:
     def map_blocks(
         self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
     ) -> Iterator[Result]:
-        """``contracts.MapBlocks`` as Ray tasks of one core: in order, ``shared`` stored once, a bounded number in flight."""
+        """``contracts.MapBlocks`` as Ray tasks of one core: in order, ``shared`` stored once, few in flight."""
         self.connect()
         blocks = list(blocks)
         shared_ref, task = ray.put(shared), _task()
@@ -152,7 +152,7 @@ class Session:
 
 
 class Ticker:
-    """Progress lines for work of known length: at most one every two seconds, and none for work that is done at once."""
+    """Progress lines for work of known length: one every two seconds, none for work that is done at once."""
 
     def __init__(self, progress: Callable[[str], None], label: str | None, total: int, seconds: float = 2.0) -> None:
         self._progress, self._label, self._total, self._seconds = progress, label, total, seconds
