@@ -103,9 +103,9 @@ class Partial:
             segment = found.setdefault(mean.segment, Segment(round(weight)))
             segment.metrics[mean.name] = float(self.sums["value"][column]) / weight + shift
             if settings.bootstrap:
-                replicates_R = self._replicates(column) + shift
-                segment.replicates[mean.name] = replicates_R
-                segment.intervals[mean.name] = _interval(replicates_R, settings.confidence)
+                segment.replicates[mean.name] = self._replicates(column) + shift
+        for segment in found.values():
+            segment.intervals.update(_intervals(segment.replicates, settings.confidence))
         return found
 
     def _replicates(self, column: int) -> DoubleArray:
@@ -180,14 +180,10 @@ class Report:
             raise DataError(
                 f"evaluation: can't compare, (users, with targets, seed, bootstrap) are {mine} and {theirs}"
             )
-        return {
-            name: (
-                self.metrics[name] - other.metrics[name],
-                *_interval(replicates_R - other.replicates[name], self.settings.confidence),
-            )
-            for name, replicates_R in self.replicates.items()
-            if name in other.replicates
-        }
+        shared = [name for name in self.replicates if name in other.replicates]
+        differences = {name: self.replicates[name] - other.replicates[name] for name in shared}
+        intervals = _intervals(differences, self.settings.confidence)
+        return {name: (self.metrics[name] - other.metrics[name], *interval) for name, interval in intervals.items()}
 
     def table(self) -> str:
         """The report for a terminal: a line a metric, a column a k, intervals in brackets where there are any."""
@@ -226,13 +222,15 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
 
 
-def _interval(replicates_R: DoubleArray, confidence: float) -> Interval:
-    """The percentile interval over the replicates that drew anybody."""
-    drawn = replicates_R[np.isfinite(replicates_R)]
-    if len(drawn) == 0:
-        return -math.inf, math.inf
-    low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
-    return float(low), float(high)
+def _intervals(replicates: dict[str, DoubleArray], confidence: float) -> dict[str, Interval]:
+    """Percentile intervals over the replicates that drew anybody; none where no replicate did."""
+    found = {}
+    for name, replicates_R in replicates.items():
+        drawn = replicates_R[np.isfinite(replicates_R)]
+        if len(drawn):
+            low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
+            found[name] = (float(low), float(high))
+    return found
 
 
 def _bootstrap(settings: EvaluateSettings) -> tuple[int, int]:
