@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from safetensors.numpy import save_file
 from recsys_ray import schema
 from recsys_ray.contracts import (
     Factors,
+    FloatArray,
     Histories,
     IntArray,
     ItemLists,
@@ -69,7 +71,7 @@ class Bundle:
     manifest: dict[str, Any]
     scorer: Scorer
     items: pa.Table
-    _indexes: dict[int, tuple[Any, ExactIndex]] = field(default_factory=dict, repr=False)
+    _indexes: list[tuple[FloatArray, ExactIndex]] = field(default_factory=list, repr=False)
 
     @property
     def item_ids(self) -> pa.Array:
@@ -106,13 +108,21 @@ class Bundle:
             raise DataError(f"{what}: item {missing[0].as_py()!r} is not in the catalogue ({rows.null_count} such)")
         return np.asarray(rows.to_numpy(zero_copy_only=False), np.int32)
 
+    @cached_property
+    def popularity(self) -> Factors:
+        """The fallback as factors without dimensions: the share of all users who have an item, as its bias."""
+        shares_I = self.item_counts() / max(1, int(self.manifest["num_users"]))
+        return Factors(
+            np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), shares_I.astype(np.float32)
+        )
+
     def index(self, factors: Factors) -> ExactIndex:
-        """The exact index over these item vectors, built once for as long as the scorer hands out the same array."""
-        key = id(factors.items_ID)
-        if key not in self._indexes:
-            self._indexes.clear()
-            self._indexes[key] = (factors.items_ID, ExactIndex(factors.items_ID, factors.bias_I))
-        return self._indexes[key][1]
+        """The exact index over these item vectors, built once for as long as the same array is handed out."""
+        for items_ID, index in self._indexes:
+            if items_ID is factors.items_ID:
+                return index
+        self._indexes[:] = [*self._indexes[-1:], (factors.items_ID, ExactIndex(factors.items_ID, factors.bias_I))]
+        return self._indexes[-1][1]
 
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""

@@ -17,7 +17,7 @@ from recsys_ray import schema
 from recsys_ray.bundle import Bundle
 from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, Settings
 from recsys_ray.errors import ConfigError, ModelError
-from recsys_ray.retrieval import ExactIndex, TopK, top_k_scores
+from recsys_ray.retrieval import TopK, top_k_scores
 
 FALLBACK = "popularity"
 Layout = Literal["long", "nested"]
@@ -97,15 +97,8 @@ def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArra
 
 def seen_items(requests: Requests) -> ItemLists:
     """History and further seen items of every request, one list each."""
-    histories, seen = requests.histories, requests.seen
-    if not len(seen.items_E):
-        return ItemLists(histories.offsets_B1, histories.items_E)
-    offsets = histories.offsets_B1 + seen.offsets_B1
-    items_E = np.empty(int(offsets[-1]), np.int32)
-    starts = offsets[:-1]
-    items_E[_positions(starts, histories.lengths_B)] = histories.items_E
-    items_E[_positions(starts + histories.lengths_B, seen.lengths_B)] = seen.items_E
-    return ItemLists(offsets, items_E)
+    history = ItemLists(requests.histories.offsets_B1, requests.histories.items_E)
+    return _joined(history, requests.seen) if len(requests.seen.items_E) else history
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +140,39 @@ def _fill(
     bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
 ) -> None:
     """Complete the rows numbered ``short`` in place, by popularity."""
-    popularity_I = bundle.item_counts().astype(np.float32) / max(1, int(bundle.manifest["num_users"]))
-    taken = ItemLists.from_lists(
-        [np.concatenate([exclude.row(row), rows_BK[row][rows_BK[row] >= 0]]).tolist() for row in short]
-    )
-    index = ExactIndex(np.zeros((bundle.num_items, 0), np.float32), popularity_I)
+    have_S = (rows_BK[short] >= 0).sum(axis=1)
+    listed = ItemLists(_offsets(have_S), rows_BK[short][rows_BK[short] >= 0])
+    taken = _joined(_rows_of(exclude, short), listed)
+    factors = bundle.popularity
     queries = np.zeros((len(short), 0), np.float32)
-    fill = index.search(queries, options.n, taken, options.allowed_I)
-    for position, row in enumerate(short):
-        have = int((rows_BK[row] >= 0).sum())
-        last = scores_BK[row, have - 1] if have else np.float32(1.0)
-        room = options.n - have
-        rows_BK[row, have:] = fill.rows_BK[position, :room]
-        scores_BK[row, have:] = last - np.float32(1.0) + fill.scores_BK[position, :room]
+    fill = bundle.index(factors).search(queries, options.n, taken, options.allowed_I)
+    # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
+    columns_SK = have_S[:, None] + np.arange(options.n)
+    fits_SK = columns_SK < options.n
+    rows_SK, last_S = np.broadcast_to(short[:, None], columns_SK.shape), np.ones(len(short), np.float32)
+    some = have_S > 0
+    last_S[some] = scores_BK[short[some], have_S[some] - 1]
+    rows_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = fill.rows_BK[fits_SK]
+    continued_SK = last_S[:, None] - np.float32(1.0) + fill.scores_BK
+    scores_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = continued_SK[fits_SK]
+
+
+def _offsets(lengths: LongArray) -> LongArray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _rows_of(lists: ItemLists, rows: LongArray) -> ItemLists:
+    lengths = lists.lengths_B[rows]
+    return ItemLists(_offsets(lengths), lists.items_E[_positions(lists.offsets_B1[rows], lengths)])
+
+
+def _joined(first: ItemLists, second: ItemLists) -> ItemLists:
+    """Row by row, the items of both."""
+    offsets = first.offsets_B1 + second.offsets_B1
+    items_E = np.empty(int(offsets[-1]), np.int32)
+    items_E[_positions(offsets[:-1], first.lengths_B)] = first.items_E
+    items_E[_positions(offsets[:-1] + first.lengths_B, second.lengths_B)] = second.items_E
+    return ItemLists(offsets, items_E)
 
 
 def _table(bundle: Bundle, requests: Requests, ranked: _Ranked) -> pa.Table:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import ray
+import ray.data
 
 from recsys_ray.batch import ShardRecommender
 from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
+from recsys_ray.errors import RecsysError
 from recsys_ray.publish import finished_shards
 from recsys_ray.recommend import RecommendSettings
 from recsys_ray.storage import Location
@@ -22,8 +26,11 @@ class _Actor:
         self.recommender = ShardRecommender(bundle_url, run_url, settings)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        rows = [self.recommender(int(shard)) for shard in batch["shard"]]
-        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        try:
+            result: Any = [self.recommender(int(shard)) for shard in batch["shard"]]
+        except RecsysError as error:  # as a value: Ray Data would wrap it beyond recognition
+            result = error
+        return {"result": np.array([cloudpickle.dumps(result)], dtype=object)}
 
 
 def run_batch(
@@ -56,8 +63,12 @@ def run_batch(
     score_seconds = seconds = 0.0
     with our_errors():
         for row in dataset.iter_rows():
-            facts["users_written"] += int(row["users"])
-            score_seconds, seconds = score_seconds + row["score_seconds"], seconds + row["seconds"]
-            ticker.step(f", {facts['users_written']:,} users")
+            result = pickle.loads(row["result"])
+            if isinstance(result, RecsysError):
+                raise result
+            for part in result:
+                facts["users_written"] += part["users"]
+                score_seconds, seconds = score_seconds + part["score_seconds"], seconds + part["seconds"]
+                ticker.step(f", {facts['users_written']:,} users")
     run.remove(name for name in run.names() if name.endswith(".tmp"))  # left behind by killed attempts
     return facts | {"actors": actors, "score_seconds": round(score_seconds, 3), "shard_seconds": round(seconds, 3)}

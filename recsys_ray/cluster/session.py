@@ -86,7 +86,7 @@ class Session:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and shown once
 
     @property
     def num_cpus(self) -> int:
@@ -129,6 +129,8 @@ class Session:
             for row in dataset.iter_rows():
                 ticker.step()
                 done[int(row["index"])] = pickle.loads(row["result"])
+                if isinstance(done[int(row["index"])], RecsysError):
+                    raise done[int(row["index"])]
                 while following in done:
                     yield done.pop(following)
                     following += 1
@@ -178,13 +180,16 @@ class our_errors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seen: BaseException | None = error
+        seen = error
         while seen is not None:
-            cause = getattr(seen, "cause", None)
-            for candidate in (seen, cause):
-                if isinstance(candidate, RecsysError):
-                    raise candidate from None
-            seen = cause if isinstance(cause, BaseException) else (seen.__cause__ or seen.__context__)
+            # Ray's wrapper also inherits from the class it wraps, so the innermost cause is the one to show.
+            inner = getattr(seen, "cause", None)
+            if isinstance(inner, BaseException):
+                seen = inner
+            elif isinstance(seen, RecsysError):
+                raise seen from None
+            else:
+                seen = seen.__cause__ or seen.__context__
         if isinstance(error, ray.exceptions.OutOfDiskError):
             raise StorageError(
                 "the disk for Ray's object spilling is full; free space or set cluster.object_store_mib"
@@ -199,7 +204,10 @@ class _ChunkFunction:
         self.__name__ = getattr(fn, "__name__", "chunk")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        result = self.fn(pickle.loads(batch["block"][0]), self.shared)
+        try:
+            result: Any = self.fn(pickle.loads(batch["block"][0]), self.shared)
+        except RecsysError as error:  # as a value: Ray Data would wrap it beyond recognition
+            result = error
         return {"index": batch["index"], "result": np.array([cloudpickle.dumps(result)], dtype=object)}
 
 

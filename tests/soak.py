@@ -1,0 +1,166 @@
+"""The kill test: the batch job is killed with SIGKILL at random moments and rerun, and must end as if nothing happened.
+
+    python tests/soak.py [--rounds 20] [--seed 0]
+
+Each round kills the driver, an actor, or the second node of a two-node cluster once some random number of parts is
+written, reruns the command if the job died, and compares the published rows with an unbroken run. ``test_kill`` is
+the short form. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parent.parent
+VICTIMS = ("driver", "actor", "node")
+WORLD = """
+name: kill
+output: {output}
+data: {{source: synthetic, users: 12000, items: 1500, interactions_per_user: 15, shards: 48}}
+model: {{name: item_cf}}
+recommend: {{n: 10, block_mib: 1}}
+cluster: {{object_store_mib: 128}}
+"""
+
+
+def command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "recsys_ray.cli", "recommend", str(config)]
+
+
+def build_world(folder: Path) -> tuple[Path, pa.Table]:
+    """A configuration, fitted, and the rows of an unbroken run; the run itself is removed again."""
+    config = folder / "kill.yaml"
+    config.write_text(WORLD.format(output=folder / "out"))
+    subprocess.run(command(config), check=True, capture_output=True, cwd=ROOT, env=environment(None))
+    rows = published_rows(folder)
+    shutil.rmtree(folder / "out" / "recommendations")
+    return config, rows
+
+
+def published_rows(folder: Path) -> pa.Table:
+    """All rows of the run that LATEST names, part by part."""
+    root = folder / "out" / "recommendations"
+    run = root / (root / "LATEST").read_text().strip()
+    names = sorted(path.name for path in run.glob("*.parquet"))
+    expected = json.loads((run / "manifest.json").read_text())["parts"]
+    assert names == sorted(expected), "parts of the manifest and parts on disk differ"
+    assert not list(run.glob("*.tmp")), "temporary files left behind"
+    return pa.concat_tables([pq.read_table(run / name) for name in names])
+
+
+def environment(address: str | None) -> dict[str, str]:
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return variables | ({"RAY_ADDRESS": address} if address else {})
+
+
+def kill_round(config: Path, victim: str, parts: int) -> dict[str, Any]:
+    """Start the job, kill ``victim`` once ``parts`` parts are there, run to the end; what happened."""
+    with cluster(two_nodes=victim == "node") as nodes:
+        address = nodes.address if nodes else None
+        job = start(config, address)
+        wait_for_parts(config.parent, parts, job)
+        written = len(parts_on_disk(config.parent))
+        if victim == "driver":
+            os.kill(job.pid, signal.SIGKILL)
+        elif victim == "actor":
+            kill_one_actor(job)
+        else:
+            assert nodes is not None
+            nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+        code = job.wait(timeout=120)
+        reruns = 0
+        while code != 0:
+            reruns += 1
+            assert reruns <= 3, f"the rerun fails too: {(config.parent / 'job.log').read_text()[-2000:]}"
+            code = start(config, address).wait(timeout=120)
+    return {"victim": victim, "parts_at_kill": written, "reruns": reruns}
+
+
+def start(config: Path, address: str | None) -> subprocess.Popen[bytes]:
+    with (config.parent / "job.log").open("ab") as log:
+        return subprocess.Popen(command(config), stdout=log, stderr=log, cwd=ROOT, env=environment(address))
+
+
+def parts_on_disk(folder: Path) -> list[Path]:
+    return list((folder / "out" / "recommendations").glob("*/part-*.parquet"))
+
+
+def wait_for_parts(folder: Path, count: int, job: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while len(parts_on_disk(folder)) < count and job.poll() is None:
+        assert time.monotonic() < deadline, "the job writes no parts"
+        time.sleep(0.002)
+
+
+def kill_one_actor(job: subprocess.Popen[bytes]) -> None:
+    """SIGKILL one of the job's batch actors; none may be left when the job has just finished."""
+    for process in psutil.Process(job.pid).children(recursive=True) if job.poll() is None else []:
+        try:
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                return
+        except psutil.NoSuchProcess:
+            continue
+
+
+@contextmanager
+def cluster(two_nodes: bool) -> Iterator[Any]:
+    """A cluster of two local nodes with one core each, or None: then the job starts a Ray of its own."""
+    if not two_nodes:
+        yield None
+        return
+    from ray.cluster_utils import Cluster
+
+    memory = 100 * 2**20
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory})
+    nodes.add_node(num_cpus=1, object_store_memory=memory)
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def soak(rounds: int, seed: int) -> dict[str, Any]:
+    generator = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config, expected = build_world(folder)
+        seen = []
+        for number in range(rounds):
+            facts = kill_round(config, VICTIMS[number % len(VICTIMS)], generator.randint(1, 46))
+            facts["equal"] = published_rows(folder).equals(expected)
+            seen.append(facts)
+            print(json.dumps(facts), file=sys.stderr, flush=True)
+            shutil.rmtree(folder / "out" / "recommendations")
+    return {"rounds": rounds, "equal": sum(facts["equal"] for facts in seen), "rows": expected.num_rows, "kills": seen}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    result = soak(arguments.rounds, arguments.seed)
+    print(json.dumps(result))
+    return 0 if result["equal"] == arguments.rounds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

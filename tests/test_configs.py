@@ -1,0 +1,90 @@
+"""Every shipped configuration parses; every mistake in one is a line that names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys_ray.config import load_config
+from recsys_ray.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_parses_and_is_named_as_its_file(path: Path) -> None:
+    config = load_config(str(path))
+    assert config.name == path.stem
+    assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem == "demo"
+    if path.stem.startswith(("gowalla", "beauty")):
+        assert config.train.refit == "train+valid"
+
+
+def test_an_override_changes_one_key_and_keeps_its_type() -> None:
+    config = load_config(DEMO, ["recommend.n=33", "model.regularization=1e3", "data.users=7"])
+    assert (config.recommend.n, config.model.regularization, config.data.users) == (33, 1000.0, 7)
+    assert config.data.items == load_config(DEMO).data.items
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.regularisation=3", r"model\.regularisation: unknown key; did you mean 'regularization'"),
+        ("recommend.n=many", r"recommend\.n: .*integer, found 'many'"),
+        ("recommend.n=0", r"recommend\.n: .*greater than or equal to 1, found 0"),
+        ("recommend.n=2.5", r"recommend\.n: .*integer"),
+        ("recommend.filter_seen=3", r"recommend\.filter_seen: .*boolean, found 3"),
+        ("model.name=easy", r"model: .*'easy'"),
+        ("data.source=nowhere", r"data: .*'nowhere'"),
+        ("data.split.kind=sometimes", r"data\.split: .*'sometimes'"),
+        ("data.splt={}", r"data\.splt: unknown key; did you mean 'split'"),
+        ("version=2", r"version: 2 is not supported"),
+        ("train.refit=some", r"train\.refit: .*'all' or 'train\+valid', found 'some'"),
+        ("output=", r"output: .*string"),
+        ("seed", r"'seed' is not an override; write key=value"),
+        ("recommend.n.x=3", r"recommend\.n\.x=3.*n holds a value"),
+        ("name=[a", r"not valid YAML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(DEMO, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["train.refit=train+valid", "recommend.n=5"], r"recommend\.n"),
+        (["train.refit=train+valid", "data.split.kind=none"], r"train\.refit"),
+        (["train.refit=train+valid", "evaluate.on=valid"], r"evaluate\.on"),
+    ],
+)
+def test_an_impossible_combination_names_the_key_to_change(overrides: list[str], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(DEMO, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a mapping"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("name: a\nname: b\n", "'name' is given twice"),
+        ("name: demo\n", r"output: field required"),
+        ("name: [unclosed\n", "not valid YAML"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(str(path))
+    assert "broken.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: can't read the configuration"):
+        load_config("nowhere.yaml")

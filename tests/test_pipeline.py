@@ -1,0 +1,171 @@
+"""The whole path through the command, on a small world and a real local Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.storage import Location
+from tests.worlds import World
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: Any) -> tuple[World, dict[str, Any]]:
+    world = World(tmp_path_factory.mktemp("finished"))
+    return world, world.run()
+
+
+def test_every_user_has_exactly_n_rows_and_nothing_seen(finished: tuple[World, dict[str, Any]]) -> None:
+    world, result = finished
+    table = world.published()
+    counts = table.group_by("user_id").aggregate([("rank", "count"), ("rank", "max")]).to_pylist()
+    assert len(counts) == 300 and all(row["rank_count"] == row["rank_max"] == 20 for row in counts)
+    prepared = Prepared.open(Location(result["prepare"]["path"]))
+    ids = prepared.items["item_id"].to_pylist()
+    shown = set(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True))
+    for shard in range(prepared.num_shards):
+        for row in prepared.shard(shard).to_pylist():
+            assert not shown & {(row["user_id"], ids[item]) for item in row["items"]}
+
+
+def test_metrics_are_above_popularity_and_come_with_intervals(finished: tuple[World, dict[str, Any]]) -> None:
+    result = finished[1]["evaluate"]
+    assert result["metrics"]["ndcg@20"] > 1.2 * result["baseline"]["popularity"]["ndcg@20"]
+    report = json.loads((Path(result["path"]) / "metrics.json").read_text())["model"]
+    low, high = report["intervals"]["recall@20"]
+    assert low < report["metrics"]["recall@20"] < high
+
+
+def test_the_manifest_says_what_was_published(finished: tuple[World, dict[str, Any]]) -> None:
+    world, result = finished
+    manifest = json.loads((world.latest() / "manifest.json").read_text())
+    assert manifest["run_id"] == world.latest().name == Path(result["recommend"]["path"]).name
+    assert manifest["checks"]["users"] == 300 and manifest["checks"]["rows"] == 6000
+    assert manifest["evaluation"] == result["evaluate"]["metrics"]
+    assert manifest["config"]["data"]["users"] == 300
+    assert sorted(manifest["parts"]) == sorted(part.name for part in world.latest().glob("*.parquet"))
+
+
+def test_a_second_run_skips_every_stage_and_says_so(finished: tuple[World, dict[str, Any]]) -> None:
+    world, first = finished
+    before = {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.is_file()}
+    outcome = world.command("run")
+    assert outcome.status == 0
+    assert all(stage["skipped"] for stage in outcome.result.values())
+    assert outcome.errors.count("unchanged, skipped") == len(outcome.result) == len(first)
+    assert {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_changed_key_redoes_what_depends_on_it_and_no_more(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    first = world.run()
+    again = world.run("recommend.n=25")
+    assert {name: stage["skipped"] for name, stage in again.items()} == {
+        "prepare": True, "train": True, "baseline": True, "evaluate": False, "refit": True, "recommend": False,
+    }  # fmt: skip
+    assert again["recommend"]["path"] != first["recommend"]["path"]
+    model = world.run("model.neighbors=10", "evaluate.baseline=false")
+    assert model["prepare"]["skipped"] and not model["train"]["skipped"] and not model["recommend"]["skipped"]
+    seed = world.run("seed=1", "evaluate.baseline=false")
+    assert not any(stage["skipped"] for stage in seed.values())
+
+
+def test_benchmark_setting_publishes_exactly_what_was_evaluated(tmp_path: Path) -> None:
+    world = World(tmp_path, train={"refit": "train+valid"})
+    result = world.run()
+    assert "refit" not in result
+    report = json.loads((Path(result["evaluate"]["path"]) / "metrics.json").read_text())
+    assert report["run"] == result["recommend"]["path"]
+    prepared = Prepared.open(Location(result["prepare"]["path"]))
+    ids = prepared.items["item_id"].to_pylist()
+    hits = users = 0
+    table = world.published()
+    for shard in range(prepared.num_shards):
+        for row in prepared.shard(shard).to_pylist():
+            wanted = {ids[item] for item, part in zip(row["items"], row["parts"], strict=True) if part == 2}
+            if wanted:
+                rows = table.filter(pc.equal(table["user_id"], row["user_id"]))
+                users += 1
+                hits += len(wanted & set(rows["item_id"].to_pylist()))
+    assert result["evaluate"]["metrics"]["recall@20"] == pytest.approx(hits / users)  # one target a user
+
+
+def test_stages_alone_give_the_same_rows_as_the_whole(tmp_path: Path, finished: tuple[World, dict[str, Any]]) -> None:
+    world = World(tmp_path)
+    for stage in ("prepare", "train", "evaluate", "recommend"):
+        assert world.run(stage=stage)["stage"] == stage
+    assert world.published().equals(finished[0].published())
+
+
+def test_deleted_parts_are_written_again_and_only_those(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    first = world.run(stage="recommend")
+    expected, run = world.published(), Path(first["path"])
+    (run / "manifest.json").unlink()
+    (run / "part-00001.parquet").unlink()
+    kept = (run / "part-00002.parquet").stat().st_mtime_ns
+    again = world.run(stage="recommend")
+    assert again["path"] == str(run) and again["shards_resumed"] == 2
+    assert (run / "part-00002.parquet").stat().st_mtime_ns == kept
+    assert world.published().equals(expected)
+
+
+def test_nested_layout_string_ids_and_item_lists(tmp_path: Path) -> None:
+    deny = tmp_path / "deny.txt"
+    world = World(tmp_path, data={"source": "synthetic", "users": 60, "items": 50, "interactions_per_user": 8, "shards": 2})
+    every = world.run("recommend.n=5", stage="recommend")
+    banned = world.published()["item_id"].to_pylist()[:3]
+    deny.write_text("\n".join(str(item) for item in banned) + "\n")
+    world.run("recommend.n=5", "recommend.layout=nested", f"recommend.deny={deny}", stage="recommend")
+    table = world.published()
+    assert table.schema.names == ["user_id", "item_ids", "scores", "sources"] and table.num_rows == 60
+    assert not set(pc.list_flatten(table["item_ids"]).to_pylist()) & set(banned)
+    assert world.latest() != Path(every["path"])
+
+
+def test_publish_gate_stops_a_run_and_latest_stays(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.run(stage="recommend")
+    before = world.latest()
+    outcome = world.command("recommend", "recommend.n=3", "publish.gate.min_coverage=1.0")
+    assert outcome.status == 1
+    assert "coverage" in outcome.errors and "publish.gate.min_coverage" in outcome.errors
+    assert world.latest() == before
+
+
+def test_rollback_and_what_it_withdraws(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.run(stage="recommend")
+    first = world.latest()
+    world.run("recommend.n=7", stage="recommend")
+    second = world.latest()
+    assert world.run(stage="rollback") == {
+        "stage": "rollback", "path": str(first), "from": second.name, "to": first.name,
+    }  # fmt: skip
+    assert world.latest() == first
+    again = world.command("recommend", "recommend.n=7")
+    assert again.status == 1 and "withdrawn" in again.errors and world.latest() == first
+
+
+def test_rating_model_reports_its_error(tmp_path: Path) -> None:
+    split = {"kind": "random", "test_ratio": 0.2}
+    data = {"source": "synthetic", "users": 300, "items": 120, "interactions_per_user": 12, "shards": 3, "split": split}
+    result = World(tmp_path, data=data, model={"name": "svd"}).run("evaluate.baseline=false", stage="evaluate")
+    assert 0 < result["metrics"]["mae"] < result["metrics"]["rmse"] < 2
+
+
+def test_parts_are_readable_by_any_parquet_reader(finished: tuple[World, dict[str, Any]]) -> None:
+    schema = pq.read_schema(finished[0].latest() / "part-00000.parquet")
+    assert [(field.name, str(field.type)) for field in schema] == [
+        ("user_id", "int64"), ("rank", "int32"), ("item_id", "int64"), ("score", "float"), ("source", "string"),
+    ]  # fmt: skip
+    assert isinstance(finished[0].published(), pa.Table)

@@ -1,0 +1,87 @@
+"""Runs on disk: resume, publish, roll back, prune. No Ray, no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from recsys_ray import publish
+from recsys_ray.errors import PublishError
+from recsys_ray.storage import Location
+
+
+def published(root: Location, fingerprint: str) -> Location:
+    run = publish.start_run(root, fingerprint, {})
+    (run / "part-00000.parquet").write_parquet(pa.table({"user_id": [1]}))
+    publish.publish(root, run, {})
+    return run
+
+
+def test_the_same_fingerprint_finds_its_run_again_and_another_one_does_not(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    first = publish.start_run(root, "a" * 64, {})
+    assert publish.start_run(root, "a" * 64, {}) == first
+    assert publish.start_run(root, "b" * 64, {}) != first
+
+
+def test_finished_shards_are_the_final_names_only(tmp_path: Path) -> None:
+    run = Location.of(tmp_path) / "run"
+    for name in ("part-00003.parquet", ".part-00004.parquet.1a2b.tmp", "manifest.json"):
+        (run / name).write_bytes(b"x")
+    assert publish.finished_shards(run) == {3}
+
+
+def test_publish_moves_latest_and_remembers_the_run_before(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    assert publish.latest(root) is None
+    first, second = published(root, "a" * 64), published(root, "b" * 64)
+    assert publish.latest(root) == second.name
+    manifest = (second / "manifest.json").read_json()
+    assert manifest["previous"] == first.name
+    assert set(manifest["parts"]) == {"part-00000.parquet"}
+
+
+def test_rollback_walks_back_and_a_withdrawn_run_is_not_published_again(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    first, second, third = (published(root, letter * 64) for letter in "abc")
+    assert publish.rollback(root) == (third.name, second.name)
+    assert publish.rollback(root) == (second.name, first.name)
+    assert publish.latest(root) == first.name
+    with pytest.raises(PublishError, match="withdrawn"):
+        publish.publish(root, third, {})
+    with pytest.raises(PublishError, match="nothing to roll back to"):
+        publish.rollback(root)
+    assert publish.rollback(root, third.name) == (first.name, third.name)
+    publish.publish(root, third, {})
+
+
+def test_rollback_refuses_what_is_not_a_published_run(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    with pytest.raises(PublishError, match="nothing is published"):
+        publish.rollback(root)
+    run = published(root, "a" * 64)
+    for target in ("20200101T000000-none", run.name):
+        with pytest.raises(PublishError, match="not another published run"):
+            publish.rollback(root, target)
+    assert publish.latest(root) == run.name
+
+
+def test_a_pointer_to_a_deleted_run_is_an_error_and_not_a_first_run(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    published(root, "a" * 64).remove()
+    with pytest.raises(PublishError, match="LATEST"):
+        publish.latest_run(root)
+
+
+def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    first, second, third = (published(root, letter * 64) for letter in "abc")
+    unfinished = publish.start_run(root, "d" * 64, {})
+    publish.rollback(root, first.name)
+    deleted = publish.prune(root, keep=1)
+    assert first.name not in deleted and len(deleted) == 1
+    assert {name for name in root.names() if name != "LATEST"} == {
+        run.name for run in (first, second, third, unfinished)
+    } - set(deleted)

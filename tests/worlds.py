@@ -1,0 +1,81 @@
+"""Small worlds for tests that go through the command: a configuration file, a way to run it, the rows it published."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from recsys_ray.cli import main
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {
+        "source": "synthetic",
+        "users": 300,
+        "items": 120,
+        "interactions_per_user": 12,
+        "shards": 3,
+        "split": {"kind": "leave_last_out"},
+    },
+    "model": {"name": "item_cf"},
+    "recommend": {"n": 20},
+    "evaluate": {"bootstrap": 20},
+}
+
+
+@dataclass
+class Outcome:
+    """What one command left: its exit status, its JSON line, and everything it said."""
+
+    status: int
+    result: dict[str, Any]
+    output: str
+    errors: str
+
+
+class World:
+    """A configuration in a folder of its own; output goes beside it."""
+
+    def __init__(self, folder: Path, **sections: Any) -> None:
+        self.folder = folder
+        self.config = folder / "world.yaml"
+        tree = {**TINY, "output": str(folder / "out"), **sections}
+        self.config.write_text(yaml.safe_dump(tree))
+
+    def command(self, stage: str, *overrides: str) -> Outcome:
+        """Run a stage in this process."""
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            status = main([stage, str(self.config), *overrides])
+        lines = output.getvalue().strip().splitlines()
+        result = json.loads(lines[-1]) if status == 0 else {}
+        return Outcome(status, result, output.getvalue(), errors.getvalue())
+
+    def run(self, *overrides: str, stage: str = "run") -> dict[str, Any]:
+        """Run a stage that must succeed; its JSON line."""
+        outcome = self.command(stage, *overrides)
+        assert outcome.status == 0, outcome.errors
+        return outcome.result
+
+    @property
+    def recommendations(self) -> Path:
+        return self.folder / "out" / "recommendations"
+
+    def latest(self) -> Path:
+        return self.recommendations / (self.recommendations / "LATEST").read_text().strip()
+
+    def published(self) -> pa.Table:
+        return pa.concat_tables([pq.read_table(part) for part in sorted(self.latest().glob("part-*.parquet"))])
+
+
+def write_csv(path: Path, rows: list[str], header: str = "user_id,item_id,rating,timestamp") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
