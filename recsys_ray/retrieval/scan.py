@@ -1,0 +1,300 @@
+"""The compiled inner loops of exact search: bounds of a rough score, candidates of a tile, exact scores of candidates.
+
+A scan computes rough scores of all items, in float32 or bfloat16, and keeps for every query the items that may still
+be among its k best given how wrong a rough score can be. Those few are scored exactly. Loops are serial and run
+without the interpreter lock; blocks of queries are what runs side by side.
+
+Shape suffixes: R queries of a block, D dimension, K columns of the scan, I items, P scan positions, S scores of one
+query in a tile, C candidates, E hidden items end to end. A *position* is a place in the scan's order of items.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_ray.contracts import FloatArray, IntArray, LongArray
+from recsys_ray.retrieval.lanes import LANES, lanes_at_least, lowest_bit
+from recsys_ray.retrieval.ranking import (
+    compiled,
+    key_score,
+    lane_bound,
+    ordered,
+    rank_key,
+    rank_row,
+    skip_to,
+    smallest_first,
+    write_ranks,
+)
+
+Array = npt.NDArray[Any]
+
+SCANNING, FINISHED, CROWDED, UNSOUND = 0, 1, 2, 3
+FLOAT_ROUNDING = 2.0**-22  # four times what rounding a float64 sum to float32 can cost
+SUBNORMAL = 1e-33  # far above what is lost where a machine takes subnormal numbers for zero
+
+
+class Precision(NamedTuple):
+    """How a scan rounds.
+
+    ``shift`` as in ``lane_bound``; ``inputs`` is lost per unit of |q||x| while reading, beyond what was measured;
+    ``gamma`` per unit of |q||x| while adding up; ``relative`` is lost of the finished score.
+    """
+
+    shift: int
+    inputs: float
+    gamma: float
+    relative: float
+
+
+class Lengths(NamedTuple):
+    """Euclidean lengths of R vectors: as given, as rounded for the scan, and of the difference."""
+
+    given_R: Array
+    rounded_R: Array
+    lost_R: Array
+
+
+class Span(NamedTuple):
+    """A tile: positions start to stop, ``width`` scores wide; and the largest length, lost length, |bias| and bias of
+    its items and of all items behind them."""
+
+    start: int
+    stop: int
+    width: int
+    length: float
+    lost: float
+    bias_size: float
+    bias: float
+
+
+class Pool(NamedTuple):
+    """What a scan knows of its R queries: for each a state, a threshold (the k-th best lower bound so far) and
+    candidates with a lower and an upper bound of the exact score; ``limit_R`` is when to sort them out."""
+
+    state_R: Array
+    threshold_R: Array
+    count_R: Array
+    limit_R: Array
+    cursor_R: Array
+    position_RC: Array
+    low_RC: Array
+    high_RC: Array
+    keys_C: Array
+
+
+@compiled
+def round_rows(values_RD: FloatArray, bits_RK: Array, shift: int, lengths: Lengths) -> int:
+    """Store vectors in the scan's precision and measure them; the first row that is not finite, or -1."""
+    bad = -1
+    for row in range(len(values_RD)):
+        given = rounded = lost = 0.0
+        for d in range(values_RD.shape[1]):
+            value = np.float32(values_RD[row, d])
+            bits = np.float32(value).view(np.uint32)
+            if shift:
+                half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+                bits = np.uint32(bits + half) & np.uint32(0xFFFF0000)
+            stored = np.float64(np.uint32(bits).view(np.float32))
+            bits_RK[row, d] = bits >> np.uint32(shift)
+            exact = np.float64(value)
+            given += exact * exact
+            rounded += stored * stored
+            lost += (exact - stored) * (exact - stored)
+        if bad < 0 and not given < np.inf:
+            bad = row
+        lengths.given_R[row], lengths.rounded_R[row], lengths.lost_R[row] = given**0.5, rounded**0.5, lost**0.5
+    return bad
+
+
+@compiled
+def _noise(lengths: Lengths, row: int, span: Span, precision: Precision) -> float:
+    """How far a rough score can be from the exact float32 score, but for the part relative to the score itself.
+
+    |q.x - q'.x'| <= |q - q'||x| + |q'||x - x'| (Cauchy-Schwarz), plus summation in any order, plus the last rounding.
+    """
+    given, rounded = lengths.given_R[row], lengths.rounded_R[row]
+    lost = lengths.lost_R[row] * span.length + rounded * span.lost + precision.inputs * given * span.length
+    summed = precision.gamma * (rounded * (span.length + span.lost) + span.bias_size)
+    final = FLOAT_ROUNDING * (given * span.length + span.bias_size)
+    return float((lost + summed + final + SUBNORMAL * (1.0 + given) * (1.0 + span.length)) * (1.0 + 1e-6))
+
+
+@compiled
+def _compact(pool: Pool, row: int, k: int) -> None:
+    """Raise the threshold to the k-th best lower bound and drop the candidates that can no longer reach it."""
+    count, keys = pool.count_R[row], pool.keys_C
+    low, high, position = pool.low_RC[row], pool.high_RC[row], pool.position_RC[row]
+    for c in range(count):
+        keys[c] = rank_key(low[c], c)
+    smallest_first(keys, count, k)
+    threshold = key_score(keys[k - 1])
+    kept = 0
+    for c in range(count):
+        if high[c] >= threshold:
+            low[kept], high[kept], position[kept] = low[c], high[c], position[c]
+            kept += 1
+    pool.count_R[row], pool.threshold_R[row] = kept, threshold
+    pool.limit_R[row] = min(len(low), kept + k + 16)
+
+
+@compiled
+def _admission(pool: Pool, row: int, noise: float, precision: Precision) -> Any:
+    """(flip, bound) that pass every rough score whose exact score may reach the row's threshold."""
+    gap = np.float64(pool.threshold_R[row]) - noise
+    gap /= 1.0 + precision.relative if gap > 0 else 1.0 - precision.relative
+    nearest = np.float32(gap)
+    return lane_bound(ordered(nearest) - (1 if np.float64(nearest) > gap else 0), precision.shift)
+
+
+@compiled
+def _admit(pool: Pool, row: int, position: int, rough: float, error: float) -> bool:
+    """Note a candidate; whether it is time to sort them out."""
+    count = pool.count_R[row]
+    low, high = rough - error, rough + error
+    pool.low_RC[row, count] = low - FLOAT_ROUNDING * abs(low)
+    pool.high_RC[row, count] = high + FLOAT_ROUNDING * abs(high)
+    pool.position_RC[row, count] = position
+    pool.count_R[row] = count + 1
+    return bool(count + 1 == pool.limit_R[row])
+
+
+@compiled
+def _scan_row(
+    bits_S: Array, row: int, span: Span, precision: Precision, noise: float, pool: Pool, hidden_E: IntArray, k: int
+) -> None:
+    """Admit candidates from one row of a tile; ``hidden_E`` are the row's hidden positions, ascending."""
+    flip, bound = _admission(pool, row, noise, precision)
+    cursor = pool.cursor_R[row]
+    for start in range(0, span.width, LANES):
+        mask = lanes_at_least(bits_S, start, flip, bound)
+        while mask != np.uint64(0):
+            lane = start + lowest_bit(mask)
+            mask &= mask - np.uint64(1)
+            position = span.start + lane
+            cursor = skip_to(hidden_E, cursor, position)
+            if position >= span.stop or (cursor < len(hidden_E) and hidden_E[cursor] == position):
+                continue
+            rough = np.float64(np.int32(np.int64(bits_S[lane]) << precision.shift).view(np.float32))
+            if _admit(pool, row, position, rough, noise + precision.relative * abs(rough)):
+                _compact(pool, row, k)
+                if pool.count_R[row] + 8 > pool.low_RC.shape[1]:
+                    pool.state_R[row] = CROWDED
+                    return
+                flip, bound = _admission(pool, row, noise, precision)
+    pool.cursor_R[row] = cursor
+
+
+@compiled
+def scan_tile(
+    bits_RS: Array,
+    active_R: LongArray,
+    span: Span,
+    precision: Precision,
+    lengths: Lengths,
+    pool: Pool,
+    offsets_R1: LongArray,
+    hidden_E: IntArray,
+    k: int,
+) -> int:
+    """Admit the candidates of one tile for the active rows; how many rows still need what lies behind it.
+
+    A row is finished when the longest item left, lying along the query and with the largest bias left, would stay
+    below the row's threshold. Items lie in descending length, so that comes early where lengths are uneven.
+    """
+    alive = 0
+    for i in range(len(active_R)):
+        row = active_R[i]
+        if pool.state_R[row] != SCANNING:
+            continue
+        along = lengths.given_R[row] * span.length
+        if along + span.bias + FLOAT_ROUNDING * (along + span.bias_size) + SUBNORMAL < pool.threshold_R[row]:
+            pool.state_R[row] = FINISHED
+            continue
+        noise = _noise(lengths, row, span, precision)
+        hidden = hidden_E[offsets_R1[row] - offsets_R1[0] : offsets_R1[row + 1] - offsets_R1[0]]
+        _scan_row(bits_RS[i], row, span, precision, noise, pool, hidden, k)
+        if pool.state_R[row] == SCANNING:
+            alive += 1
+    return alive
+
+
+@compiled
+def exact_dot(query_D: FloatArray, item_D: FloatArray) -> float:
+    """The inner product in float64, added up in one fixed order (a product of two float32 is exact in float64)."""
+    a = b = c = d = e = f = g = h = 0.0
+    whole = len(query_D) // 8 * 8
+    for i in range(0, whole, 8):
+        a += np.float64(query_D[i]) * np.float64(item_D[i])
+        b += np.float64(query_D[i + 1]) * np.float64(item_D[i + 1])
+        c += np.float64(query_D[i + 2]) * np.float64(item_D[i + 2])
+        d += np.float64(query_D[i + 3]) * np.float64(item_D[i + 3])
+        e += np.float64(query_D[i + 4]) * np.float64(item_D[i + 4])
+        f += np.float64(query_D[i + 5]) * np.float64(item_D[i + 5])
+        g += np.float64(query_D[i + 6]) * np.float64(item_D[i + 6])
+        h += np.float64(query_D[i + 7]) * np.float64(item_D[i + 7])
+    for i in range(whole, len(query_D)):
+        a += np.float64(query_D[i]) * np.float64(item_D[i])
+    return ((a + e) + (c + g)) + ((b + f) + (d + h))
+
+
+@compiled
+def settle_rows(
+    pool: Pool,
+    queries_RD: FloatArray,
+    items_ID: FloatArray,
+    bias_I: FloatArray,
+    order_P: IntArray,
+    items_RK: IntArray,
+    scores_RK: FloatArray,
+) -> None:
+    """Score the candidates exactly and rank them. A score outside its bounds marks the row UNSOUND: the arithmetic of
+    the scan was worse than assumed, so nothing it left out can be trusted."""
+    keys, k = pool.keys_C, items_RK.shape[1]
+    for row in range(len(queries_RD)):
+        if pool.state_R[row] == CROWDED:
+            continue
+        if pool.count_R[row] > k:
+            _compact(pool, row, k)
+        pool.state_R[row] = FINISHED
+        count = pool.count_R[row]
+        for c in range(count):
+            item = order_P[pool.position_RC[row, c]]
+            score = np.float32(exact_dot(queries_RD[row], items_ID[item]) + np.float64(bias_I[item]))
+            if not pool.low_RC[row, c] <= score <= pool.high_RC[row, c]:
+                pool.state_R[row] = UNSOUND
+            keys[c] = rank_key(score, item)
+        if pool.state_R[row] == FINISHED:
+            keys[:count].sort()
+            write_ranks(keys, min(count, k), items_RK[row], scores_RK[row])
+
+
+@compiled
+def rank_exactly(
+    query_D: FloatArray,
+    items_ID: FloatArray,
+    bias_I: FloatArray,
+    rows_P: IntArray,
+    hidden_E: IntArray,
+    scores_P: FloatArray,
+    keys: LongArray,
+    items_K: IntArray,
+    scores_K: FloatArray,
+) -> bool:
+    """Score every item of ``rows_P`` (ascending) exactly and rank them; False when a score is beyond float32.
+
+    ``hidden_E`` are places in ``rows_P``, ascending; ``scores_P`` and ``keys`` are scratch.
+    """
+    for place in range(len(rows_P)):
+        item = rows_P[place]
+        score = np.float32(exact_dot(query_D, items_ID[item]) + np.float64(bias_I[item]))
+        if not abs(score) < np.inf:
+            return False
+        scores_P[place] = score
+    count = rank_row(scores_P, scores_P.view(np.int32), hidden_E, np.zeros(0, np.bool_), len(items_K), keys)
+    write_ranks(keys, count, items_K, scores_K)
+    for rank in range(count):
+        items_K[rank] = rows_P[items_K[rank]]
+    return True

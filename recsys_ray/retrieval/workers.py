@@ -1,0 +1,66 @@
+"""Blocks of rows side by side: one thread per processor, each running its own small matrix products.
+
+Two thread pools (torch's and a compiler's) that take turns on the same tile wait for each other longer than they work,
+and a tile is fastest where it was just written. So a worker owns its block from the product to the last candidate.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numba
+import torch
+
+Scratch = TypeVar("Scratch")
+
+MAX_WORKERS = 16  # beyond that the interpreter lock between two tiles costs more than a worker brings
+_lock = threading.Lock()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def num_workers() -> int:
+    """The threads this process may use: the smaller of torch's and numba's setting."""
+    return int(min(torch.get_num_threads(), numba.get_num_threads(), MAX_WORKERS))
+
+
+def run_blocks(
+    num_rows: int, rows_per_block: int, new_scratch: Callable[[], Scratch], work: Callable[[Scratch, int, int], None]
+) -> None:
+    """``work(scratch, start, stop)`` for all blocks of rows; a scratch is made per worker, not per block."""
+    starts = iter(range(0, num_rows, max(rows_per_block, 1)))
+
+    def take_blocks(_: int) -> None:
+        scratch: Scratch | None = None
+        while True:
+            with _lock:
+                start = next(starts, None)
+            if start is None:
+                return
+            if scratch is None:
+                scratch = new_scratch()
+            work(scratch, start, min(start + rows_per_block, num_rows))
+
+    workers = min(num_workers(), -(-num_rows // max(rows_per_block, 1)))
+    if workers <= 1:
+        take_blocks(0)
+    else:
+        list(_pool(workers).map(take_blocks, range(workers)))
+
+
+def _pool(workers: int) -> ThreadPoolExecutor:
+    """Threads whose torch operations do not spread further; the caller's own setting stays as it is."""
+    with _lock:
+        key = (os.getpid(), workers)
+        if key not in _pools:
+            threads = torch.get_num_threads()
+            together = threading.Barrier(workers)
+            pool = ThreadPoolExecutor(workers, "exact-search", initializer=torch.set_num_threads, initargs=(1,))
+            # torch reads its process-wide setting when a thread first asks, so each asks before it is put back.
+            list(pool.map(lambda _: (together.wait(), torch.get_num_threads()), range(workers)))
+            torch.set_num_threads(threads)
+            _pools[key] = pool
+        return _pools[key]
