@@ -218,8 +218,8 @@ def _cell(value: float | None, interval: Interval | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Four decimals for shares, four digits for counts such as popularity."""
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.4g}"
+    """Four decimals for shares, one for counts such as popularity."""
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _intervals(replicates: dict[str, DoubleArray], confidence: float) -> dict[str, Interval]:
