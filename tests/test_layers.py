@@ -39,6 +39,8 @@ HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 MAY_IMPORT_RAY = {"cluster", "jobs"}
 
 # A call at module level may only make a constant, a type, or a logger; lower-case names would be hidden state.
+# Decorators used as functions make functions, which are named like functions.
+MAKES_A_FUNCTION = {"njit", "intrinsic", "partial"}
 CONSTANT = re.compile(r"_?[A-Z][A-Za-z0-9_]*|log|logger")
 
 
@@ -156,6 +158,8 @@ def _assigns_quietly(node: ast.stmt) -> bool:
     names = [name for target in targets for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
     if not all(isinstance(name, ast.Name) for name in names):
         return False
+    if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split(".")[-1] in MAKES_A_FUNCTION:
+        return True
     calls = node.value is not None and any(isinstance(inner, ast.Call) for inner in ast.walk(node.value))
     return not calls or all(CONSTANT.fullmatch(ast.unparse(name)) for name in names)
 
@@ -260,7 +264,7 @@ def test_the_side_effect_rule_catches(source: str) -> None:
     [
         '"""Text."""\nimport os\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import numpy',
         "TABLE = dict(a=1)\n_PATTERN: re.Pattern = re.compile('x')\nBlock = TypeVar('Block')\nlogger = getLogger('a')",
-        "ONE, TWO = 1, 2\nnames = ['a', 'b']\n__all__ = ['x']",
+        "fast = numba.njit(cache=True)\nONE, TWO = 1, 2\nnames = ['a', 'b']\n__all__ = ['x']",
         "@njit(cache=True)\ndef f(): print(1)\nclass A:\n    x = field(1)\n    '''Meaning.'''\n    def g(self): pass",
         "if __name__ == '__main__':\n    main()",
     ],
