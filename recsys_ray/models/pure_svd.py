@@ -1,0 +1,68 @@
+"""PureSVD: the history projected on the leading right singular vectors of the interactions.
+
+Source: Cremonesi, Koren, Turrin, "Performance of Recommender Algorithms on Top-N Recommendation Tasks" (RecSys 2010).
+
+    X ~ U S V',    scores = X V V'
+
+Time: O(interactions * D) per Lanczos step, some D steps. Memory: (users + items) * D * 20 floats at worst.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+from scipy.sparse.linalg import ArpackError, svds
+
+from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.errors import ModelError
+from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.models.scorers import LowRankScorer
+
+
+class PureSVDConfig(Settings):
+    embedding_dim: int = Field(default=64, ge=1)
+    """D, the singular vectors kept; of a matrix of lower rank, as many as it has rows or columns."""
+    weighting: Literal["binary", "rating"] = "binary"
+    """The value of an interaction: 1, or its rating (which must be positive)."""
+
+
+def fit_pure_svd(data: TrainData, config: PureSVDConfig, context: FitContext) -> LowRankScorer:
+    """Fit on the training histories.
+
+    Raises:
+        ModelError: a rating is not positive under weighting = "rating", or the iteration doesn't converge.
+    """
+    users_items = history_matrix("pure_svd", data, config.weighting)
+    items_ID = right_singular_vectors(users_items, config.embedding_dim, context)
+    require_finite("pure_svd", "check the ratings, or set weighting = binary", items_ID)
+    return LowRankScorer(items_ID=items_ID, trained_I=data.item_counts() > 0, weighting=config.weighting)
+
+
+def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitContext) -> FloatArray:
+    """(I, D) by falling singular value; of each vector the largest entry is positive."""
+    smaller = min(users_items.shape)
+    if dim >= smaller // 2:
+        # The iteration is for few vectors of a large matrix; a small one is decomposed whole.
+        vectors_DI = np.linalg.svd(users_items.toarray().astype(np.float64), full_matrices=False)[2][:dim]
+    else:
+        start = context.rng().standard_normal(smaller)
+        try:
+            _, values_D, vectors_DI = svds(
+                users_items.astype(np.float64), k=dim, v0=start, return_singular_vectors="vh"
+            )
+        except ArpackError as error:
+            raise ModelError(f"pure_svd: no convergence ({error}); lower embedding_dim") from error
+        vectors_DI = vectors_DI[np.argsort(-values_D, kind="stable")]
+    largest_D = np.argmax(np.abs(vectors_DI), axis=1)
+    signs_D = np.sign(vectors_DI[np.arange(len(vectors_DI)), largest_D])
+    return np.ascontiguousarray((vectors_DI * signs_D[:, None]).T, dtype=np.float32)
+
+
+def pure_svd_memory(counts: Counts, config: PureSVDConfig) -> MemoryEstimate:
+    # ARPACK keeps 2 D + 1 vectors of the smaller side, twice; then the singular vectors of both sides.
+    smaller = min(counts.num_users, counts.num_items)
+    vectors = 8 * config.embedding_dim * (4 * smaller + 2 * counts.num_users + 2 * counts.num_items)
+    return MemoryEstimate(vectors + 40 * counts.num_interactions, "lower model.embedding_dim")

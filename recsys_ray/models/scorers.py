@@ -1,0 +1,323 @@
+"""The finished models: a few general ways to score, whatever algorithm they were fitted by.
+
+FactorScorer      query . item + bias; a known user's query is stored, an unknown one's is solved from the history
+LowRankScorer     query = history x V, score = query . V'
+LinearScorer      history x W, W dense or sparse
+PopularityScorer  the same score for everybody
+
+Arrays may be read-only memory maps shared by many processes: they are never written to and never copied whole.
+
+Shape suffixes: B rows of a batch, U users, I items, D dimension, E interactions of a batch, N stored non-zeros of W.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from recsys_ray.contracts import (
+    BoolArray,
+    Factors,
+    FloatArray,
+    Histories,
+    IntArray,
+    LongArray,
+    Requests,
+    ScorerState,
+)
+from recsys_ray.models.common import SparseRows, history_rows
+from recsys_ray.models.kernels import add_dense_rows, add_sparse_rows
+from recsys_ray.models.least_squares import solve_rows
+
+Weighting = Literal["binary", "rating"]
+NO_OPINION = np.float32(-np.inf)
+SPARSE_NAMES = ("offsets", "columns", "values")
+
+
+def _knows_item(histories: Histories, scorable_I: BoolArray) -> BoolArray:
+    """(B,) whether a history holds at least one item of the fit."""
+    hits = np.concatenate([[0], np.cumsum(scorable_I[histories.items_E])])
+    known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
+    return known
+
+
+def _inner_products(factors: Factors) -> FloatArray:
+    scores_BI: FloatArray = factors.queries_BD @ factors.items_ID.T
+    if factors.bias_I is not None:
+        scores_BI += factors.bias_I
+    return scores_BI
+
+
+@dataclass(frozen=True, slots=True)
+class FoldIn:
+    """How a query is solved from a history of H events: weighted least squares against the item vectors, with ridge
+    ``regularization * (H + frequency_offset) ^ frequency_power``."""
+
+    targets: Literal["ones", "residuals"]
+    """What an event should score: 1, or its rating less the item's bias."""
+    weighting: Weighting
+    """What an event counts: 1, or its rating. Events of no positive weight count nothing."""
+    regularization: float
+    frequency_offset: float
+    frequency_power: float
+
+
+class FactorScorer:
+    """``query . item + bias`` with stored queries of known users and a fold-in for the others.
+
+    A request is answered from its stored row when ``users_B`` names a user with training history, else from
+    the history it carries.
+
+    Args:
+        users_UD: queries of the fit's users. known_U: users with training history; rows of the others are not used.
+        items_ID: item vectors. trained_I: items with training interactions. fold_in: the least squares problem that
+        gives an unknown user's query. penalty_D: its penalty per dimension, the same for every user (the items'
+        weighted Gram matrix, diagonal by rotation). bias_I: added to every query's scores.
+    """
+
+    def __init__(
+        self,
+        *,
+        users_UD: FloatArray,
+        known_U: BoolArray,
+        items_ID: FloatArray,
+        trained_I: BoolArray,
+        fold_in: FoldIn,
+        penalty_D: FloatArray,
+        bias_I: FloatArray | None = None,
+    ) -> None:
+        assert users_UD.shape[1] == items_ID.shape[1] == len(penalty_D)
+        self.users_UD = users_UD
+        self.known_U = known_U
+        self.items_ID = items_ID
+        self.trained_I = trained_I
+        self.fold_in = fold_in
+        self.penalty_D = penalty_D
+        self.bias_I = bias_I
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items_ID)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def _stored_B(self, requests: Requests) -> BoolArray:
+        """(B,) which requests have a stored row."""
+        if len(self.known_U) == 0:
+            return np.zeros(len(requests), np.bool_)
+        stored: BoolArray = (requests.users_B >= 0) & self.known_U[requests.users_B]
+        return stored
+
+    def answers(self, requests: Requests) -> BoolArray:
+        answered: BoolArray = self._stored_B(requests) | _knows_item(requests.histories, self.trained_I)
+        return answered
+
+    def factors(self, requests: Requests) -> Factors:
+        return Factors(self.queries(requests), self.items_ID, self.bias_I)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return _inner_products(self.factors(requests))
+
+    def queries(self, requests: Requests) -> FloatArray:
+        """(B, D) stored or solved."""
+        stored_B = self._stored_B(requests)
+        queries_BD = np.zeros((len(requests), self.items_ID.shape[1]), np.float32)
+        queries_BD[stored_B] = self.users_UD[requests.users_B[stored_B]]
+        if not stored_B.all():
+            folded_BD = self.solve(requests.histories)
+            queries_BD[~stored_B] = folded_BD[~stored_B]
+        return queries_BD
+
+    def solve(self, histories: Histories) -> FloatArray:
+        """(B, D) the queries of these histories alone; zero where there is no item of the fit."""
+        rows = history_rows(histories, self.num_items, self.fold_in.weighting)
+        if self.fold_in.targets == "residuals":
+            ratings = history_rows(histories, self.num_items, "rating")
+            repeats = histories.matrix(self.num_items, np.ones(histories.num_interactions, np.float32))
+            targets_E = ratings.values / repeats.data - self._bias_of(rows.columns)
+        else:
+            targets_E = np.ones(len(rows.columns), np.float32)
+        offsets_B1, keep_E = _useful(rows, self.trained_I)
+        ridge_B = self.fold_in.regularization * (
+            (np.diff(offsets_B1) + self.fold_in.frequency_offset) ** self.fold_in.frequency_power
+        )
+        return solve_rows(
+            offsets_B1,
+            rows.columns[keep_E],
+            rows.values[keep_E],
+            targets_E[keep_E].astype(np.float32),
+            self.items_ID,
+            self.penalty_D,
+            ridge_B.astype(np.float32),
+        )
+
+    def _bias_of(self, items_E: IntArray) -> FloatArray:
+        return np.zeros(len(items_E), np.float32) if self.bias_I is None else self.bias_I[items_E]
+
+    def state(self) -> ScorerState:
+        arrays: dict[str, Any] = {
+            "users": self.users_UD,
+            "known": self.known_U,
+            "items": self.items_ID,
+            "trained": self.trained_I,
+            "penalty": self.penalty_D,
+        }
+        if self.bias_I is not None:
+            arrays["bias"] = self.bias_I
+        return ScorerState(arrays, asdict(self.fold_in))
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> FactorScorer:
+        arrays = state.arrays
+        return cls(
+            users_UD=arrays["users"],
+            known_U=arrays["known"],
+            items_ID=arrays["items"],
+            trained_I=arrays["trained"],
+            fold_in=FoldIn(**state.settings),
+            penalty_D=arrays["penalty"],
+            bias_I=arrays.get("bias"),
+        )
+
+
+def _useful(rows: SparseRows, trained_I: BoolArray) -> tuple[LongArray, BoolArray]:
+    """Which events teach something, and the row offsets when only those are kept."""
+    keep_E = trained_I[rows.columns] & (rows.values > 0)
+    return np.concatenate([[0], np.cumsum(keep_E)])[rows.offsets].astype(np.int64), keep_E
+
+
+class LowRankScorer:
+    """``history x V x V'``, handed out as two factors. Known and unknown users alike are scored from their history."""
+
+    def __init__(self, *, items_ID: FloatArray, trained_I: BoolArray, weighting: Weighting) -> None:
+        self.items_ID = items_ID
+        self.trained_I = trained_I
+        self.weighting: Weighting = weighting
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items_ID)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return _knows_item(requests.histories, self.trained_I)
+
+    def factors(self, requests: Requests) -> Factors:
+        rows = history_rows(requests.histories, self.num_items, self.weighting)
+        queries_BD = np.zeros((len(requests), self.items_ID.shape[1]), np.float32)
+        add_dense_rows(rows.offsets, rows.columns, rows.values, self.items_ID, queries_BD)
+        return Factors(queries_BD, self.items_ID)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return _inner_products(self.factors(requests))
+
+    def state(self) -> ScorerState:
+        return ScorerState({"items": self.items_ID, "trained": self.trained_I}, {"weighting": self.weighting})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> LowRankScorer:
+        arrays = state.arrays
+        return cls(items_ID=arrays["items"], trained_I=arrays["trained"], weighting=state.settings["weighting"])
+
+
+class LinearScorer:
+    """``history x W``; row i of W is what one event on item i adds to the score of every item.
+
+    With a sparse W a pair that no event of the history has an entry for scores -inf: no opinion. Known and unknown
+    users alike are scored from their history.
+
+    Args:
+        weights: (I, I) float32, a C-ordered array or sparse rows.
+        trained_I: items with training interactions.
+        weighting: what an event of the history counts.
+    """
+
+    def __init__(self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting) -> None:
+        self.weights = weights
+        self.trained_I = trained_I
+        self.weighting: Weighting = weighting
+
+    @property
+    def num_items(self) -> int:
+        return len(self.trained_I)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return _knows_item(requests.histories, self.trained_I)
+
+    def factors(self, requests: Requests) -> None:
+        return None
+
+    def score(self, requests: Requests) -> FloatArray:
+        rows = history_rows(requests.histories, self.num_items, self.weighting)
+        shape = (len(requests), self.num_items)
+        history = (rows.offsets, rows.columns, rows.values)
+        if isinstance(self.weights, SparseRows):
+            scores_BI = np.full(shape, NO_OPINION, np.float32)
+            entries = (self.weights.offsets, self.weights.columns, self.weights.values)
+            add_sparse_rows(*history, *entries, scores_BI)
+        else:
+            scores_BI = np.zeros(shape, np.float32)
+            add_dense_rows(*history, self.weights, scores_BI)
+        return scores_BI
+
+    def state(self) -> ScorerState:
+        arrays: dict[str, Any] = {"trained": self.trained_I}
+        if isinstance(self.weights, SparseRows):
+            arrays |= {name: getattr(self.weights, name) for name in SPARSE_NAMES}
+        else:
+            arrays["weights"] = self.weights
+        return ScorerState(arrays, {"weighting": self.weighting})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> LinearScorer:
+        arrays = state.arrays
+        trained_I = arrays["trained"]
+        weights = arrays["weights"] if "weights" in arrays else SparseRows(*(arrays[name] for name in SPARSE_NAMES))
+        return cls(weights=weights, trained_I=trained_I, weighting=state.settings["weighting"])
+
+
+class PopularityScorer:
+    """The same score for everybody: factors without dimensions, only a bias.
+
+    Ranks every item and answers every request.
+    """
+
+    def __init__(self, *, scores_I: FloatArray) -> None:
+        self.scores_I = scores_I
+
+    @property
+    def num_items(self) -> int:
+        return len(self.scores_I)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return np.ones(self.num_items, np.bool_)
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return np.ones(len(requests), np.bool_)
+
+    def factors(self, requests: Requests) -> Factors:
+        return Factors(
+            np.zeros((len(requests), 0), np.float32), np.zeros((self.num_items, 0), np.float32), self.scores_I
+        )
+
+    def score(self, requests: Requests) -> FloatArray:
+        return np.repeat(self.scores_I[None, :], len(requests), axis=0)
+
+    def state(self) -> ScorerState:
+        return ScorerState({"scores": self.scores_I})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> PopularityScorer:
+        return cls(scores_I=state.arrays["scores"])

@@ -1,0 +1,125 @@
+"""Biased matrix factorization of ratings, by stochastic gradient descent. Scores are in rating units.
+
+Sources: Funk (2006); Koren, Bell, Volinsky, "Matrix Factorization Techniques for Recommender Systems" (Computer 2009).
+
+    r_ui ~ mean + b_u + b_i + p_u . q_i
+    minimize sum over the ratings of (r_ui - prediction)^2 + regularization (b_u^2 + b_i^2 + |p_u|^2 + |q_i|^2)
+
+Each epoch visits all ratings once, in an order drawn from the seed. A user the fit hasn't seen gets (p_u, b_u) as the
+exact minimum of the same loss given the items.
+Time: O(ratings * D) per epoch on one core, because the steps depend on each other. Memory: (users + items) D floats.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from pydantic import Field
+
+from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.errors import ModelError
+from recsys_ray.models.common import MemoryEstimate, require_finite
+from recsys_ray.models.scorers import FactorScorer, FoldIn
+
+
+class SVDConfig(Settings):
+    embedding_dim: int = Field(default=64, ge=1)
+    """D, the length of p_u and q_i."""
+    epochs: int = Field(default=20, ge=1)
+    """Passes over all ratings."""
+    learning_rate: float = Field(default=0.005, gt=0)
+    """Step length."""
+    regularization: float = Field(default=0.02, gt=0)
+    """lambda, for biases and factors alike."""
+    init_std: float = Field(default=0.1, ge=0)
+    """Standard deviation of the factors at the start."""
+
+
+def fit_svd(data: TrainData, config: SVDConfig, context: FitContext) -> FactorScorer:
+    """Fit on the training histories.
+
+    Raises:
+        ModelError: all ratings are the same, or the descent diverged.
+    """
+    histories = data.histories
+    ratings_E = histories.ratings_E
+    if not len(ratings_E) or ratings_E.min() == ratings_E.max():
+        raise ModelError(
+            "svd: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
+        )
+    rng = context.rng()
+    mean = float(ratings_E.mean(dtype=np.float64))
+    counts_I = data.item_counts()
+    users_UD = _start(rng, histories.lengths_B > 0, config)
+    items_ID = _start(rng, counts_I > 0, config)
+    # The last column carries the biases: b_u faces a 1 of the item, b_i is kept apart.
+    users_UD[:, -1] = 0
+    items_ID[:, -1] = 1
+    bias_I = np.zeros(data.num_items, np.float32)
+    for epoch in range(config.epochs):
+        order_E = rng.permutation(len(ratings_E))
+        error = _descend(
+            order_E,
+            histories.rows_E,
+            histories.items_E,
+            ratings_E,
+            np.float32(mean),
+            users_UD,
+            items_ID,
+            bias_I,
+            np.float32(config.learning_rate),
+            np.float32(config.regularization),
+        )
+        context.progress(f"svd: epoch {epoch + 1}/{config.epochs}, training RMSE {np.sqrt(error):.4f}")
+    require_finite("svd", "lower learning_rate", users_UD, items_ID, bias_I)
+    return FactorScorer(
+        users_UD=users_UD,
+        known_U=histories.lengths_B > 0,
+        items_ID=items_ID,
+        trained_I=counts_I > 0,
+        fold_in=FoldIn(
+            targets="residuals",
+            weighting="binary",
+            regularization=config.regularization,
+            frequency_offset=0.0,
+            frequency_power=1.0,
+        ),
+        penalty_D=np.zeros(config.embedding_dim + 1, np.float32),
+        bias_I=bias_I + np.float32(mean),
+    )
+
+
+def _start(rng: np.random.Generator, has_ratings: np.ndarray, config: SVDConfig) -> FloatArray:
+    """(rows, D + 1) random factors; zero for rows that no rating will move."""
+    factors = rng.standard_normal((len(has_ratings), config.embedding_dim + 1), np.float32)
+    factors *= np.float32(config.init_std)
+    factors[~has_ratings] = 0
+    return factors
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _descend(  # type: ignore[no-untyped-def]
+    order_E, users_E, items_E, ratings_E, mean, users_UD, items_ID, bias_I, learning_rate, regularization
+):
+    """One pass in the given order; returns the mean squared error met on the way."""
+    dim = users_UD.shape[1] - 1
+    total = 0.0
+    for e in order_E:
+        p, q, item = users_UD[users_E[e]], items_ID[items_E[e]], items_E[e]
+        product = np.float32(0)
+        for d in range(dim):
+            product += p[d] * q[d]
+        error = ratings_E[e] - (mean + p[dim] + bias_I[item] + product)
+        p[dim] += learning_rate * (error - regularization * p[dim])
+        bias_I[item] += learning_rate * (error - regularization * bias_I[item])
+        for d in range(dim):
+            before = p[d]
+            p[d] += learning_rate * (error * q[d] - regularization * before)
+            q[d] += learning_rate * (error * before - regularization * q[d])
+        total += error * error
+    return total / len(order_E)
+
+
+def svd_memory(counts: Counts, config: SVDConfig) -> MemoryEstimate:
+    factors = (counts.num_users + counts.num_items) * (config.embedding_dim + 1) * 4
+    return MemoryEstimate(factors + 12 * counts.num_interactions, "lower model.embedding_dim")
