@@ -9,21 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from recsys_ray.contracts import FloatArray, Histories, IntArray, LongArray, TrainData
+from recsys_ray.contracts import Histories, TrainData
 from recsys_ray.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class SparseRows:
-    """A sparse float32 matrix by rows: row r has ``columns`` and ``values`` at ``offsets[r]:offsets[r + 1]``.
-
-    Unlike scipy's it never converts, checks or copies what it is given, which may be a memory map of many gigabytes,
-    and allows more than 2^31 entries with 32-bit columns.
-    """
-
-    offsets: LongArray
-    columns: IntArray
-    values: FloatArray
+from recsys_ray.models.kernels import SparseRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +38,15 @@ def history_matrix(model: str, data: TrainData, weighting: Literal["binary", "ra
     """(U, I) weights of the observed pairs: 1, or the rating (of a repeated pair, their sum).
 
     Raises:
-        ModelError: a rating is not positive and would count against the pair, or hide it.
+        ModelError: a rating is not positive and finite: it would count against the pair, or hide it.
     """
     histories = data.histories
     if weighting == "binary":
         return histories.matrix(data.num_items)
-    if histories.num_interactions and not float(histories.ratings_E.min()) > 0:
+    useless_E = ~((histories.ratings_E > 0) & np.isfinite(histories.ratings_E))
+    if useless_E.any():
         raise ModelError(
-            f'{model}: weighting = "rating" needs positive ratings, found {histories.ratings_E.min()}; '
+            f'{model}: weighting = "rating" needs positive, finite ratings, found {histories.ratings_E[useless_E][0]}; '
             'set model.weighting = "binary" or drop such rows with a rating threshold'
         )
     return histories.matrix(data.num_items, histories.ratings_E)

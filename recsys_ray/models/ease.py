@@ -46,7 +46,7 @@ def fit_ease(data: TrainData, config: EASEConfig, context: FitContext) -> Linear
     left, right = scaled(users_items.T.tocsr()), scaled(users_items)
     context.progress(f"ease: Gram matrix of {data.num_items} items")
     gram_II = np.zeros((data.num_items, data.num_items), np.float32)
-    add_sparse_rows(left.offsets, left.columns, left.values, right.offsets, right.columns, right.values, gram_II)
+    add_sparse_rows(left, right, gram_II)
     gram_II[np.diag_indices_from(gram_II)] += np.float32(config.regularization)
     context.progress(f"ease: inverse, {data.num_items**3 / 1e12:.2f} Tflop")
     invert_upper(gram_II)

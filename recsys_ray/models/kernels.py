@@ -9,20 +9,57 @@ non-zeros of W. A ragged array is a pair (offsets_B1, values_E); row r is ``offs
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit, prange
+
+from recsys_ray.contracts import FloatArray, IntArray, LongArray
 
 TILE = 4096  # columns of a dense output row that stay in the first-level cache while a history is added up
 
 
+@dataclass(frozen=True, slots=True)
+class SparseRows:
+    """A sparse float32 matrix by rows: row r has ``columns`` and ``values`` at ``offsets[r]:offsets[r + 1]``.
+
+    Unlike scipy's it never converts, checks or copies what it is given, which may be a memory map of many gigabytes,
+    and allows more than 2^31 entries with 32-bit columns.
+    """
+
+    offsets: LongArray
+    columns: IntArray
+    values: FloatArray
+
+
+def read_only(*arrays: npt.NDArray[Any]) -> Any:
+    """Plain read-only views. Fitted arrays and memory maps then look alike to numba, and a kernel is compiled once."""
+    views = [np.asarray(array).view() for array in arrays]
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
+def add_sparse_rows(rows: SparseRows, weights: SparseRows, out_BI: FloatArray) -> None:
+    """``out += rows @ weights``; -inf in ``out`` counts as nothing yet.
+
+    Filled with -inf before, ``out`` keeps -inf exactly where no stored entry of ``weights`` was met.
+    """
+    arrays = (rows.offsets, rows.columns, rows.values, weights.offsets, weights.columns, weights.values)
+    _add_sparse_rows(*read_only(*arrays), out_BI)  # type: ignore[call-arg]
+
+
+def add_dense_rows(rows: SparseRows, weights_IJ: FloatArray, out_BJ: FloatArray) -> None:
+    """``out += rows @ weights``, bound by reading the weights: a tile of ``out`` stays in cache for a whole history."""
+    _add_dense_rows(*read_only(rows.offsets, rows.columns, rows.values, weights_IJ), out_BJ)  # type: ignore[call-arg]
+
+
 @njit(cache=True, parallel=True)
-def add_sparse_rows(  # type: ignore[no-untyped-def]
+def _add_sparse_rows(  # type: ignore[no-untyped-def]
     offsets_B1, items_E, values_E, offsets_I1, columns_N, values_N, out_BI
 ) -> None:
-    """``out[b] += sum over e of values[e] * W[items[e]]`` with W (I, I) in CSR; -inf in ``out`` counts as nothing yet.
-
-    Filled with -inf before, ``out`` keeps -inf exactly where no stored entry of W was met.
-    """
     for b in prange(out_BI.shape[0]):
         out = out_BI[b]
         for e in range(offsets_B1[b], offsets_B1[b + 1]):
@@ -34,8 +71,7 @@ def add_sparse_rows(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def add_dense_rows(offsets_B1, items_E, values_E, weights_IJ, out_BJ) -> None:  # type: ignore[no-untyped-def]
-    """``out[b] += sum over e of values[e] * weights[items[e]]``: bound by reading the weights, so each is read once."""
+def _add_dense_rows(offsets_B1, items_E, values_E, weights_IJ, out_BJ) -> None:  # type: ignore[no-untyped-def]
     num_columns = out_BJ.shape[1]
     for b in prange(out_BJ.shape[0]):
         for start in range(0, num_columns, TILE):

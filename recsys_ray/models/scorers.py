@@ -27,8 +27,8 @@ from recsys_ray.contracts import (
     Requests,
     ScorerState,
 )
-from recsys_ray.models.common import SparseRows, history_rows
-from recsys_ray.models.kernels import add_dense_rows, add_sparse_rows
+from recsys_ray.models.common import history_rows
+from recsys_ray.models.kernels import SparseRows, add_dense_rows, add_sparse_rows
 from recsys_ray.models.least_squares import solve_rows
 
 Weighting = Literal["binary", "rating"]
@@ -212,7 +212,7 @@ class LowRankScorer:
     def factors(self, requests: Requests) -> Factors:
         rows = history_rows(requests.histories, self.num_items, self.weighting)
         queries_BD = np.zeros((len(requests), self.items_ID.shape[1]), np.float32)
-        add_dense_rows(rows.offsets, rows.columns, rows.values, self.items_ID, queries_BD)
+        add_dense_rows(rows, self.items_ID, queries_BD)
         return Factors(queries_BD, self.items_ID)
 
     def score(self, requests: Requests) -> FloatArray:
@@ -261,14 +261,12 @@ class LinearScorer:
     def score(self, requests: Requests) -> FloatArray:
         rows = history_rows(requests.histories, self.num_items, self.weighting)
         shape = (len(requests), self.num_items)
-        history = (rows.offsets, rows.columns, rows.values)
         if isinstance(self.weights, SparseRows):
             scores_BI = np.full(shape, NO_OPINION, np.float32)
-            entries = (self.weights.offsets, self.weights.columns, self.weights.values)
-            add_sparse_rows(*history, *entries, scores_BI)
+            add_sparse_rows(rows, self.weights, scores_BI)
         else:
             scores_BI = np.zeros(shape, np.float32)
-            add_dense_rows(*history, self.weights, scores_BI)
+            add_dense_rows(rows, self.weights, scores_BI)
         return scores_BI
 
     def state(self) -> ScorerState:

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, IntArray, LongArray
-from recsys_ray.models.common import MemoryEstimate, SparseRows
-from recsys_ray.models.kernels import add_sparse_rows, count_largest, keep_largest
+from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.models.kernels import SparseRows, add_sparse_rows, count_largest, keep_largest
 
 BLOCK_BYTES = 64 << 20  # of dense rows that a worker holds at a time
 
@@ -47,12 +47,10 @@ def multiply(product: ItemProduct, num_items: int, context: FitContext, label: s
 def multiply_block(block: tuple[int, int], product: ItemProduct) -> tuple[LongArray, IntArray, FloatArray]:
     """Rows start:stop of the matrix as (entries per row, columns, values)."""
     start, stop = block
-    left, right = product.left_IU, product.right_UI
+    left = product.left_IU
     num_items = len(left.offsets) - 1
     dense_RI = np.zeros((stop - start, num_items), np.float32)
-    add_sparse_rows(
-        left.offsets[start : stop + 1], left.columns, left.values, right.offsets, right.columns, right.values, dense_RI
-    )
+    add_sparse_rows(SparseRows(left.offsets[start : stop + 1], left.columns, left.values), product.right_UI, dense_RI)
     if product.norms_I is not None:
         divisor_RI = product.norms_I[start:stop, None] * product.norms_I[None, :] + np.float32(product.shrinkage)
         # Without interactions a norm, and with it a divisor, can be 0: so is the entry, and it stays 0.

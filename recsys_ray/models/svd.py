@@ -19,6 +19,7 @@ from pydantic import Field
 from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, require_finite
+from recsys_ray.models.kernels import read_only
 from recsys_ray.models.scorers import FactorScorer, FoldIn
 
 
@@ -39,10 +40,12 @@ def fit_svd(data: TrainData, config: SVDConfig, context: FitContext) -> FactorSc
     """Fit on the training histories.
 
     Raises:
-        ModelError: all ratings are the same, or the descent diverged.
+        ModelError: a rating is not finite, all are the same, or the descent diverged.
     """
     histories = data.histories
     ratings_E = histories.ratings_E
+    if not np.isfinite(ratings_E).all():
+        raise ModelError(f"svd: a rating is {ratings_E[~np.isfinite(ratings_E)][0]}; drop such rows from the input")
     if not len(ratings_E) or ratings_E.min() == ratings_E.max():
         raise ModelError(
             "svd: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
@@ -56,13 +59,11 @@ def fit_svd(data: TrainData, config: SVDConfig, context: FitContext) -> FactorSc
     users_UD[:, -1] = 0
     items_ID[:, -1] = 1
     bias_I = np.zeros(data.num_items, np.float32)
+    rows_E = histories.rows_E
     for epoch in range(config.epochs):
         order_E = rng.permutation(len(ratings_E))
-        error = _descend(
-            order_E,
-            histories.rows_E,
-            histories.items_E,
-            ratings_E,
+        error = _descend(  # type: ignore[call-arg]
+            *read_only(order_E, rows_E, histories.items_E, ratings_E),
             np.float32(mean),
             users_UD,
             items_ID,

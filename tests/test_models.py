@@ -1,0 +1,244 @@
+"""The conformance suite: every name in MODELS keeps the contract of a fit and of a scorer, without code of its own.
+
+The checkerboard: user u and item i go together when u + i is even, and each user's own item (u, u) is withheld. Every
+other item that suits a user has been seen, so that the best unseen item is known: it is u.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys_ray.contracts import (
+    Counts,
+    Factors,
+    FitContext,
+    Histories,
+    ItemLists,
+    Requests,
+    Scorer,
+    ScorerState,
+    Settings,
+    TrainData,
+)
+from recsys_ray.errors import BundleError, ModelError, SizeError
+from recsys_ray.models import MODELS, SCORERS, check_size, load_scorer, scorer_kind
+
+SIZE = 40  # users and items of the checkerboard
+UNTRAINED = SIZE  # one more item that nobody has touched
+LIKED, DISLIKED = 5.0, 1.0
+
+
+def small_config(name: str) -> Settings:
+    """Defaults, with few dimensions for the small world and long enough training for it."""
+    config_class = MODELS[name].config
+    wanted = {"embedding_dim": 4, "regularization": 0.05, "learning_rate": 0.02, "epochs": 60}
+    return config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
+
+
+def checkerboard(name: str) -> TrainData:
+    """Implicit models see what suits. Rating models see that with a high and half of what doesn't with a low rating,
+    so that the withheld item has rivals among the unseen."""
+    items, ratings = [], []
+    for user in range(SIZE):
+        suits = [item for item in range(SIZE) if (user + item) % 2 == 0 and item != user]
+        others = [item for item in range(SIZE) if (user + item) % 2 == 1 and (user + item) % 4 == 1]
+        shown = others if MODELS[name].predicts_ratings else []
+        items.append(suits + shown)
+        ratings.append([LIKED] * len(suits) + [DISLIKED] * len(shown))
+    table = pa.table({"item_id": pa.array(range(SIZE + 1))})
+    return TrainData(Histories.from_lists(items, ratings), table)
+
+
+def ask(data: TrainData, known: bool = True, rows: slice = slice(None)) -> Requests:
+    """Requests with the training histories, as known users or as strangers."""
+    users = np.arange(data.num_users, dtype=np.int32) if known else np.full(data.num_users, -1, np.int32)
+    requests = Requests(pa.array(range(data.num_users)), users, data.histories, ItemLists.empty(data.num_users))
+    start, stop, _ = rows.indices(data.num_users)
+    return requests.slice(start, stop)
+
+
+def strangers(*histories: list[int]) -> Requests:
+    users = np.full(len(histories), -1, np.int32)
+    ragged = Histories.from_lists(histories, [[LIKED] * len(history) for history in histories])
+    return Requests(pa.array(range(len(histories))), users, ragged, ItemLists.empty(len(histories)))
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def data(name: str) -> TrainData:
+    return checkerboard(name)
+
+
+@pytest.fixture(scope="module")
+def scorer(name: str, data: TrainData) -> Scorer:
+    return MODELS[name].fit(data, small_config(name), FitContext(seed=7))
+
+
+def unseen_best(scores: np.ndarray, data: TrainData) -> np.ndarray:
+    scores = scores.copy()
+    scores[data.histories.rows_E, data.histories.items_E] = -np.inf
+    return np.argmax(scores[:, :SIZE], axis=1)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])
+def test_withheld_item_is_on_top(name: str, data: TrainData, scorer: Scorer, known: bool) -> None:
+    if not MODELS[name].personal:
+        pytest.skip("the same list for everybody")
+    assert unseen_best(scorer.score(ask(data, known)), data).tolist() == list(range(SIZE))
+
+
+def test_scores_are_a_finite_float32_block(data: TrainData, scorer: Scorer) -> None:
+    scores = scorer.score(ask(data))
+    assert scores.shape == (SIZE, SIZE + 1) and scores.dtype == np.float32
+    assert scorer.num_items == SIZE + 1
+    assert not np.isnan(scores).any() and not np.isposinf(scores).any()
+    assert np.isfinite(scores).any(axis=1).all()
+
+
+def test_factors_are_the_scores(data: TrainData, scorer: Scorer) -> None:
+    factors = scorer.factors(ask(data))
+    if factors is None:
+        pytest.skip("not an inner product")
+    assert isinstance(factors, Factors)
+    for array in (factors.queries_BD, factors.items_ID):
+        assert array.dtype == np.float32 and array.flags.c_contiguous
+    bias = 0 if factors.bias_I is None else factors.bias_I
+    np.testing.assert_allclose(factors.queries_BD @ factors.items_ID.T + bias, scorer.score(ask(data)), atol=1e-5)
+
+
+def test_untrained_item_is_never_the_models_answer(name: str, scorer: Scorer) -> None:
+    assert scorer.scorable_I.dtype == np.bool_
+    assert scorer.scorable_I[:SIZE].all()
+    assert scorer.scorable_I[UNTRAINED] == (not MODELS[name].personal)
+
+
+def test_answers_say_who_is_known(name: str, data: TrainData, scorer: Scorer) -> None:
+    personal = MODELS[name].personal
+    assert scorer.answers(ask(data)).all()
+    assert scorer.answers(strangers([0, 2], [], [UNTRAINED], [UNTRAINED, 3])).tolist() == [
+        True,
+        not personal,
+        not personal,
+        True,
+    ]
+
+
+def test_empty_history_scores_without_noise(scorer: Scorer) -> None:
+    scores = scorer.score(strangers([], [0]))
+    assert not np.isnan(scores).any()
+    finite = scores[0][:SIZE][np.isfinite(scores[0][:SIZE])]
+    assert len(finite) in (0, SIZE)
+
+
+def test_no_requests_no_rows(data: TrainData, scorer: Scorer) -> None:
+    assert scorer.score(ask(data, rows=slice(0, 0))).shape == (0, SIZE + 1)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])
+def test_batch_is_one_by_one(data: TrainData, scorer: Scorer, known: bool) -> None:
+    whole = scorer.score(ask(data, known))
+    single = np.concatenate([scorer.score(ask(data, known, slice(row, row + 1))) for row in range(SIZE)])
+    np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-6)
+
+
+def test_same_seed_same_scores(name: str, data: TrainData, scorer: Scorer) -> None:
+    again = MODELS[name].fit(data, small_config(name), FitContext(seed=7))
+    np.testing.assert_array_equal(scorer.score(ask(data)), again.score(ask(data)))
+
+
+def test_order_and_repeats_of_a_history_do_not_matter(scorer: Scorer) -> None:
+    scores = scorer.score(strangers([0, 2, 4], [4, 0, 2]))
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def through_a_file(state: ScorerState) -> ScorerState:
+    """The arrays as a bundle gives them back: read-only."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **state.arrays)
+    buffer.seek(0)
+    with np.load(buffer, allow_pickle=False) as saved:
+        arrays = {key: saved[key] for key in saved.files}
+    for array in arrays.values():
+        array.flags.writeable = False
+    return ScorerState(arrays, dict(state.settings))
+
+
+def test_saved_and_loaded_scores_the_same(data: TrainData, scorer: Scorer) -> None:
+    state = scorer.state()
+    before = {key: array.copy() for key, array in state.arrays.items()}
+    loaded = load_scorer(scorer_kind(scorer), through_a_file(state))
+    for known in (True, False):
+        np.testing.assert_array_equal(loaded.score(ask(data, known)), scorer.score(ask(data, known)))
+    np.testing.assert_array_equal(loaded.scorable_I, scorer.scorable_I)
+    np.testing.assert_array_equal(loaded.answers(ask(data)), scorer.answers(ask(data)))
+    for key, array in before.items():
+        np.testing.assert_array_equal(state.arrays[key], array)
+
+
+def test_memory_map_is_not_copied(scorer: Scorer) -> None:
+    state = through_a_file(scorer.state())
+    again = load_scorer(scorer_kind(scorer), state).state()
+    for key, array in state.arrays.items():
+        assert np.shares_memory(again.arrays[key], array), key
+
+
+def test_read_only_training_data(name: str, data: TrainData, scorer: Scorer) -> None:
+    histories = data.histories
+    copies = [
+        array.copy() for array in (histories.offsets_B1, histories.items_E, histories.ratings_E, histories.timestamps_E)
+    ]
+    for array in copies:
+        array.flags.writeable = False
+    frozen = TrainData(Histories(*copies), data.items)
+    again = MODELS[name].fit(frozen, small_config(name), FitContext(seed=7))
+    np.testing.assert_array_equal(scorer.score(ask(data)), again.score(ask(data)))
+
+
+def test_size_is_predicted_and_refused(name: str, data: TrainData) -> None:
+    counts = Counts(5_000_000, 500_000, 500_000_000, 10**12)
+    config = MODELS[name].config()
+    assert check_size(name, config, counts, 1 << 50).bytes > 0
+    with pytest.raises(SizeError, match=rf"^{name}: .*GiB.*limit of 1\.0 GiB; [^\n]+$"):
+        check_size(name, config, counts, 1 << 30)
+
+
+def test_every_setting_has_a_docstring(name: str) -> None:
+    for key, field in MODELS[name].config.model_fields.items():
+        assert field.description, f"{name}.{key}"
+
+
+def test_infinite_ratings_do_not_pass(name: str, data: TrainData) -> None:
+    """A fit that reads ratings refuses in one line that names the model; the others are not disturbed."""
+    config = small_config(name)
+    if "weighting" in type(config).model_fields:
+        config = config.model_copy(update={"weighting": "rating"})
+    broken = data.histories.ratings_E.copy()
+    broken[3] = np.inf
+    histories = Histories(data.histories.offsets_B1, data.histories.items_E, broken, data.histories.timestamps_E)
+    try:
+        fitted = MODELS[name].fit(TrainData(histories, data.items), config, FitContext())
+    except ModelError as error:
+        assert str(error).startswith(name) and "\n" not in str(error)
+    else:
+        assert np.isfinite(fitted.score(ask(data))).any()
+        assert not MODELS[name].predicts_ratings and "weighting" not in type(config).model_fields
+
+
+def test_kinds_are_complete(scorer: Scorer) -> None:
+    assert SCORERS[scorer_kind(scorer)] is type(scorer)
+    assert isinstance(scorer, Scorer)
+
+
+def test_broken_state_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="unknown scorer kind 'nonsense'"):
+        load_scorer("nonsense", ScorerState({}))
+    with pytest.raises(BundleError, match="incomplete"):
+        load_scorer("linear", ScorerState({"trained": np.ones(3, np.bool_)}))
