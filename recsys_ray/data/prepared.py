@@ -1,0 +1,154 @@
+"""Prepared data as later stages read it: item table, user shards, counts. Suffixes as in ``contracts``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_ray import schema
+from recsys_ray.contracts import (
+    BoolArray,
+    Counts,
+    FloatArray,
+    Histories,
+    ItemLists,
+    LongArray,
+    Requests,
+    TrainData,
+)
+from recsys_ray.data.shard import ITEMS, MANIFEST, USERS, Shard, part_file
+from recsys_ray.errors import DataError
+from recsys_ray.storage import Location
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What B users did in a held-out part, one list per user of the shard, empty for those without."""
+
+    user_ids: pa.Array
+    items: ItemLists
+    ratings_E: FloatArray
+    lengths_B: LongArray
+    """Positives each user has in the training part."""
+
+    def __len__(self) -> int:
+        return len(self.lengths_B)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A directory that ``prepare`` has completed. Users are numbered shard after shard, sorted by id inside each."""
+
+    location: Location
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, location: Location) -> Prepared:
+        """Raises DataError when the directory is missing, incomplete, or written by another version."""
+        if not (location / MANIFEST).exists():
+            raise DataError(f"{location}: no complete prepared data here; run prepare")
+        manifest = (location / MANIFEST).read_json()
+        if manifest.get("format") != FORMAT:
+            found = manifest.get("format")
+            raise DataError(f"{location}: prepared data of format {found}, this is {FORMAT}; delete it and run prepare")
+        return cls(location, manifest)
+
+    @property
+    def num_users(self) -> int:
+        return int(self.manifest["num_users"])
+
+    @property
+    def num_items(self) -> int:
+        return int(self.manifest["num_items"])
+
+    @property
+    def users_per_shard(self) -> list[int]:
+        return list(self.manifest["users_per_shard"])
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.users_per_shard)
+
+    @property
+    def user_id_type(self) -> pa.DataType:
+        return pa.int64() if self.manifest["user_id_type"] == "int64" else pa.string()
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """The catalogue in vocabulary order."""
+        table = (self.location / ITEMS).read_parquet()
+        if table.num_rows != self.num_items:
+            raise DataError(
+                f"{self.location}/{ITEMS}: {table.num_rows} rows, manifest says {self.num_items}; run prepare"
+            )
+        return table
+
+    def first_user(self, shard: int) -> int:
+        """Row number of the first user of a shard."""
+        return sum(self.users_per_shard[:shard])
+
+    def counts(self, parts: Sequence[str]) -> Counts:
+        """Sizes when only these parts are looked at; all users and items count, also those without interactions."""
+        codes = [_code(part) for part in parts]
+        products = self.manifest["pair_products"]
+        return Counts(
+            num_users=self.num_users,
+            num_items=self.num_items,
+            num_interactions=sum(int(self.manifest["interactions"][part]) for part in parts),
+            num_pairs=sum(int(products[one][other]) for one in codes for other in codes),
+        )
+
+    def shard(self, shard: int) -> pa.Table:
+        """``schema.prepared_users`` of one shard."""
+        file = self.location / USERS / part_file(shard)
+        table = schema.check(file.read_parquet(), schema.prepared_users(self.user_id_type), str(file))
+        if table.num_rows != self.users_per_shard[shard]:
+            raise DataError(f"{file}: {table.num_rows} rows, manifest says {self.users_per_shard[shard]}; run prepare")
+        return table
+
+    def requests(self, shard: int, parts: Sequence[str]) -> Requests:
+        """All users of a shard: positives in these parts as histories, interactions below min_rating as ``seen``."""
+        users = Shard.from_table(self.shard(shard))
+        inside_E = _inside(users, parts)
+        seen = users.only(inside_E & ~users.positive_E)
+        first = self.first_user(shard)
+        return Requests(
+            user_ids=users.user_ids,
+            users_B=np.arange(first, first + len(users.user_ids), dtype=np.int32),
+            histories=_histories(users.only(inside_E & users.positive_E)),
+            seen=ItemLists(seen.offsets_B1, seen.items_E),
+        )
+
+    def targets(self, shard: int, part: str) -> Targets:
+        """All users of a shard with their positives in one part, oldest first."""
+        users = Shard.from_table(self.shard(shard))
+        wanted = users.only(_inside(users, (part,)) & users.positive_E)
+        train_B = users.per_user(_inside(users, ("train",)) & users.positive_E)
+        return Targets(users.user_ids, ItemLists(wanted.offsets_B1, wanted.items_E), wanted.ratings_E, train_B)
+
+    def train_data(self, parts: Sequence[str]) -> TrainData:
+        """The positives of all users in these parts, in user order; reads every shard."""
+        histories = [self.requests(shard, parts).histories for shard in range(self.num_shards)]
+        return TrainData(Histories.concatenate(histories), self.items)
+
+
+def _code(part: str) -> int:
+    if part not in schema.PARTS:
+        raise DataError(f"no part {part!r}; parts are {', '.join(schema.PARTS)}")
+    return schema.PARTS[part]
+
+
+def _inside(users: Shard, parts: Sequence[str]) -> BoolArray:
+    codes = np.array([_code(part) for part in parts], np.uint8)
+    return np.isin(users.parts_E & np.uint8(schema.PART_MASK), codes)
+
+
+def _histories(users: Shard) -> Histories:
+    return Histories(users.offsets_B1, users.items_E, users.ratings_E, users.timestamps_E)

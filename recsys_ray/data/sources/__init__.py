@@ -1,0 +1,29 @@
+"""Where raw data comes from: one file, one settings class and one source per kind."""
+
+from __future__ import annotations
+
+from recsys_ray.data.common import DataSettings
+from recsys_ray.data.sources.base import Source
+from recsys_ray.data.sources.lightgcn import LightGCNSettings, LightGCNSource
+from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
+from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
+from recsys_ray.data.sources.synthetic import SyntheticSettings, SyntheticSource
+from recsys_ray.data.sources.table import TableSettings, TableSource
+
+__all__ = ["Source", "open_source"]
+
+
+def open_source(settings: DataSettings, seed: int = 0) -> Source:
+    """The source that settings of this kind describe. Reads nothing yet; ``seed`` is for made-up worlds."""
+    match settings:
+        case MovieLensSettings():
+            return MovieLensSource(settings)
+        case LightGCNSettings():
+            return LightGCNSource(settings)
+        case SequencesSettings():
+            return SequencesSource(settings)
+        case TableSettings():
+            return TableSource(settings)
+        case SyntheticSettings():
+            return SyntheticSource(settings, seed)
+    raise TypeError(f"no source for {type(settings).__name__}")

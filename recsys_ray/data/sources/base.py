@@ -1,0 +1,89 @@
+"""What every source of interactions does, and the row that only says a user exists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_ray import schema
+from recsys_ray.data.common import DataSettings
+from recsys_ray.data.files import Chunk
+
+USER_ONLY = 128
+"""Value of ``part`` in a row without an item: the user is in the data, but this row is no interaction."""
+
+
+class Source(Protocol):
+    """Raw data, in chunks that can be read anywhere. Picklable; opening one reads nothing."""
+
+    @property
+    def settings(self) -> DataSettings: ...
+
+    def chunks(self) -> list[Chunk]:
+        """All pieces, in the order that decides between interactions at the same time."""
+        ...
+
+    def read(self, chunk: Chunk) -> pa.Table:
+        """user_id, item_id, rating, timestamp and part (uint8) of one chunk, in the order of the file.
+
+        Raises:
+            DataError: one line naming the file, the column and about which row.
+        """
+        ...
+
+    def items(self) -> pa.Table | None:
+        """The catalogue (``schema.items``, then numeric extras), in any order; None when the source has none."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What changes when the data changes, without reading it."""
+        ...
+
+    def estimated_rows(self) -> int: ...
+
+
+def interactions(
+    user_ids: pa.Array,
+    item_ids: pa.Array,
+    ratings: pa.Array | None = None,
+    timestamps: pa.Array | None = None,
+    parts: pa.Array | int = schema.TRAIN,
+) -> pa.Table:
+    """The table a ``read`` returns; rating 1 and timestamp 0 where the source has none."""
+    rows = len(user_ids)
+    columns = [
+        user_ids,
+        item_ids,
+        pa.array(np.ones(rows, np.float32)) if ratings is None else ratings,
+        pa.array(np.zeros(rows, np.int64)) if timestamps is None else timestamps,
+        pa.array(np.full(rows, parts, np.uint8)) if isinstance(parts, int) else parts,
+    ]
+    names = [*schema.interactions(user_ids.type, item_ids.type).names, "part"]
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def catalogue(item_ids: pa.Array, columns: dict[str, Any], extras: Sequence[tuple[str, pa.Array]] = ()) -> pa.Table:
+    """``schema.items`` with null where ``columns`` says nothing, then the extras."""
+    wanted = schema.items(item_ids.type)
+    arrays = [item_ids]
+    for field in list(wanted)[1:]:
+        found = columns.get(field.name)
+        arrays.append(pa.nulls(len(item_ids), field.type) if found is None else found.cast(field.type))
+    table = pa.Table.from_arrays(arrays, schema=wanted)
+    for name, array in extras:
+        table = table.append_column(name, array)
+    return table
+
+
+def split(text: pa.Array, separator: str) -> pa.Array:
+    """Lists of the pieces, blanks around them and empty pieces removed; null and empty text give empty lists."""
+    pieces = pc.split_pattern(pc.fill_null(text, ""), separator)
+    parents, flat = pc.list_parent_indices(pieces), pc.utf8_trim_whitespace(pc.list_flatten(pieces))
+    kept = pc.not_equal(flat, "")
+    lengths = np.bincount(parents.filter(kept).to_numpy(zero_copy_only=False), minlength=len(text))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat.filter(kept))

@@ -1,0 +1,160 @@
+"""A catalogue of items from Parquet or delimited text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pc_csv
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from recsys_ray import schema
+from recsys_ray.contracts import Settings
+from recsys_ray.data import values
+from recsys_ray.data.common import IdType
+from recsys_ray.data.files import guarded_parquet, header, is_parquet
+from recsys_ray.data.sources.base import catalogue, split
+from recsys_ray.errors import DataError
+from recsys_ray.storage import Location
+
+
+class ItemColumns(Settings):
+    """Which column of the catalogue is what. Further numeric columns are kept under their own names."""
+
+    item_id: str = "item_id"
+    title: str | None = None
+    text: list[str] = Field(default_factory=list)
+    """Columns joined, in this order, into the text that is embedded."""
+    genres: str | None = None
+    """A list column, or one text split at genre_separator."""
+    year: str | None = None
+    poster: str | None = None
+    """Path or URL of an image."""
+
+    @property
+    def names(self) -> list[str]:
+        single = (self.item_id, self.title, self.genres, self.year, self.poster)
+        return [*(name for name in single if name is not None), *self.text]
+
+
+def read_catalogue(
+    files: Sequence[Location], columns: ItemColumns, genre_separator: str, id_type: IdType, delimiter: str | None
+) -> pa.Table:
+    """All files as one item table; extras must be in every file.
+
+    Raises:
+        DataError: a column is missing or of the wrong type, files differ, or there is no row.
+    """
+    tables = [_read_file(file, columns, genre_separator, id_type, delimiter) for file in files]
+    for file, table in zip(files, tables, strict=True):
+        if table.schema != tables[0].schema:
+            raise DataError(f"{file}: columns differ from those of {files[0]}: {_difference(table, tables[0])}")
+    table = pa.concat_tables(tables).combine_chunks()
+    if table.num_rows == 0:
+        raise DataError(f"{files[0]}: the catalogue has no rows; set data.items")
+    return table
+
+
+def _difference(table: pa.Table, first: pa.Table) -> str:
+    here, there = set(map(str, table.schema)), set(map(str, first.schema))
+    return f"{sorted(here - there)} instead of {sorted(there - here)}"
+
+
+def _read_file(
+    file: Location, columns: ItemColumns, genre_separator: str, id_type: IdType, delimiter: str | None
+) -> pa.Table:
+    if parquet := is_parquet(file):
+        raw = guarded_parquet(file, pq.read_table)
+    else:
+        raw = _read_text(file, columns, delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tab")) else ","))
+    for name in columns.names:
+        if name not in raw.column_names:
+            found = ", ".join(raw.column_names)
+            raise DataError(f"{file}: no column {name!r}; found {found}; set data.item_columns")
+    where = values.Place(str(file))
+    item_ids = values.ids(raw.column(columns.item_id), id_type, columns.item_id, where, text=not parquet)
+    found_columns = {
+        "title": _text(raw, columns.title, file),
+        "text": _joined([_text(raw, name, file) for name in columns.text]),
+        "genres": None if columns.genres is None else _genres(raw.column(columns.genres), genre_separator, file),
+        "year": None if columns.year is None else _year(raw.column(columns.year), columns.year, file),
+        "poster": _text(raw, columns.poster, file),
+    }
+    return catalogue(item_ids, found_columns, _extras(raw, columns))
+
+
+def _read_text(file: Location, columns: ItemColumns, delimiter: str) -> pa.Table:
+    names, first_byte = header(file, delimiter)
+    typed = {name: pa.string() for name in columns.names if name in names}
+    with file.open() as opened:
+        opened.seek(first_byte)
+        try:
+            return pc_csv.read_csv(
+                opened,
+                read_options=pc_csv.ReadOptions(column_names=names, use_threads=False),
+                parse_options=pc_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pc_csv.ConvertOptions(column_types=typed, strings_can_be_null=True, null_values=[""]),
+            )
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
+def _text(raw: pa.Table, name: str | None, file: Location) -> pa.Array | None:
+    if name is None:
+        return None
+    try:
+        array = raw.column(name).combine_chunks().cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{file}: column {name!r} can't be read as text: {raw.column(name).type}") from error
+    return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+
+
+def _joined(arrays: Sequence[Any]) -> pa.Array | None:
+    if not arrays:
+        return None
+    text = pc.binary_join_element_wise(*arrays, " ", null_handling="skip")
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _genres(column: pa.ChunkedArray, separator: str, file: Location) -> pa.Array:
+    array = column.combine_chunks()
+    if pa.types.is_null(array.type):
+        array = array.cast(pa.string())
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return split(array.cast(pa.string()), separator)
+    try:
+        lists = array.cast(pa.list_(pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{file}: genres must be text or a list of texts, found {array.type}") from error
+    return pc.coalesce(lists, pa.scalar([], pa.list_(pa.string())))
+
+
+def _year(column: pa.ChunkedArray, name: str, file: Location) -> pa.Array:
+    array = column.combine_chunks()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        numbers = pd.to_numeric(array.to_pandas(), errors="coerce")
+        bad = numbers.isna().to_numpy() & ~pc.is_null(array).to_numpy(zero_copy_only=False)
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(f"{file}: column {name!r}, row {row + 1:,}: {array[row].as_py()!r} is not a year")
+        array = pa.array(numbers, from_pandas=True)
+    try:
+        return array.cast(pa.int32())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{file}: column {name!r} must hold whole years, found {array.type}") from error
+
+
+def _extras(raw: pa.Table, columns: ItemColumns) -> list[tuple[str, pa.Array]]:
+    """Numeric columns that are nothing else; one whose name is taken gets ``_given`` behind it."""
+    taken = {*schema.items(pa.int64()).names, "count"}
+    extras = []
+    for field in raw.schema:
+        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        if numeric and field.name not in columns.names:
+            name = f"{field.name}_given" if field.name in taken else field.name
+            extras.append((name, raw.column(field.name).combine_chunks()))
+    return extras

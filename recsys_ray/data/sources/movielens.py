@@ -1,0 +1,196 @@
+"""MovieLens (Harper and Konstan 2015) in every published size, from a directory or downloaded with its checksum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_ray.data import values
+from recsys_ray.data.common import DataSettings
+from recsys_ray.data.files import (
+    Chunk,
+    byte_ranges,
+    estimated_lines,
+    header,
+    parse_delimited,
+    place,
+    read_lines,
+    stamp,
+)
+from recsys_ray.data.sources.base import catalogue, interactions, split
+from recsys_ray.data.sources.download import download_and_unpack
+from recsys_ray.errors import DataError
+from recsys_ray.storage import Location
+
+BASE_URL = "https://files.grouplens.org/datasets/movielens"
+MAX_TAGS = 20
+Size = Literal["100k", "1m", "10m", "20m", "25m", "32m", "latest-small", "latest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one generation of the files is written."""
+
+    ratings: str
+    movies: str
+    tags: str | None
+    separator: str
+    has_header: bool
+
+
+LAYOUTS = {
+    "100k": Layout("u.data", "u.item", None, "\t", False),
+    "1m": Layout("ratings.dat", "movies.dat", None, "::", False),
+    "10m": Layout("ratings.dat", "movies.dat", "tags.dat", "::", False),
+}
+CSV = Layout("ratings.csv", "movies.csv", "tags.csv", ",", True)
+FOLDERS = {"10m": "ml-10M100K"}
+RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
+
+
+class MovieLensSettings(DataSettings):
+    """Titles, genres, years from the titles; text from the users' tags where the size has them."""
+
+    source: Literal["movielens"]
+    size: Size = "latest-small"
+    """Which of the published sets."""
+    path: str | None = None
+    """Directory with the unpacked files, or the directory around it; by default they are downloaded."""
+    cache_dir: str = "~/.cache/recsys_ray"
+    """Where downloads are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class MovieLensSource:
+    settings: MovieLensSettings
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS.get(self.settings.size, CSV)
+
+    def chunks(self) -> list[Chunk]:
+        file = self._directory() / self.layout.ratings
+        return byte_ranges(file, header(file, ",")[1] if self.layout.has_header else 0)
+
+    def read(self, chunk: Chunk) -> pa.Table:
+        table = _rows(read_lines(chunk), RATING_COLUMNS, self.layout.separator, chunk.path)
+        where = place(chunk)
+        id_type = self.settings.id_type
+        return interactions(
+            values.ids(table.column("userId"), id_type, "userId", where, text=True),
+            values.ids(table.column("movieId"), id_type, "movieId", where, text=True),
+            values.ratings(table.column("rating"), "rating", where),
+            values.timestamps(table.column("timestamp"), "timestamp", where, "s"),
+        )
+
+    def items(self) -> pa.Table | None:
+        directory = self._directory()
+        movies = _movies_100k(directory) if self.settings.size == "100k" else _movies(directory, self.layout)
+        where = values.Place(str(directory / self.layout.movies))
+        item_ids = values.ids(movies.column("id"), self.settings.id_type, "movieId", where, text=True)
+        columns = {
+            "title": movies.column("title").combine_chunks(),
+            "genres": movies.column("genres").combine_chunks(),
+            "year": years(movies.column("title").combine_chunks()),
+        }
+        if self.layout.tags and (directory / self.layout.tags).exists():
+            columns["text"] = _tag_text(directory / self.layout.tags, movies.column("id"), self.layout)
+        return catalogue(item_ids, columns)
+
+    def fingerprint(self) -> dict[str, Any]:
+        directory = self._directory()
+        names = [self.layout.ratings, self.layout.movies, self.layout.tags]
+        files = [directory / name for name in names if name]
+        return {"files": [stamp(file) for file in files if file.exists()]}
+
+    def estimated_rows(self) -> int:
+        return estimated_lines([self._directory() / self.layout.ratings])
+
+    def _directory(self) -> Location:
+        size = self.settings.size
+        folder = FOLDERS.get(size, f"ml-{size}")
+        if self.settings.path is None:
+            around = Location.of(self.settings.cache_dir)
+            if not (around / folder / self.layout.ratings).exists():
+                download_and_unpack(f"{BASE_URL}/ml-{size}.zip", around, "data.path")
+        else:
+            around = Location.of(self.settings.path)
+        for directory in (around, around / folder):
+            if (directory / self.layout.ratings).exists():
+                for name in (self.layout.ratings, self.layout.movies):
+                    if not (directory / name).exists() or (directory / name).size() == 0:
+                        raise DataError(f"{directory / name}: the file is missing or empty")
+                return directory
+        raise DataError(
+            f"{around}: no {self.layout.ratings} here nor in {folder}/; set data.path to the unpacked MovieLens "
+            f"{size} directory, or data.size to what it holds"
+        )
+
+
+def years(titles: pa.Array) -> pa.Array:
+    """The year in brackets that ends a title, null where there is none."""
+    found = pc.extract_regex(titles, r"\((?P<year>[0-9]{4})\)\s*$")
+    return pc.struct_field(found, "year").cast(pa.int32())
+
+
+def _rows(data: bytes, names: list[str], separator: str, where: str) -> pa.Table:
+    if separator == "::":
+        data, separator = data.replace(b"::", b"\t"), "\t"
+    return parse_delimited(data, names, separator, where, quotes=separator == ",")
+
+
+def _utf8(data: bytes) -> bytes:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1").encode("utf-8")
+    return data
+
+
+def _body(file: Location, layout: Layout) -> bytes:
+    data = _utf8(file.read_bytes())
+    return data.partition(b"\n")[2] if layout.has_header else data
+
+
+def _movies(directory: Location, layout: Layout) -> pa.Table:
+    file = directory / layout.movies
+    table = _rows(_body(file, layout), ["id", "title", "genres"], layout.separator, str(file))
+    text = table.column("genres").combine_chunks()
+    listed = pc.if_else(pc.equal(text, "(no genres listed)"), "", text)
+    return table.set_column(2, "genres", split(listed, "|"))
+
+
+def _movies_100k(directory: Location) -> pa.Table:
+    genres_file = directory / "u.genre"
+    genres = [line.split("|")[0] for line in _utf8(genres_file.read_bytes()).decode().splitlines() if "|" in line]
+    names = ["id", "title", "release", "video", "url", *(f"genre_{number}" for number in range(len(genres)))]
+    file = directory / "u.item"
+    table = parse_delimited(_utf8(file.read_bytes()), names, "|", str(file), quotes=False)
+    flags_IG = np.stack([table.column(name).to_numpy() == "1" for name in names[5:]], axis=1)
+    if genres and genres[0] == "unknown":
+        flags_IG[:, 0] = False
+    rows, columns = np.nonzero(flags_IG)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(flags_IG)))]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(genres, pa.string()).take(pa.array(columns)))
+    return pa.table({"id": table.column("id"), "title": table.column("title"), "genres": lists})
+
+
+def _tag_text(file: Location, movie_ids: pa.ChunkedArray, layout: Layout) -> pa.Array:
+    """The most frequent tags of each movie, most frequent first, equal ones by name; null where nobody tagged."""
+    table = _rows(_body(file, layout), ["userId", "movieId", "tag", "timestamp"], layout.separator, str(file))
+    frame = pd.DataFrame(
+        {
+            "movie": table.column("movieId").to_pandas(),
+            "tag": pc.utf8_lower(pc.utf8_trim_whitespace(table.column("tag"))).to_pandas(),
+        }
+    )
+    counts = frame[frame["tag"] != ""].groupby(["movie", "tag"], sort=True).size().reset_index(name="count")
+    counts = counts.sort_values(["movie", "count"], ascending=[True, False], kind="stable")
+    best = counts[counts.groupby("movie").cumcount() < MAX_TAGS]
+    joined = best.groupby("movie")["tag"].agg(", ".join)
+    return pa.array(joined.reindex(movie_ids.to_pandas()).to_list(), pa.string(), from_pandas=True)

@@ -1,0 +1,188 @@
+"""Which interaction is train, validation or test. A rule sees one shard; what concerns all, it is given.
+
+Interactions below the rating threshold (SEEN_ONLY) are never held out from anybody; which part they get decides only
+from when on they are filtered as seen: random and leave-last-out below, temporal by their time, cold items by item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys_ray import schema
+from recsys_ray.contracts import LongArray, MapBlocks
+from recsys_ray.data.common import (
+    ColdItems,
+    GivenSplit,
+    LeaveLastOut,
+    NoSplit,
+    RandomSplit,
+    SplitConfig,
+    TemporalSplit,
+    utc_milliseconds,
+)
+from recsys_ray.data.keys import Keys, hash_ids, mix
+from recsys_ray.data.shard import Core, Shard, load_grouped
+from recsys_ray.storage import Location
+
+Parts = npt.NDArray[np.uint8]
+BINS = 2**16
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """A split with everything decided that concerns all shards. Items are rows of the vocabulary before k-core."""
+
+    settings: SplitConfig
+    seed: int
+    item_keys_I: Keys | None = None
+    """Hash of each item id, for the random split."""
+    item_parts_I: Parts | None = None
+    """Part of each item, for cold items."""
+    valid_from: int = NEVER
+    test_from: int = NEVER
+    """UTC milliseconds of the temporal cuts."""
+
+    def parts_of(self, shard: Shard) -> Parts:
+        """TRAIN, VALID or TEST for every interaction, without the SEEN_ONLY bit."""
+        match self.settings:
+            case NoSplit():
+                return np.zeros(len(shard.items_E), np.uint8)
+            case GivenSplit():
+                return shard.parts_E & np.uint8(schema.PART_MASK)
+            case RandomSplit():
+                assert self.item_keys_I is not None
+                return _random(shard, self.settings, self.item_keys_I, self.seed)
+            case LeaveLastOut():
+                return _leave_last_out(shard, self.settings)
+            case TemporalSplit():
+                test = shard.timestamps_E >= self.test_from
+                valid = (shard.timestamps_E >= self.valid_from) & ~test
+                return np.where(test, schema.TEST, np.where(valid, schema.VALID, schema.TRAIN)).astype(np.uint8)
+            case ColdItems():
+                assert self.item_parts_I is not None
+                return self.item_parts_I[shard.items_E]
+
+
+def asked_parts(settings: SplitConfig) -> list[tuple[str, str]]:
+    """Held-out parts a split must not leave empty, each with the setting that asks for it."""
+    match settings:
+        case NoSplit():
+            return []
+        case GivenSplit():
+            return [("test", "the test file")]
+        case LeaveLastOut():
+            name = "split.min_history"
+            return [("test", name), ("valid", name)] if settings.valid else [("test", name)]
+        case TemporalSplit() if settings.test_from:
+            return [("test", "split.test_from"), *([("valid", "split.valid_from")] if settings.valid_from else [])]
+    ratios = settings
+    test_ratio = ratios.ratio_of_test if isinstance(ratios, TemporalSplit) else ratios.test_ratio
+    wanted = [("test", "split.test_ratio", test_ratio), ("valid", "split.valid_ratio", ratios.valid_ratio)]
+    return [(part, name) for part, name, ratio in wanted if ratio > 0]
+
+
+def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> Parts:
+    positive = np.flatnonzero(shard.positive_E)
+    rows = shard.rows_E[positive]
+    user_keys = mix(hash_ids(shard.user_ids), seed)[rows]
+    keys = mix(user_keys ^ item_keys_I[shard.items_E[positive]], seed)
+    order = np.lexsort((keys, rows))
+    counts_B = shard.per_user(shard.positive_E)
+    position = np.arange(len(order)) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
+    most_B = np.maximum(counts_B - 1, 0)
+    test_B = np.minimum(_rounded(counts_B * settings.test_ratio), most_B)
+    valid_B = np.minimum(_rounded(counts_B * settings.valid_ratio), most_B - test_B)
+    rows = rows[order]
+    held = np.where(position < test_B[rows], schema.TEST, schema.VALID)
+    parts = np.zeros(len(shard.items_E), np.uint8)
+    parts[positive[order]] = np.where(position < (test_B + valid_B)[rows], held, schema.TRAIN)
+    return parts
+
+
+def _rounded(values: npt.NDArray[Any]) -> LongArray:
+    return np.floor(values + 0.5 + 1e-9).astype(np.int64)
+
+
+def _leave_last_out(shard: Shard, settings: LeaveLastOut) -> Parts:
+    """An event below the rating threshold takes the part of the positive before it, train when there is none."""
+    positive, rows = shard.positive_E, shard.rows_E
+    counts_B = shard.per_user(positive)
+    total = np.cumsum(positive)
+    before_B = np.concatenate([[0], total])[shard.offsets_B1[:-1]]
+    nth = total - before_B[rows]  # of this or the last positive before, from 1; 0 when there is none
+    long_enough = (counts_B >= settings.min_history)[rows] & (nth > 0)
+    parts = np.zeros(len(positive), np.uint8)
+    parts[long_enough & (nth == counts_B[rows])] = schema.TEST
+    if settings.valid:
+        parts[long_enough & (nth == counts_B[rows] - 1)] = schema.VALID
+    return parts
+
+
+def cold_item_parts(settings: ColdItems, vocabulary: pa.Array, counts_I: LongArray, seed: int) -> Parts:
+    """Items with positives in the order of a hash: the first share is test, the next validation, the rest train."""
+    candidates = np.flatnonzero(counts_I)
+    order = candidates[np.argsort(mix(hash_ids(vocabulary), seed)[candidates], kind="stable")]
+    num_test = int(_rounded(np.array(len(order) * settings.test_ratio)))
+    num_valid = int(_rounded(np.array(len(order) * settings.valid_ratio)))
+    parts = np.zeros(len(vocabulary), np.uint8)
+    parts[order[:num_test]] = schema.TEST
+    parts[order[num_test : num_test + num_valid]] = schema.VALID
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class TimesJob:
+    directory: Location
+    user_type: pa.DataType
+    core: Core
+    first: int
+    width: int
+    """Milliseconds of a bin; bin b starts at ``first + b * width``."""
+
+
+def count_times(shard: int, job: TimesJob) -> tuple[int, LongArray]:
+    """Positives before the bins, and in each of them."""
+    left = load_grouped(job.directory, shard, job.user_type, job.core)
+    bins = (left.timestamps_E[left.positive_E] - job.first) // job.width
+    inside = bins[(bins >= 0) & (bins < BINS)]
+    return int((bins < 0).sum()), np.bincount(inside, minlength=BINS)
+
+
+def time_of_rank(
+    rank: int, within: tuple[int, int], job: tuple[Location, pa.DataType, Core, int], map_blocks: MapBlocks
+) -> int:
+    """The timestamp of positive number ``rank`` (from 0) in time order: a histogram narrowed to one millisecond."""
+    directory, user_type, core, num_shards = job
+    first, last = within
+    while True:
+        width = -(-(last - first + 1) // BINS)
+        times_job = TimesJob(directory, user_type, core, first, width)
+        before, counts = 0, np.zeros(BINS, np.int64)
+        for earlier, inside in map_blocks(count_times, range(num_shards), times_job, "prepare: time quantile"):
+            before += earlier
+            counts += inside
+        chosen = int(np.searchsorted(before + np.cumsum(counts), rank, side="right"))
+        first, last = first + chosen * width, first + (chosen + 1) * width - 1
+        if width == 1:
+            return first
+
+
+def explicit_cuts(settings: TemporalSplit) -> tuple[int, int]:
+    """(valid_from, test_from) of a split by date."""
+    assert settings.test_from is not None
+    return (
+        utc_milliseconds(settings.valid_from) if settings.valid_from else NEVER,
+        utc_milliseconds(settings.test_from),
+    )
+
+
+def held_out_ranks(settings: TemporalSplit, count: int) -> tuple[int, int]:
+    """Numbers of the first validation and the first test positive, of ``count`` in time order."""
+    valid = count * (1 - settings.ratio_of_test - settings.valid_ratio)
+    return int(np.floor(valid + 1e-9)), int(np.floor(count * (1 - settings.ratio_of_test) + 1e-9))
