@@ -83,6 +83,7 @@ class Pool(NamedTuple):
     low_RC: Array
     high_RC: Array
     keys_C: Array
+    k: int
 
 
 @compiled
@@ -110,22 +111,21 @@ def round_rows(values_RD: FloatArray, bits_RK: Array, shift: int, lengths: Lengt
 
 
 @compiled
-def _noise(lengths: Lengths, row: int, span: Span, precision: Precision) -> float:
+def _noise(given: float, rounded: float, lost: float, span: Span, precision: Precision) -> float:
     """How far a rough score can be from the exact float32 score, but for the part relative to the score itself.
 
     |q.x - q'.x'| <= |q - q'||x| + |q'||x - x'| (Cauchy-Schwarz), plus summation in any order, plus the last rounding.
     """
-    given, rounded = lengths.given_R[row], lengths.rounded_R[row]
-    lost = lengths.lost_R[row] * span.length + rounded * span.lost + precision.inputs * given * span.length
+    inputs = lost * span.length + rounded * span.lost + precision.inputs * given * span.length
     summed = precision.gamma * (rounded * (span.length + span.lost) + span.bias_size)
     final = FLOAT_ROUNDING * (given * span.length + span.bias_size)
-    return float((lost + summed + final + SUBNORMAL * (1.0 + given) * (1.0 + span.length)) * (1.0 + 1e-6))
+    return float((inputs + summed + final + SUBNORMAL * (1.0 + given) * (1.0 + span.length)) * (1.0 + 1e-6))
 
 
 @compiled
-def _compact(pool: Pool, row: int, k: int) -> None:
+def _compact(pool: Pool, row: int) -> None:
     """Raise the threshold to the k-th best lower bound and drop the candidates that can no longer reach it."""
-    count, keys = pool.count_R[row], pool.keys_C
+    count, keys, k = pool.count_R[row], pool.keys_C, pool.k
     low, high, position = pool.low_RC[row], pool.high_RC[row], pool.position_RC[row]
     for c in range(count):
         keys[c] = rank_key(low[c], c)
@@ -141,34 +141,35 @@ def _compact(pool: Pool, row: int, k: int) -> None:
 
 
 @compiled
-def _admission(pool: Pool, row: int, noise: float, precision: Precision) -> Any:
-    """(flip, bound) that pass every rough score whose exact score may reach the row's threshold."""
-    gap = np.float64(pool.threshold_R[row]) - noise
+def _admission(threshold: Any, noise: float, precision: Precision) -> Any:
+    """(flip, bound) that pass every rough score whose exact score may reach the threshold."""
+    gap = np.float64(threshold) - noise
     gap /= 1.0 + precision.relative if gap > 0 else 1.0 - precision.relative
     nearest = np.float32(gap)
     return lane_bound(ordered(nearest) - (1 if np.float64(nearest) > gap else 0), precision.shift)
 
 
 @compiled
-def _admit(pool: Pool, row: int, position: int, rough: float, error: float) -> bool:
-    """Note a candidate; whether it is time to sort them out."""
-    count = pool.count_R[row]
-    low, high = rough - error, rough + error
-    pool.low_RC[row, count] = low - FLOAT_ROUNDING * abs(low)
-    pool.high_RC[row, count] = high + FLOAT_ROUNDING * abs(high)
-    pool.position_RC[row, count] = position
-    pool.count_R[row] = count + 1
-    return bool(count + 1 == pool.limit_R[row])
+def _first_group(bits_S: Array, width: int, flip: Any, bound: Any) -> int:
+    """Where the first LANES scores begin of which one passes; ``width`` when none does."""
+    for start in range(0, width, LANES):
+        if lanes_at_least(bits_S, start, flip, bound) != np.uint64(0):
+            return start
+    return width
 
 
 @compiled
-def _scan_row(
-    bits_S: Array, row: int, span: Span, precision: Precision, noise: float, pool: Pool, hidden_E: IntArray, k: int
+def _admit(
+    bits_S: Array, first: int, row: int, span: Span, precision: Precision, noise: float, pool: Pool, hidden_E: IntArray
 ) -> None:
-    """Admit candidates from one row of a tile; ``hidden_E`` are the row's hidden positions, ascending."""
-    flip, bound = _admission(pool, row, noise, precision)
-    cursor = pool.cursor_R[row]
-    for start in range(0, span.width, LANES):
+    """Note the candidates among one query's scores from ``first`` on; ``hidden_E`` are its hidden positions, ascending.
+
+    Whenever ``limit_R`` candidates are together they are sorted out, which raises the bar for the rest.
+    """
+    low_C, high_C, position_C = pool.low_RC[row], pool.high_RC[row], pool.position_RC[row]
+    count, limit, cursor = pool.count_R[row], pool.limit_R[row], pool.cursor_R[row]
+    flip, bound = _admission(pool.threshold_R[row], noise, precision)
+    for start in range(first, span.width, LANES):
         mask = lanes_at_least(bits_S, start, flip, bound)
         while mask != np.uint64(0):
             lane = start + lowest_bit(mask)
@@ -178,13 +179,21 @@ def _scan_row(
             if position >= span.stop or (cursor < len(hidden_E) and hidden_E[cursor] == position):
                 continue
             rough = np.float64(np.int32(np.int64(bits_S[lane]) << precision.shift).view(np.float32))
-            if _admit(pool, row, position, rough, noise + precision.relative * abs(rough)):
-                _compact(pool, row, k)
-                if pool.count_R[row] + 8 > pool.low_RC.shape[1]:
+            error = noise + precision.relative * abs(rough)
+            low, high = rough - error, rough + error
+            low_C[count] = low - FLOAT_ROUNDING * abs(low)
+            high_C[count] = high + FLOAT_ROUNDING * abs(high)
+            position_C[count] = position
+            count += 1
+            if count == limit:
+                pool.count_R[row] = count
+                _compact(pool, row)
+                count, limit = pool.count_R[row], pool.limit_R[row]
+                if count + 8 > len(low_C):
                     pool.state_R[row] = CROWDED
                     return
-                flip, bound = _admission(pool, row, noise, precision)
-    pool.cursor_R[row] = cursor
+                flip, bound = _admission(pool.threshold_R[row], noise, precision)
+    pool.count_R[row], pool.cursor_R[row] = count, cursor
 
 
 @compiled
@@ -197,7 +206,6 @@ def scan_tile(
     pool: Pool,
     offsets_R1: LongArray,
     hidden_E: IntArray,
-    k: int,
 ) -> int:
     """Admit the candidates of one tile for the active rows; how many rows still need what lies behind it.
 
@@ -209,13 +217,17 @@ def scan_tile(
         row = active_R[i]
         if pool.state_R[row] != SCANNING:
             continue
+        threshold = pool.threshold_R[row]
         along = lengths.given_R[row] * span.length
-        if along + span.bias + FLOAT_ROUNDING * (along + span.bias_size) + SUBNORMAL < pool.threshold_R[row]:
+        if along + span.bias + FLOAT_ROUNDING * (along + span.bias_size) + SUBNORMAL < threshold:
             pool.state_R[row] = FINISHED
             continue
-        noise = _noise(lengths, row, span, precision)
-        hidden = hidden_E[offsets_R1[row] - offsets_R1[0] : offsets_R1[row + 1] - offsets_R1[0]]
-        _scan_row(bits_RS[i], row, span, precision, noise, pool, hidden, k)
+        noise = _noise(lengths.given_R[row], lengths.rounded_R[row], lengths.lost_R[row], span, precision)
+        flip, bound = _admission(threshold, noise, precision)
+        first = _first_group(bits_RS[i], span.width, flip, bound)
+        if first < span.width:
+            hidden = hidden_E[offsets_R1[row] - offsets_R1[0] : offsets_R1[row + 1] - offsets_R1[0]]
+            _admit(bits_RS[i], first, row, span, precision, noise, pool, hidden)
         if pool.state_R[row] == SCANNING:
             alive += 1
     return alive
@@ -257,7 +269,7 @@ def settle_rows(
         if pool.state_R[row] == CROWDED:
             continue
         if pool.count_R[row] > k:
-            _compact(pool, row, k)
+            _compact(pool, row)
         pool.state_R[row] = FINISHED
         count = pool.count_R[row]
         for c in range(count):

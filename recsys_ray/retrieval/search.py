@@ -20,9 +20,9 @@ from recsys_ray.retrieval.scan import CROWDED, FINISHED, SCANNING, Lengths, Pool
 from recsys_ray.retrieval.topk import TopK, hidden_places
 from recsys_ray.retrieval.workers import num_workers, run_blocks
 
-MAX_ROWS = 1024
-TILE_SCORES = 1 << 20  # 1,024 queries x 1,024 items in bfloat16: a tile that stays in a core's cache
-MIN_TILE, MAX_TILE = 1024, 8192
+MAX_ROWS = 2048
+TILE_SCORES = 1 << 21  # 2,048 queries x 1,024 items: enough rows for the product, short enough to be read from cache
+MIN_TILE, MAX_TILE = 512, 8192
 LARGEST_ROUGH_SCORE = 1e37  # above, float32 sums might overflow: such queries are ranked without a scan
 
 
@@ -30,8 +30,16 @@ LARGEST_ROUGH_SCORE = 1e37  # above, float32 sums might overflow: such queries a
 class Scratch:
     """What one worker writes to, made when first needed."""
 
-    tiles: dict[str, torch.Tensor] = field(default_factory=dict)
+    num_bytes: int
+    tiles: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
     pool: Pool | None = None
+
+    def tile(self, dtype: torch.dtype, rows: int) -> torch.Tensor:
+        """Room for MIN_TILE scores of each of these rows, and up to TILE_SCORES where that fits in half the bytes."""
+        size = max(rows * MIN_TILE, min(TILE_SCORES, rows * MAX_TILE, self.num_bytes // 8))
+        if dtype not in self.tiles or len(self.tiles[dtype]) < size:
+            self.tiles[dtype] = torch.empty(size, dtype=dtype)
+        return self.tiles[dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,13 @@ class Search:
 
     def run(self, block_bytes: int) -> None:
         workers = num_workers()
-        num_rows, (_, k) = len(self.queries_BD), self.top.rows_BK.shape
+        num_rows, k = self.top.rows_BK.shape
         row_bytes = 4 * MIN_TILE + 12 * _capacity(k) + 16 * self.queries_BD.shape[1]
-        rows_per_block = max(1, min(MAX_ROWS, block_bytes // workers // row_bytes, -(-num_rows // workers)))
-        for name in self.scans[:1]:
-            self.prepared(name)
-        run_blocks(num_rows, rows_per_block, Scratch, self._block)
+        most = max(1, min(MAX_ROWS, block_bytes // workers // row_bytes))
+        blocks = -(-num_rows // (most * workers)) * workers
+        if self.scans:
+            self.prepared(self.scans[0])
+        run_blocks(num_rows, -(-num_rows // blocks), lambda: Scratch(block_bytes // workers), self._block)
 
     def _block(self, scratch: Scratch, start: int, stop: int) -> None:
         rows_R = np.arange(start, stop)
@@ -80,9 +89,8 @@ class Search:
         reach_R = lengths.given_R * items.tail_length_P[0] + items.tail_bias_size_P[0]
         hopeless_R = (lengths.given_R == 0.0) | (reach_R > LARGEST_ROUGH_SCORE)
         pool.state_R[hopeless_R] = CROWDED
-        if name not in scratch.tiles:
-            scratch.tiles[name] = torch.empty(TILE_SCORES, dtype=items.matrix_PK.dtype)
-        _scan_tiles(items, as_tensor(bits_RK), scratch.tiles[name], pool, lengths, exclude.offsets_B1, hidden_E, k)
+        tile = scratch.tile(items.matrix_PK.dtype, len(rows_R))
+        _scan_tiles(items, as_tensor(bits_RK), tile, pool, lengths, exclude.offsets_B1, hidden_E)
         found = TopK.nothing(len(rows_R), k)
         settle_rows(pool, queries_RD, self.items_ID, self.bias_I, items.order_P, found.rows_BK, found.scores_BK)
         self.top.rows_BK[rows_R], self.top.scores_BK[rows_R] = found.rows_BK, found.scores_BK
@@ -122,7 +130,6 @@ def _scan_tiles(
     lengths: Lengths,
     offsets_R1: LongArray,
     hidden_E: IntArray,
-    k: int,
 ) -> None:
     """Multiply tile by tile, and leave out queries that are finished once they are many enough to matter."""
     active_R = np.flatnonzero(pool.state_R == SCANNING)
@@ -132,12 +139,12 @@ def _scan_tiles(
     position, padded = 0, len(items.matrix_PK)
     while len(active_R) and position < padded:
         rows = len(active_R)
-        width = min(max(TILE_SCORES // rows // LANES * LANES, MIN_TILE), MAX_TILE)
+        width = min(len(tile) // rows // LANES * LANES, MAX_TILE)
         span = items.span(position, width)
         product = tile[: rows * span.width].view(rows, span.width)
         torch.mm(queries_RK, items.matrix_PK[position : position + span.width].t(), out=product)
         bits_RS = bits[: rows * span.width].reshape(rows, span.width)
-        alive = scan_tile(bits_RS, active_R, span, items.precision, lengths, pool, offsets_R1, hidden_E, k)
+        alive = scan_tile(bits_RS, active_R, span, items.precision, lengths, pool, offsets_R1, hidden_E)
         if 4 * alive < 3 * rows:
             kept_R = pool.state_R[active_R] == SCANNING
             active_R, queries_RK = active_R[kept_R], queries_RK[torch.from_numpy(np.flatnonzero(kept_R))]
@@ -150,8 +157,8 @@ def _capacity(k: int) -> int:
 
 
 def _fresh_pool(scratch: Scratch, rows: int, k: int) -> Pool:
-    if scratch.pool is None:
-        size, capacity = MAX_ROWS if rows > 64 else rows, _capacity(k)
+    if scratch.pool is None or len(scratch.pool.state_R) < rows:
+        size, capacity = rows, _capacity(k)
         scratch.pool = Pool(
             np.empty(size, np.uint8),
             np.empty(size, np.float32),
@@ -162,8 +169,9 @@ def _fresh_pool(scratch: Scratch, rows: int, k: int) -> Pool:
             np.empty((size, capacity), np.float32),
             np.empty((size, capacity), np.float32),
             np.empty(capacity, np.int64),
+            k,
         )
-    pool = Pool._make([*(part[:rows] for part in scratch.pool[:-1]), scratch.pool.keys_C])
+    pool = Pool._make([*(part[:rows] for part in scratch.pool[:-2]), *scratch.pool[-2:]])
     pool.state_R[:] = SCANNING
     pool.threshold_R[:] = -np.inf
     pool.count_R[:] = 0
