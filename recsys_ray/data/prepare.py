@@ -87,10 +87,10 @@ def prepare(
     settings = source.settings
     fingerprint = {"settings": settings.model_dump(mode="json"), "source": source.fingerprint(), "seed": seed}
     if (location / MANIFEST).exists():
-        done = Prepared.open(location)
-        if done.manifest["fingerprint"] == fingerprint:
+        found = (location / MANIFEST).read_json()
+        if (found.get("format"), found.get("fingerprint")) == (FORMAT, fingerprint):
             progress("prepare: nothing changed, kept as it is")
-            return done
+            return Prepared.open(location)
     location.remove([MANIFEST, ITEMS, USERS, STAGING])
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
     run = _Run(source, location, seed, num_shards, map_chunks, map_blocks, progress)
@@ -206,11 +206,13 @@ def _plan(
         case TemporalSplit():
             count = int(counts_I.sum())
             job = (run.directory, user_type, core, run.num_shards)
-            cuts = [
-                splits.time_of_rank(rank, time_range, job, run.map_blocks) if rank < count else splits.NEVER
-                for rank in splits.held_out_ranks(settings, count)
-            ]
-            return splits.SplitPlan(settings, seed, valid_from=cuts[0], test_from=cuts[1])
+            ranks = splits.held_out_ranks(settings, count)
+            cuts = {
+                rank: splits.time_of_rank(rank, time_range, job, run.map_blocks) if rank < count else splits.NEVER
+                for rank in set(ranks)
+            }
+            valid_from, test_from = (cuts[rank] for rank in ranks)
+            return splits.SplitPlan(settings, seed, valid_from=valid_from, test_from=test_from)
         case _:
             return splits.SplitPlan(settings, seed)
 

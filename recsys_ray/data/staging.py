@@ -163,7 +163,7 @@ class StageTotal:
         expected, first_path = self._types.setdefault(name, (ids.type, path))
         if ids.type != expected:
             raise DataError(
-                f"{path}: {name} id {ids[0].as_py()!r} is {_kind(ids.type)}, but {_kind(expected)} ids come before it "
+                f"{path}: {name} id {ids[0].as_py()!r} is no {_kind(expected)}, but the ids before it are "
                 f"(in {first_path}); set data.id_type=string"
             )
 
@@ -177,4 +177,4 @@ class StageTotal:
 
 
 def _kind(id_type: pa.DataType) -> str:
-    return "an integer" if id_type == pa.int64() else "a string"
+    return "integer" if id_type == pa.int64() else "string"

@@ -89,6 +89,8 @@ def _read_file(
 
 def _read_text(file: Location, columns: ItemColumns, delimiter: str) -> pa.Table:
     names, first_byte = header(file, delimiter)
+    if file.size() <= first_byte:
+        raise DataError(f"{file}: the catalogue has no rows; set data.items")
     typed = {name: pa.string() for name in columns.names if name in names}
     with file.open() as opened:
         opened.seek(first_byte)
@@ -116,7 +118,8 @@ def _text(raw: pa.Table, name: str | None, file: Location) -> pa.Array | None:
 def _joined(arrays: Sequence[Any]) -> pa.Array | None:
     if not arrays:
         return None
-    text = pc.binary_join_element_wise(*arrays, " ", null_handling="skip")
+    # The empty first piece keeps a row of nulls a row: without it, Arrow leaves such rows out.
+    text = pc.utf8_ltrim_whitespace(pc.binary_join_element_wise("", *arrays, " ", null_handling="skip"))
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
