@@ -191,6 +191,19 @@ def test_leave_last_out_counts_positives_and_lets_the_others_follow(tmp_path: Pa
     events = [("u", f"i{n}", rating, 1000 + n) for n, rating in enumerate(ratings)]
     prepared = prepare_events(tmp_path, events, split={"kind": "leave_last_out"}, filters={"min_rating": 3.0})
     assert parts(prepared, "u") == "t-tt-tvv-TT-"
+    few = [("few", "a", 5, 1), ("few", "b", 1, 2), ("few", "c", 5, 3)]
+    filters = {"min_rating": 3.0}
+    prepared = prepare_events(tmp_path / "b", [*events, *few], split={"kind": "leave_last_out"}, filters=filters)
+    assert parts(prepared, "few") == "tt-t"
+    seen = {}
+    for chosen in (("train",), ("train", "valid"), ("train", "valid", "test")):
+        lists = [prepared.requests(shard, chosen).seen for shard in range(prepared.num_shards)]
+        seen[chosen] = sorted(int(length) for rows in lists for length in rows.lengths_B if length)
+    assert seen == {
+        ("train",): [1, 2],
+        ("train", "valid"): [1, 3],
+        ("train", "valid", "test"): [1, 4],
+    }
 
 
 @pytest.mark.parametrize(
@@ -270,6 +283,13 @@ def test_given_parts_and_their_conflicts(tmp_path: Path) -> None:
     wrong = write_csv(tmp_path / "wrong.csv", [("u", "c"), ("w", "a"), ("w", "a")], "user_id,item_id")
     with pytest.raises(DataError, match=r"1 \(user, item\) pairs .* \('w', 'a'\)"):
         prepare_values(tmp_path / "b", test=str(wrong), **values)
+
+
+def test_parts_of_the_files_do_not_matter_to_other_splits(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 10 11 12\n")
+    (tmp_path / "test.txt").write_text("1 13 10\n")
+    values = {"source": "lightgcn", "path": str(tmp_path), "split": {"kind": "leave_last_out"}}
+    assert parts(prepare_values(tmp_path / "out", **values), 1) == "ttvT"
 
 
 SPLITS: list[dict[str, Any]] = [

@@ -30,7 +30,7 @@ class GroupJob:
     vocabulary: pa.Array
     duplicates: str
     given_parts: bool
-    """Whether the files' parts count; otherwise everything starts as train."""
+    """Whether the files' parts count, so that a pair in two of them is a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,6 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     times_E = table.column("timestamp").to_numpy()
     kept = kept[np.lexsort((times_E[kept], user_rows_E[kept]))]  # stable: ties stay in the order of the files
     rows, items, parts = user_rows_E[kept], item_rows_E[kept], parts_E[kept]
-    if not job.given_parts:
-        parts = parts & np.uint8(schema.SEEN_ONLY)
 
     keys = rows * np.int64(max(1, len(job.vocabulary))) + items
     stays, repeated_at = _repeats(keys, job.duplicates)
