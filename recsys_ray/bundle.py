@@ -32,6 +32,7 @@ from recsys_ray.contracts import (
     Histories,
     IntArray,
     ItemLists,
+    LongArray,
     MapBlocks,
     Requests,
     Scorer,
@@ -93,9 +94,9 @@ class Bundle:
     def num_shards(self) -> int:
         return len(self.users_per_shard)
 
-    def item_counts(self) -> IntArray:
+    def item_counts(self) -> LongArray:
         """(I,) training interactions per item."""
-        return np.asarray(self.items.column("count").to_numpy(), np.int32)
+        return np.asarray(self.items.column("count").to_numpy(), np.int64)
 
     def item_rows(self, item_ids: pa.Array, what: str) -> IntArray:
         """Row numbers of outside ids; DataError naming the first that is not in the catalogue."""

@@ -61,10 +61,10 @@ class PublishSettings(Settings):
 
 def _model_section() -> Any:
     """``model:`` as a union over MODELS, told apart by ``name``."""
-    sections = [
-        create_model(f"Model_{name}", __base__=entry.config, name=(Literal[name], name))
-        for name, entry in MODELS.items()
-    ]
+    sections = []
+    for name, entry in MODELS.items():
+        named: Any = (Literal[name], name)
+        sections.append(create_model(f"Model_{name}", __base__=entry.config, name=named))
     return Annotated[reduce(or_, sections), Field(discriminator="name")]
 
 
@@ -150,23 +150,25 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     node[names[-1]] = _parse(value, override)
 
 
+_FLOAT = re.compile(r"^[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$")
+_FLOAT_TAG, _DATE_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without its traps: 1e-3 is a number, dates stay text, a repeated key is an error."""
 
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the name and type are the library's
+        first: [(_FLOAT_TAG, _FLOAT)] * (first in "-+0123456789.")
+        + [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT_TAG, _DATE_TAG)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise yaml.YAMLError(f"key {sorted(repeated)[0]!r} is given twice (line {node.start_mark.line + 1})")
         return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_FLOAT = re.compile(r"^[-+]?(?:\d+\.\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
 def _parse(text: str, where: str) -> Any:

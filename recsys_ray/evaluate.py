@@ -20,7 +20,6 @@ class _Shared:
     bundle: str
     run: str
     settings: EvaluateSettings
-    seed: int
 
 
 def evaluate_run(
@@ -29,10 +28,9 @@ def evaluate_run(
     run: Location,
     settings: EvaluateSettings,
     map_blocks: MapBlocks = map_blocks_here,
-    seed: int = 0,
 ) -> Report:
     """Every metric of the run's Parquet; rating errors too when the model predicts ratings."""
-    shared = _Shared(str(prepared), str(bundle), str(run), settings, seed)
+    shared = _Shared(str(prepared), str(bundle), str(run), settings)
     total: Partial | None = None
     for partial in map_blocks(_evaluate_shard, range(Prepared.open(prepared).num_shards), shared, "evaluate"):
         total = partial if total is None else total.merge(partial)

@@ -173,7 +173,8 @@ def _honest_maximum(bundle: Bundle, requests: Requests, seen_pairs: LongArray, o
     if options.filter_seen:
         allowed_pairs = seen_pairs[allowed_I[seen_pairs % bundle.num_items]]
         available_B -= np.bincount(allowed_pairs // bundle.num_items, minlength=len(requests))
-    return np.minimum(available_B, options.n)
+    expected_B: LongArray = np.minimum(available_B, options.n)
+    return expected_B
 
 
 def _overlap(table: pa.Table, previous_url: str | None, shard: int, num_shards: int) -> tuple[float, int]:

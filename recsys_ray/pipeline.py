@@ -80,7 +80,8 @@ class Pipeline:
                 progress=self.session.progress,
             )
         self._prepared = Prepared.open(location)
-        facts = {name: self._prepared.manifest[name] for name in ("num_users", "num_items", "num_interactions")}
+        interactions = self._prepared.manifest["interactions"]
+        facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
         return self._done("prepare", location, skipped, facts, started)
 
     def train(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class Pipeline:
                 _, baseline_run, baseline_bundle = self._evaluation_run(BASELINE, "baseline")
                 baseline = self._measure(baseline_run, baseline_bundle)
                 result["baseline"] = baseline.to_json()
-                table += f"\n\nbaseline: {BASELINE}\n{baseline.table()}"
+                table += "\n" + _comparison(report, baseline, self.config.evaluate.max_k)
             result["table"] = table
             (location / "metrics.json").write_json(result)
         self.session.progress(result["table"])
@@ -131,7 +132,7 @@ class Pipeline:
             facts["checks"] = self._check(bundle, run)
         elif published or self.config.publish.enabled:
             facts["checks"] = manifest["checks"]
-        facts["latest"] = runs.latest(self._recommendations)
+        facts |= {"bundle": str(bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
     def rollback(self) -> dict[str, Any]:
@@ -224,9 +225,7 @@ class Pipeline:
         return self.output / "evaluation" / key[:12], run, bundle
 
     def _measure(self, run: Location, bundle: Location) -> Report:
-        return evaluate_run(
-            self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks, self.config.seed
-        )
+        return evaluate_run(self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks)
 
     def _check(self, bundle: Location, run: Location) -> dict[str, Any]:
         previous = runs.latest_run(self._recommendations)
@@ -279,6 +278,19 @@ def sample(run: Location, bundle: Location, users: int = 2) -> str:
                 f"{row['user_id']!s:>12} {row['rank']:>4} {row['score']:>10.4f}  {row['source']:<12} "
                 f"{row['item_id']!s:<10} {titles[row['item_id']] or ''}"
             )
+    return "\n".join(lines)
+
+
+def _comparison(report: Report, baseline: Report, k: int) -> str:
+    """The baseline in a few lines, with the paired difference and its interval."""
+    differences = report.compare(baseline)
+    lines = [f"{BASELINE} on the same targets, and the difference to it"]
+    for name in (f"recall@{k}", f"ndcg@{k}", f"coverage@{k}"):
+        line = f"  {name:<15}{baseline.metrics[name]:.4f}"
+        if name in differences:
+            value, low, high = differences[name]
+            line += f"  {value:+.4f} [{low:+.4f}, {high:+.4f}]"
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ class RecommendSettings(Settings):
     """File of item ids (Parquet or CSV with a column item_id, or one id a line): nothing else is recommended."""
     deny: str | None = None
     """File of item ids that are never recommended."""
-    fallback: Literal["popularity", "none"] = FALLBACK
+    fallback: Literal["popularity", "none"] = "popularity"
     """Who fills the rows that the model has no opinion on; "none" leaves them out."""
     layout: Layout = "long"
     """A row per recommendation, or a row per user with lists."""
@@ -214,4 +214,5 @@ def _positions(starts: LongArray, lengths: LongArray) -> LongArray:
     """Concatenated ranges start:start + length."""
     total = int(lengths.sum())
     before = np.cumsum(lengths) - lengths
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - before, lengths)
+    positions: LongArray = np.arange(total, dtype=np.int64) + np.repeat(starts - before, lengths)
+    return positions

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
 from recsys_ray.data.prepared import Prepared
+
 from recsys_ray.storage import Location
 from tests.worlds import World
 
@@ -121,7 +121,9 @@ def test_deleted_parts_are_written_again_and_only_those(tmp_path: Path) -> None:
 
 def test_nested_layout_string_ids_and_item_lists(tmp_path: Path) -> None:
     deny = tmp_path / "deny.txt"
-    world = World(tmp_path, data={"source": "synthetic", "users": 60, "items": 50, "interactions_per_user": 8, "shards": 2})
+    world = World(
+        tmp_path, data={"source": "synthetic", "users": 60, "items": 50, "interactions_per_user": 8, "shards": 2}
+    )
     every = world.run("recommend.n=5", stage="recommend")
     banned = world.published()["item_id"].to_pylist()[:3]
     deny.write_text("\n".join(str(item) for item in banned) + "\n")

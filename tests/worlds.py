@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,7 @@ class World:
 
     def __init__(self, folder: Path, **sections: Any) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "world.yaml"
         tree = {**TINY, "output": str(folder / "out"), **sections}
         self.config.write_text(yaml.safe_dump(tree))
@@ -58,6 +62,15 @@ class World:
         lines = output.getvalue().strip().splitlines()
         result = json.loads(lines[-1]) if status == 0 else {}
         return Outcome(status, result, output.getvalue(), errors.getvalue())
+
+    def process(self, stage: str, *overrides: str, variables: dict[str, str] | None = None) -> dict[str, Any]:
+        """Run a stage as a user would, in a process of its own that starts its own Ray; its JSON line."""
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | (variables or {})
+        command = [sys.executable, "-m", "recsys_ray.cli", stage, str(self.config), *overrides]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        return result
 
     def run(self, *overrides: str, stage: str = "run") -> dict[str, Any]:
         """Run a stage that must succeed; its JSON line."""

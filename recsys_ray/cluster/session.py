@@ -72,6 +72,7 @@ class Session:
         if ray.is_initialized():
             return
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # warnings that no user can act on
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True, "log_to_driver": True}
         if address:
             ray.init(address=address, **quiet)
@@ -92,7 +93,8 @@ class Session:
     def num_cpus(self) -> int:
         """Cores of the whole cluster as it stands."""
         self.connect()
-        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return max(1, int(resources.get("CPU", 1)))
 
     def map_blocks(
         self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
@@ -138,9 +140,9 @@ class Session:
     def run(self, fn: Callable[..., Result], *args: Any) -> Result:
         """One call on a machine with room: the cores (and GPUs) of a fit, its errors as they were raised."""
         self.connect()
-        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         cpus = self.settings.fit_cpus or max(1, int(max(nodes, default=1)))
-        remote = ray.remote(num_cpus=cpus, num_gpus=self.settings.fit_gpus, max_retries=1)(_call_with_threads)
+        remote = ray.remote(num_cpus=cpus, num_gpus=self.settings.fit_gpus, max_retries=1)(fit)
         with our_errors():
             result: Result = ray.get(remote.remote(fn, cpus, *args))
         return result
@@ -154,9 +156,9 @@ class Session:
 
 
 class Ticker:
-    """Progress lines for work of known length: one every two seconds, none for work that is done at once."""
+    """Progress lines for work of known length: one every few seconds, none for work that is done at once."""
 
-    def __init__(self, progress: Callable[[str], None], label: str | None, total: int, seconds: float = 2.0) -> None:
+    def __init__(self, progress: Callable[[str], None], label: str | None, total: int, seconds: float = 5.0) -> None:
         self._progress, self._label, self._total, self._seconds = progress, label, total, seconds
         self._done = 0
         self._started = self._last = time.monotonic()
@@ -164,11 +166,13 @@ class Ticker:
     def step(self, note: str = "") -> None:
         self._done += 1
         now = time.monotonic()
-        if self._label is None or now - self._last < self._seconds:
+        if self._label is None or self._done == self._total or now - self._last < self._seconds:
             return
         self._last = now
+        # The first piece carries the start of workers and says little about the rest.
         left = (now - self._started) / self._done * (self._total - self._done)
-        self._progress(f"{self._label}: {self._done}/{self._total} ({left:.0f} s left){note}")
+        estimate = f" (about {left:.0f} s left)" if self._done > 2 else ""
+        self._progress(f"{self._label}: {self._done}/{self._total}{note}{estimate}")
 
 
 class our_errors:
@@ -219,7 +223,7 @@ def set_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     threadpoolctl.threadpool_limits(count)
 
 
@@ -234,7 +238,7 @@ def available_memory() -> int:
     return free
 
 
-def _call_with_threads(fn: Callable[..., Result], cpus: int, *args: Any) -> Result:
+def fit(fn: Callable[..., Result], cpus: int, *args: Any) -> Result:
     set_threads(cpus)
     return fn(*args)
 

@@ -1,0 +1,62 @@
+"""The same pipeline with input and output on an object store: a mock S3 server, reached through s3fs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys_ray.storage import Location
+from tests.worlds import World, write_csv
+
+s3fs = pytest.importorskip("s3fs")
+moto_server = pytest.importorskip("moto.server")
+COLUMNS = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A bucket s3://recs on a mock server: the variables by which every client of this process and others finds it."""
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("s3://recs")
+    yield variables
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_published_rows_are_the_same_as_on_a_disk(tmp_path: Path, s3: dict[str, str]) -> None:
+    rows = [f"u{user},i{item},1.0,{item}" for user in range(20) for item in range(user % 5, 12)]
+    source = write_csv(tmp_path / "events.csv", rows)
+    Location.of("s3://recs/events.csv").write_bytes(source.read_bytes())
+    tables = {}
+    for output, path in ((str(tmp_path / "out"), str(source)), ("s3://recs/out", "s3://recs/events.csv")):
+        split = {"kind": "leave_last_out"}
+        world = World(
+            tmp_path,
+            output=output,
+            data={"source": "table", "path": path, "columns": COLUMNS, "shards": 2, "split": split},
+            model={"name": "als", "embedding_dim": 4, "epochs": 2},
+            recommend={"n": 3},
+            evaluate={"k": [3], "bootstrap": 0},
+        )
+        result = world.process("run", variables=s3)
+        root = Location.of(output) / "recommendations"
+        run = root / (root / "LATEST").read_bytes().decode().strip()
+        assert str(run) == result["recommend"]["path"]
+        parts = [name for name in run.names() if name.startswith("part-")]
+        tables[output] = [(run / name).read_parquet() for name in parts]
+    on_disk, on_s3 = tables.values()
+    assert sum(table.num_rows for table in on_s3) == 20 * 3
+    assert all(left.equals(right) for left, right in zip(on_disk, on_s3, strict=True))
