@@ -217,7 +217,9 @@ def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> N
     if not location.exists():
         raise BundleError(f"{location}: missing from the bundle; copy the whole directory or run train again")
     if location.size() != stamp["bytes"]:
-        raise BundleError(f"{location}: {location.size()} bytes, the manifest says {stamp['bytes']}; half copied?")
+        raise BundleError(
+            f"{location}: {location.size()} bytes, the manifest says {stamp['bytes']}: half copied; run train again"
+        )
     if verify and _stamp(location) != stamp:
         raise BundleError(f"{location}: checksum differs from the manifest: corrupt; copy it again or run train again")
 

@@ -228,9 +228,8 @@ class Pipeline:
         return evaluate_run(self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks)
 
     def _check(self, bundle: Location, run: Location) -> dict[str, Any]:
-        previous = runs.latest_run(self._recommendations)
-        if previous is not None and previous.name == run.name:
-            previous = None
+        republished = runs.latest(self._recommendations) == run.name
+        previous = None if republished else runs.latest_run(self._recommendations)
         settings = self.config.recommend
         return check_run(
             open_bundle(bundle), run, settings, self.config.publish.gate, previous, self.session.map_blocks

@@ -67,10 +67,12 @@ def publish(root: Location, run: Location, facts: dict[str, Any]) -> dict[str, A
             f"{run.name} was withdrawn by a rollback; change the data or the configuration to make a new run"
         )
     before = latest(root)
+    if before == run.name:  # published before: it keeps its place in the chain
+        before = (run / MANIFEST).read_json().get("previous") if (run / MANIFEST).exists() else None
     parts = {name: (run / name).size() for name in run.names() if is_part(name)}
     manifest = facts | {
         "run_id": run.name,
-        "previous": before if before != run.name else (run / MANIFEST).read_json().get("previous"),
+        "previous": before,
         "published_at": _now(),
         "parts": parts,
     }

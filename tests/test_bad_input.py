@@ -99,7 +99,7 @@ def test_a_user_left_without_history_is_answered_by_the_fallback_and_said(tmp_pa
     rows = [*ROWS, "77,1,1,5"]
     world = table_world(tmp_path, write_csv(tmp_path / "low.csv", rows), filters={"min_rating": 2.0})
     outcome = world.command("run")
-    assert outcome.status == 0 and "no history" in outcome.errors
+    assert outcome.status == 0 and "1 users have no positive interaction" in outcome.errors
     mine = [row for row in world.published().to_pylist() if row["user_id"] == 77]
     assert len(mine) == 3 and {row["source"] for row in mine} == {"fallback:popularity"}
     assert 1 not in {row["item_id"] for row in mine}  # below the threshold, but seen

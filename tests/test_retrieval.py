@@ -247,6 +247,55 @@ def test_ordinary_queries_are_settled_by_the_scan(precision: str, monkeypatch: p
     assert rows == []
 
 
+@pytest.mark.parametrize("side", ["items", "queries"])
+def test_rounding_as_bad_as_it_can_be(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error reaches its Cauchy-Schwarz bound: every coordinate rounds by half a unit, all in one direction."""
+    down, up, half = 1.0 + 2.0**-8, 1.0 + 2.0**-8 + 2.0**-20, np.ones(32)
+    signs, best_D, worse_D = (
+        np.r_[half, -half, 1],
+        np.r_[half * down, half * up, 0],
+        np.r_[half * up, half * down, -1e-3],
+    )
+    query_D = signs
+    if side == "queries":
+        query_D, best_D, worse_D = (
+            np.r_[half * down, -half * up, 1],
+            np.r_[half, half, 0],
+            np.r_[0 * half, 0 * half, -1e-3],
+        )
+    items_ID = np.zeros((260, 65), np.float32)
+    items_ID[:, 64] = -5.0
+    items_ID[:60:2], items_ID[1:60:2] = worse_D, best_D
+    with counted_exact_passes(monkeypatch) as rows:
+        found = ExactIndex(items_ID, precision="bfloat16").search(query_D.astype(np.float32)[None], 30)
+    assert found.rows_BK[0].tolist() == list(range(1, 60, 2))
+    assert rows == []
+
+
+def test_rounding_of_the_finished_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost on the way in, and all rough scores are 64."""
+    items_ID = np.full((100, 2), 64.0, np.float32)
+    items_ID[:, 1] = np.random.default_rng(0).permutation(100) * 2.0**-9
+    queries_BD = np.ones((1, 2), np.float32)
+    with counted_exact_passes(monkeypatch) as rows:
+        found = ExactIndex(items_ID, precision="bfloat16").search(queries_BD, 5)
+    assert_same(found, full_sort(true_scores(queries_BD, items_ID), 5, None, None))
+    assert rows == []
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_short_item_with_a_large_bias_is_not_cut_off(precision: str) -> None:
+    rng = np.random.default_rng(11)
+    items_ID = normal(rng, 20_000, 4)
+    bias_I = np.zeros(20_000, np.float32)
+    items_ID[rng.choice(20_000, 7, replace=False)] *= np.float32(1e-3)
+    bias_I[np.linalg.norm(items_ID, axis=1) < 1e-2] = 100.0
+    queries_BD = normal(rng, 5, 4)
+    found = ExactIndex(items_ID, bias_I, precision=precision).search(queries_BD, 7)
+    assert (found.scores_BK > 90.0).all()
+    assert_same(found, full_sort(true_scores(queries_BD, items_ID, bias_I), 7, None, None))
+
+
 def test_arithmetic_worse_than_assumed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(10)
     queries_BD, items_ID = normal(rng, 40, 32), normal(rng, 2000, 32)

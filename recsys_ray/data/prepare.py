@@ -136,7 +136,7 @@ def _stage(run: _Run) -> tuple[StageTotal, int]:
     found, window, low = total.read, total.outside_window, total.seen_only
     run.progress(f"prepare: {found:,} interactions read, {window:,} outside the time window, {low:,} below min_rating")
     if found == 0:
-        raise DataError("the input holds no interactions; set data.path")
+        raise DataError(f"{getattr(run.settings, 'path', None) or 'data'}: holds no interactions; set data.path")
     if found == window:
         raise DataError("data.filters.start and end leave no interactions; widen the window")
     return total, len(chunks)

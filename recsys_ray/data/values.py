@@ -17,6 +17,7 @@ from recsys_ray.data.common import IdType
 from recsys_ray.errors import DataError
 
 INTEGER = r"^-?(0|[1-9][0-9]*)$"
+NUMBER = r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$"
 MILLISECONDS_FROM = 10**11  # as seconds that is the year 5138, as milliseconds March 1973
 MILLISECONDS_TO = 10**14
 
@@ -179,6 +180,9 @@ def _text_times(array: pa.Array, name: str, place: Place) -> pa.Array:
             continue
     moments = pd.to_datetime(array.to_pandas(), errors="coerce", format="ISO8601", utc=True)
     bad = moments.isna().to_numpy()
+    numeric = pc.match_substring_regex(array, NUMBER).to_numpy(zero_copy_only=False)
+    if numeric[:1].any():  # a column of numbers, so the odd one out is what is not a number
+        bad = ~numeric
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
