@@ -88,6 +88,13 @@ def counted_exact_passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
         yield rows
 
 
+def only_bfloat16(items_ID: FloatArray) -> ExactIndex:
+    """An index that goes from bfloat16 straight to the exact pass, which can be counted."""
+    index = ExactIndex(items_ID, precision="bfloat16")
+    index._scans = ("bfloat16",)
+    return index
+
+
 # --- the list is that of a full sort ---
 
 
@@ -267,7 +274,7 @@ def test_rounding_as_bad_as_it_can_be(side: str, monkeypatch: pytest.MonkeyPatch
     items_ID[:, 64] = -5.0
     items_ID[:60:2], items_ID[1:60:2] = worse_D, best_D
     with counted_exact_passes(monkeypatch) as rows:
-        found = ExactIndex(items_ID, precision="bfloat16").search(query_D.astype(np.float32)[None], 30)
+        found = only_bfloat16(items_ID).search(query_D.astype(np.float32)[None], 30)
     assert found.rows_BK[0].tolist() == list(range(1, 60, 2))
     assert rows == []
 
@@ -278,7 +285,7 @@ def test_rounding_of_the_finished_score(monkeypatch: pytest.MonkeyPatch) -> None
     items_ID[:, 1] = np.random.default_rng(0).permutation(100) * 2.0**-9
     queries_BD = np.ones((1, 2), np.float32)
     with counted_exact_passes(monkeypatch) as rows:
-        found = ExactIndex(items_ID, precision="bfloat16").search(queries_BD, 5)
+        found = only_bfloat16(items_ID).search(queries_BD, 5)
     assert_same(found, full_sort(true_scores(queries_BD, items_ID), 5, None, None))
     assert rows == []
 
