@@ -272,7 +272,8 @@ def test_rounding_as_bad_as_it_can_be(side: str, monkeypatch: pytest.MonkeyPatch
         )
     items_ID = np.zeros((260, 65), np.float32)
     items_ID[:, 64] = -5.0
-    items_ID[:60:2], items_ID[1:60:2] = worse_D, best_D
+    items_ID[:130] = worse_D  # more than are looked at before the first is turned away
+    items_ID[1:60:2] = best_D
     with counted_exact_passes(monkeypatch) as rows:
         found = only_bfloat16(items_ID).search(query_D.astype(np.float32)[None], 30)
     assert found.rows_BK[0].tolist() == list(range(1, 60, 2))
