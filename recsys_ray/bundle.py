@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
-from recsys_ray import schema
+from recsys_ray import retrieval, schema
 from recsys_ray.contracts import (
     Factors,
     FloatArray,
@@ -42,7 +42,6 @@ from recsys_ray.contracts import (
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.errors import BundleError, DataError, StorageError
 from recsys_ray.models import load_scorer, scorer_kind
-from recsys_ray.retrieval import ExactIndex
 from recsys_ray.storage import Location
 
 FORMAT = 1
@@ -72,7 +71,7 @@ class Bundle:
     manifest: dict[str, Any]
     scorer: Scorer
     items: pa.Table
-    _indexes: list[tuple[FloatArray, ExactIndex]] = field(default_factory=list, repr=False)
+    _indexes: list[tuple[FloatArray, retrieval.ExactIndex]] = field(default_factory=list, repr=False)
 
     @property
     def item_ids(self) -> pa.Array:
@@ -117,12 +116,15 @@ class Bundle:
             np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), shares_I.astype(np.float32)
         )
 
-    def index(self, factors: Factors) -> ExactIndex:
+    def index(self, factors: Factors) -> retrieval.ExactIndex:
         """The exact index over these item vectors, built once for as long as the same array is handed out."""
         for items_ID, index in self._indexes:
             if items_ID is factors.items_ID:
                 return index
-        self._indexes[:] = [*self._indexes[-1:], (factors.items_ID, ExactIndex(factors.items_ID, factors.bias_I))]
+        self._indexes[:] = [
+            *self._indexes[-1:],
+            (factors.items_ID, retrieval.ExactIndex(factors.items_ID, factors.bias_I)),
+        ]
         return self._indexes[-1][1]
 
     def requests(self, shard: int) -> Requests:

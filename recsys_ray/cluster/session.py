@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -217,12 +218,12 @@ class _ChunkFunction:
 
 def set_threads(count: int) -> None:
     """Give this process ``count`` threads in every library that is loaded or will be."""
-    os.environ["OMP_NUM_THREADS"] = str(count)
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for torch and BLAS, when they are imported later
     import numba
     import threadpoolctl
-    import torch
 
-    torch.set_num_threads(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     threadpoolctl.threadpool_limits(count)
 

@@ -7,24 +7,25 @@ and a tile is fastest where it was just written. So a worker owns its block from
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numba
-import torch
 
 Scratch = TypeVar("Scratch")
 
 MAX_WORKERS = 16  # beyond that the interpreter lock between two tiles costs more than a worker brings
-_lock = threading.Lock()
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_LOCK = threading.Lock()
+_POOLS: dict[tuple[int, int, bool], ThreadPoolExecutor] = {}
 
 
 def num_workers() -> int:
-    """The threads this process may use: the smaller of torch's and numba's setting."""
-    return int(min(torch.get_num_threads(), numba.get_num_threads(), MAX_WORKERS))
+    """The threads this process may use: the smaller of numba's setting and torch's, where torch is loaded."""
+    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else MAX_WORKERS
+    return int(min(threads, numba.get_num_threads(), MAX_WORKERS))
 
 
 def run_blocks(
@@ -36,7 +37,7 @@ def run_blocks(
     def take_blocks(_: int) -> None:
         scratch: Scratch | None = None
         while True:
-            with _lock:
+            with _LOCK:
                 start = next(starts, None)
             if start is None:
                 return
@@ -53,14 +54,19 @@ def run_blocks(
 
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Threads whose torch operations do not spread further; the caller's own setting stays as it is."""
-    with _lock:
-        key = (os.getpid(), workers)
-        if key not in _pools:
+    with _LOCK:
+        key = (os.getpid(), workers, "torch" in sys.modules)
+        if key in _POOLS:
+            return _POOLS[key]
+        if "torch" not in sys.modules:
+            _POOLS[key] = ThreadPoolExecutor(workers, "exact-search")
+        else:
+            torch = sys.modules["torch"]
             threads = torch.get_num_threads()
             together = threading.Barrier(workers)
             pool = ThreadPoolExecutor(workers, "exact-search", initializer=torch.set_num_threads, initargs=(1,))
             # torch reads its process-wide setting when a thread first asks, so each asks before it is put back.
             list(pool.map(lambda _: (together.wait(), torch.get_num_threads()), range(workers)))
             torch.set_num_threads(threads)
-            _pools[key] = pool
-        return _pools[key]
+            _POOLS[key] = pool
+        return _POOLS[key]
