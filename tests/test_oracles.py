@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numba
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -319,6 +320,33 @@ def test_svd_error_falls_and_is_reported() -> None:
     assert len(errors) == 20 and errors[-1] < errors[0] and errors == sorted(errors, reverse=True)
 
 
+def test_svd_pass_is_the_update_of_the_paper() -> None:
+    rng = np.random.default_rng(6)
+    users = rng.standard_normal((3, 3)).astype(np.float32)
+    items = rng.standard_normal((4, 3)).astype(np.float32)
+    items[:, -1] = 1
+    bias = rng.standard_normal(4).astype(np.float32)
+    rows, columns = np.array([0, 0, 1, 2, 2], np.int32), np.array([0, 3, 1, 0, 2], np.int32)
+    ratings = rng.standard_normal(5).astype(np.float32)
+    order, rate, penalty, mean = np.array([3, 0, 4, 1, 2]), 0.1, 0.3, 0.5
+    p, b_u = users[:, :2].astype(float), users[:, 2].astype(float)
+    q, b_i = items[:, :2].astype(float), bias.astype(float)
+    total = 0.0
+    for e in order:
+        u, i = rows[e], columns[e]
+        error = ratings[e] - (mean + b_u[u] + b_i[i] + p[u] @ q[i])
+        b_u[u] += rate * (error - penalty * b_u[u])
+        b_i[i] += rate * (error - penalty * b_i[i])
+        p[u], q[i] = p[u] + rate * (error * q[i] - penalty * p[u]), q[i] + rate * (error * p[u] - penalty * q[i])
+        total += error**2
+    settings = (np.float32(mean), users, items, bias, np.float32(rate), np.float32(penalty))
+    found = svd.descend(order, rows, columns, ratings, *settings)
+    assert found == pytest.approx(total / 5, rel=1e-5)
+    np.testing.assert_allclose(users, np.column_stack([p, b_u]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(items, np.column_stack([q, np.ones(4)]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(bias, b_i, rtol=1e-4, atol=1e-6)
+
+
 def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
     data, _ = low_rank_world()
     scorer = svd.fit_svd(data, svd.SVDConfig(embedding_dim=4, regularization=0.1), FitContext())
@@ -349,6 +377,8 @@ def test_pure_svd_is_the_projection(dim: int) -> None:
     matrix = dense(data)
     leading = np.linalg.svd(matrix)[2][:dim]
     np.testing.assert_allclose(scorer.score(ask(data)), matrix @ leading.T @ leading, atol=1e-5)
+    strengths = np.linalg.norm(matrix @ scorer.items_ID, axis=0)
+    np.testing.assert_allclose(strengths, np.linalg.svd(matrix)[1][:dim], rtol=1e-4)
     assert (scorer.items_ID[np.abs(scorer.items_ID).argmax(axis=0), np.arange(dim)] > 0).all()
 
 
@@ -394,9 +424,7 @@ def test_linear_scores_beyond_one_tile_sparse_and_dense() -> None:
 
 
 def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
-    import numba
-
-    data = random_data(users=300)
+    data = random_data(users=400, items=200, density=0.3)
     results = []
     threads = numba.get_num_threads()
     try:

@@ -22,7 +22,7 @@ from scipy.linalg import lapack
 from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
-from recsys_ray.models.kernels import add_sparse_rows
+from recsys_ray.models.kernels import add_sparse_rows, threads_for
 from recsys_ray.models.scorers import LinearScorer
 from recsys_ray.models.similarity import scaled
 
@@ -52,7 +52,8 @@ def fit_ease(data: TrainData, config: EASEConfig, context: FitContext) -> Linear
     invert_upper(gram_II)
     diagonal_I = np.diagonal(gram_II).copy()
     require_finite("ease", "raise regularization", diagonal_I)
-    _finish(gram_II, diagonal_I)
+    with threads_for(gram_II.size):
+        _finish(gram_II, diagonal_I)
     return LinearScorer(weights=gram_II, trained_I=np.diff(left.offsets) > 0, weighting=config.weighting)
 
 

@@ -9,15 +9,19 @@ non-zeros of W. A ragged array is a pair (offsets_B1, values_E); row r is ``offs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
 from recsys_ray.contracts import FloatArray, IntArray, LongArray
 
+WORK_PER_THREAD = 1 << 16  # multiply-adds below which waking another thread takes longer than the work
 TILE = 4096  # columns of a dense output row that stay in the first-level cache while a history is added up
 
 
@@ -42,18 +46,31 @@ def read_only(*arrays: npt.NDArray[Any]) -> Any:
     return views
 
 
+@contextmanager
+def threads_for(work: float) -> Iterator[None]:
+    """Compiled loops inside take no more threads than ``work`` multiply-adds are worth: a single request takes one."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(int(max(1, min(before, work // WORK_PER_THREAD))))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
 def add_sparse_rows(rows: SparseRows, weights: SparseRows, out_BI: FloatArray) -> None:
     """``out += rows @ weights``; -inf in ``out`` counts as nothing yet.
 
     Filled with -inf before, ``out`` keeps -inf exactly where no stored entry of ``weights`` was met.
     """
     arrays = (rows.offsets, rows.columns, rows.values, weights.offsets, weights.columns, weights.values)
-    _add_sparse_rows(*read_only(*arrays), out_BI)  # type: ignore[call-arg]
+    with threads_for(len(rows.columns) * len(weights.columns) / max(len(weights.offsets) - 1, 1)):
+        _add_sparse_rows(*read_only(*arrays), out_BI)  # type: ignore[call-arg]
 
 
 def add_dense_rows(rows: SparseRows, weights_IJ: FloatArray, out_BJ: FloatArray) -> None:
     """``out += rows @ weights``, bound by reading the weights: a tile of ``out`` stays in cache for a whole history."""
-    _add_dense_rows(*read_only(rows.offsets, rows.columns, rows.values, weights_IJ), out_BJ)  # type: ignore[call-arg]
+    with threads_for(len(rows.columns) * weights_IJ.shape[1]):
+        _add_dense_rows(*read_only(rows.offsets, rows.columns, rows.values, weights_IJ), out_BJ)  # type: ignore[call-arg]
 
 
 @njit(cache=True, parallel=True)

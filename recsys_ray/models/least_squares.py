@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, prange
 
 from recsys_ray.contracts import FloatArray, IntArray, LongArray
-from recsys_ray.models.kernels import read_only
+from recsys_ray.models.kernels import read_only, threads_for
 
 LANES = 16
 TILE = 4
@@ -195,5 +195,6 @@ def solve_rows(
     by_length = np.argsort(np.diff(offsets_B1), kind="stable")
     order_B = np.concatenate([by_length[start::64] for start in range(64)])
     arrays = (offsets_B1, items_E, weights_E, targets_E, factors_ID, penalty_D, ridge_B)
-    _solve_rows(order_B, *read_only(*arrays), out_BD)  # type: ignore[call-arg]
+    with threads_for(16.0 * out_BD.shape[1] * len(items_E)):
+        _solve_rows(order_B, *read_only(*arrays), out_BD)  # type: ignore[call-arg]
     return out_BD

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, IntArray, LongArray
 from recsys_ray.models.common import MemoryEstimate
-from recsys_ray.models.kernels import SparseRows, add_sparse_rows, count_largest, keep_largest
+from recsys_ray.models.kernels import SparseRows, add_sparse_rows, count_largest, keep_largest, threads_for
 
 BLOCK_BYTES = 64 << 20  # of dense rows that a worker holds at a time
 
@@ -58,11 +58,13 @@ def multiply_block(block: tuple[int, int], product: ItemProduct) -> tuple[LongAr
     if not product.keep_diagonal:
         dense_RI[np.arange(stop - start), np.arange(start, stop)] = 0
     counts_R = np.zeros(stop - start, np.int64)
-    count_largest(dense_RI, num_items if product.neighbors is None else product.neighbors, counts_R)
+    with threads_for(dense_RI.size):
+        count_largest(dense_RI, num_items if product.neighbors is None else product.neighbors, counts_R)
     offsets_R1 = np.concatenate([[0], np.cumsum(counts_R)]).astype(np.int64)
     columns_N = np.empty(offsets_R1[-1], np.int32)
     values_N = np.empty(offsets_R1[-1], np.float32)
-    keep_largest(dense_RI, offsets_R1, columns_N, values_N)
+    with threads_for(dense_RI.size):
+        keep_largest(dense_RI, offsets_R1, columns_N, values_N)
     return counts_R, columns_N, values_N
 
 

@@ -62,7 +62,7 @@ def fit_svd(data: TrainData, config: SVDConfig, context: FitContext) -> FactorSc
     rows_E = histories.rows_E
     for epoch in range(config.epochs):
         order_E = rng.permutation(len(ratings_E))
-        error = _descend(  # type: ignore[call-arg]
+        error = descend(  # type: ignore[call-arg]
             *read_only(order_E, rows_E, histories.items_E, ratings_E),
             np.float32(mean),
             users_UD,
@@ -99,7 +99,7 @@ def _start(rng: np.random.Generator, has_ratings: np.ndarray, config: SVDConfig)
 
 
 @njit(cache=True, fastmath={"contract", "reassoc"})
-def _descend(  # type: ignore[no-untyped-def]
+def descend(  # type: ignore[no-untyped-def]
     order_E, users_E, items_E, ratings_E, mean, users_UD, items_ID, bias_I, learning_rate, regularization
 ):
     """One pass in the given order; returns the mean squared error met on the way."""
