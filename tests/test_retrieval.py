@@ -254,8 +254,9 @@ def test_ordinary_queries_are_settled_by_the_scan(precision: str, monkeypatch: p
     assert rows == []
 
 
+@pytest.mark.parametrize("num_items", [256, 260])  # with and without a first threshold from a whole first tile
 @pytest.mark.parametrize("side", ["items", "queries"])
-def test_rounding_as_bad_as_it_can_be(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounding_as_bad_as_it_can_be(side: str, num_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error reaches its Cauchy-Schwarz bound: every coordinate rounds by half a unit, all in one direction."""
     down, up, half = 1.0 + 2.0**-8, 1.0 + 2.0**-8 + 2.0**-20, np.ones(32)
     signs, best_D, worse_D = (
@@ -270,7 +271,7 @@ def test_rounding_as_bad_as_it_can_be(side: str, monkeypatch: pytest.MonkeyPatch
             np.r_[half, half, 0],
             np.r_[0 * half, 0 * half, -1e-3],
         )
-    items_ID = np.zeros((260, 65), np.float32)
+    items_ID = np.zeros((num_items, 65), np.float32)
     items_ID[:, 64] = -5.0
     items_ID[:130] = worse_D  # more than are looked at before the first is turned away
     items_ID[1:60:2] = best_D
@@ -453,6 +454,17 @@ def test_all_but_a_few_excluded() -> None:
     expected = full_sort(true_scores(queries_BD, items_ID), 10, exclude, None)
     assert (expected.rows_BK[:, :3] >= 0).all() and (expected.rows_BK[:, 3:] == -1).all()
     assert_same(ExactIndex(items_ID).search(queries_BD, 10, exclude), expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("num_hidden", [1, 25, 44, 45, 100])
+def test_the_best_are_the_seen_ones(num_hidden: int, precision: str) -> None:
+    rng = np.random.default_rng(17)
+    queries_BD, items_ID = normal(rng, 30, 24), normal(rng, 8192, 24)
+    scores_BI = true_scores(queries_BD, items_ID)
+    exclude = ItemLists.from_lists(list(full_sort(scores_BI, num_hidden, None, None).rows_BK))
+    found = ExactIndex(items_ID, precision=precision).search(queries_BD, 20, exclude)
+    assert_same(found, full_sort(scores_BI, 20, exclude, None))
 
 
 def test_an_exact_index_is_an_index() -> None:

@@ -1,4 +1,4 @@
-"""Two machine instructions numba can't spell: compare 64 scores at once, and find the first that passed.
+"""Vector instructions numba can't spell: compare 64 scores at once, their maxima, an inner product in a fixed order.
 
 Scores are looked at as integers. A float's bits order like a sign-and-magnitude integer, so after ``bits ^ flip`` an
 unsigned comparison is the comparison of the floats: ``flip`` is the sign bit for a positive bound and all ones
@@ -12,9 +12,11 @@ from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 64
+SUM_LANES = 16
 
 
 def _lanes_at_least(typingctx: Any, row: Any, start: Any, flip: Any, bound: Any) -> Any:
@@ -24,10 +26,7 @@ def _lanes_at_least(typingctx: Any, row: Any, start: Any, flip: Any, bound: Any)
     def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bits = signature.args[0].dtype.bitwidth
         lane, lanes = ir.IntType(bits), ir.VectorType(ir.IntType(bits), LANES)
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), lanes.as_pointer())
-        vector = builder.load(address)
-        vector.align = bits // 8
+        vector = _load(builder, _address(context, builder, signature.args[0], args[0]), args[1], lanes, bits // 8)
 
         def everywhere(value: Any) -> Any:
             scalar = builder.trunc(value, lane) if bits < 32 else value
@@ -51,5 +50,72 @@ def _lowest_bit(typingctx: Any, mask: Any) -> Any:
     return signature, build
 
 
+def _lane_peaks(typingctx: Any, row: Any, width: Any, peaks: Any) -> Any:
+    """``peaks[j]`` becomes the largest score of ``row[j]``, ``row[j + LANES]``, ...; width is a multiple of LANES."""
+    signature = types.void(row, types.int64, peaks)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = signature.args[0].dtype.bitwidth
+        lanes = ir.VectorType(ir.IntType(bits), LANES)
+        source = _address(context, builder, signature.args[0], args[0])
+        target = _address(context, builder, signature.args[2], args[2])
+        last_bit = ir.Constant(lanes, [bits - 1] * LANES)
+        all_but_sign = ir.Constant(lanes, [2 ** (bits - 1) - 1] * LANES)
+
+        def reordered(vector: Any) -> Any:
+            """Bits to integers that order like the floats, and back."""
+            return builder.xor(vector, builder.and_(builder.ashr(vector, last_bit), all_but_sign))
+
+        best = cgutils.alloca_once_value(builder, ir.Constant(lanes, [-(2 ** (bits - 1))] * LANES))  # type: ignore[no-untyped-call]
+        step = ir.Constant(ir.IntType(64), LANES)
+        with cgutils.for_range(builder, builder.sdiv(args[1], step)) as loop:
+            score = reordered(_load(builder, source, builder.mul(loop.index, step), lanes, bits // 8))
+            so_far = builder.load(best)
+            builder.store(builder.select(builder.icmp_signed(">", score, so_far), score, so_far), best)
+        store = builder.store(reordered(builder.load(best)), builder.bitcast(target, lanes.as_pointer()))
+        store.align = bits // 8
+        return context.get_dummy_value()
+
+    return signature, build
+
+
+def _sum_of_products(typingctx: Any, left: Any, right: Any, count: Any) -> Any:
+    """The float64 inner product of the first ``count`` float32 of two rows, rounded down to whole SUM_LANES.
+
+    Products are exact; SUM_LANES partial sums run side by side and are added pairwise: one order on every machine.
+    """
+    signature = types.float64(left, right, types.int64)
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        single, double = (ir.VectorType(kind, SUM_LANES) for kind in (ir.FloatType(), ir.DoubleType()))
+        rows = [_address(context, builder, signature.args[side], args[side]) for side in range(2)]
+        total = cgutils.alloca_once_value(builder, ir.Constant(double, [0.0] * SUM_LANES))  # type: ignore[no-untyped-call]
+        step = ir.Constant(ir.IntType(64), SUM_LANES)
+        with cgutils.for_range(builder, builder.sdiv(args[2], step)) as loop:
+            at = builder.mul(loop.index, step)
+            left, right = (builder.fpext(_load(builder, row, at, single, 4), double) for row in rows)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(left, right)), total)
+        whole = builder.load(total)
+        sums = [builder.extract_element(whole, ir.Constant(ir.IntType(32), lane)) for lane in range(SUM_LANES)]
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [builder.fadd(low, high) for low, high in zip(sums[:half], sums[half:], strict=True)]
+        return sums[0]
+
+    return signature, build
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def _load(builder: Any, address: Any, at: Any, lanes: Any, alignment: int) -> Any:
+    vector = builder.load(builder.bitcast(builder.gep(address, [at]), lanes.as_pointer()))
+    vector.align = alignment
+    return vector
+
+
 lanes_at_least: Any = intrinsic(_lanes_at_least)
+lane_peaks: Any = intrinsic(_lane_peaks)
 lowest_bit: Any = intrinsic(_lowest_bit)
+sum_of_products: Any = intrinsic(_sum_of_products)

@@ -63,6 +63,12 @@ def lane_bound(bound: Any, shift: Any) -> Any:
 
 
 @compiled
+def stored_score(bits: Any, shift: Any) -> Any:
+    """The float64 value of a stored score."""
+    return np.float64(np.int32(np.int64(bits) << shift).view(np.float32))
+
+
+@compiled
 def smallest_first(keys: LongArray, count: int, k: int) -> None:
     """Move the k smallest of ``keys[:count]`` to the front, the k-th to place k - 1 (Hoare's FIND)."""
     low, high, target = 0, count - 1, k - 1

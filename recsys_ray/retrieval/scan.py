@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_ray.contracts import FloatArray, IntArray, LongArray
-from recsys_ray.retrieval.lanes import LANES, lanes_at_least, lowest_bit
+from recsys_ray.retrieval.lanes import LANES, SUM_LANES, lane_peaks, lanes_at_least, lowest_bit, sum_of_products
 from recsys_ray.retrieval.ranking import (
     compiled,
     key_score,
@@ -26,6 +26,7 @@ from recsys_ray.retrieval.ranking import (
     rank_row,
     skip_to,
     smallest_first,
+    stored_score,
     write_ranks,
 )
 
@@ -130,7 +131,7 @@ def _compact(pool: Pool, row: int) -> None:
     for c in range(count):
         keys[c] = rank_key(low[c], c)
     smallest_first(keys, count, k)
-    threshold = key_score(keys[k - 1])
+    threshold = max(pool.threshold_R[row], key_score(keys[k - 1]))
     kept = 0
     for c in range(count):
         if high[c] >= threshold:
@@ -147,6 +148,30 @@ def _admission(threshold: Any, noise: float, precision: Precision) -> Any:
     gap /= 1.0 + precision.relative if gap > 0 else 1.0 - precision.relative
     nearest = np.float32(gap)
     return lane_bound(ordered(nearest) - (1 if np.float64(nearest) > gap else 0), precision.shift)
+
+
+@compiled
+def _low(rough: float, error: float) -> float:
+    low = rough - error
+    return float(low - FLOAT_ROUNDING * abs(low))
+
+
+@compiled
+def _warm_up(
+    bits_S: Array, peaks: Array, row: int, precision: Precision, noise: float, pool: Pool, num_hidden: int
+) -> None:
+    """A first threshold from the first tile, before any candidate is noted.
+
+    The maxima of LANES interleaved parts are scores of different items, at most ``num_hidden`` of them hidden: so k
+    others reach the (k + num_hidden)-th best maximum.
+    """
+    lane_peaks(bits_S, len(bits_S), peaks)
+    for lane in range(LANES):
+        rough = stored_score(peaks[lane], precision.shift)
+        pool.keys_C[lane] = rank_key(_low(rough, noise + precision.relative * abs(rough)), lane)
+    place = pool.k + num_hidden
+    smallest_first(pool.keys_C, LANES, place)
+    pool.threshold_R[row] = key_score(pool.keys_C[place - 1])
 
 
 @compiled
@@ -178,11 +203,9 @@ def _admit(
             cursor = skip_to(hidden_E, cursor, position)
             if position >= span.stop or (cursor < len(hidden_E) and hidden_E[cursor] == position):
                 continue
-            rough = np.float64(np.int32(np.int64(bits_S[lane]) << precision.shift).view(np.float32))
+            rough = stored_score(bits_S[lane], precision.shift)
             error = noise + precision.relative * abs(rough)
-            low, high = rough - error, rough + error
-            low_C[count] = low - FLOAT_ROUNDING * abs(low)
-            high_C[count] = high + FLOAT_ROUNDING * abs(high)
+            low_C[count], high_C[count] = _low(rough, error), -_low(-rough, error)
             position_C[count] = position
             count += 1
             if count == limit:
@@ -213,20 +236,25 @@ def scan_tile(
     below the row's threshold. Items lie in descending length, so that comes early where lengths are uneven.
     """
     alive = 0
+    peaks = np.empty(LANES, bits_RS.dtype)
+    is_first = span.start == 0 and span.stop == span.width
     for i in range(len(active_R)):
         row = active_R[i]
         if pool.state_R[row] != SCANNING:
             continue
-        threshold = pool.threshold_R[row]
         along = lengths.given_R[row] * span.length
-        if along + span.bias + FLOAT_ROUNDING * (along + span.bias_size) + SUBNORMAL < threshold:
+        if along + span.bias + FLOAT_ROUNDING * (along + span.bias_size) + SUBNORMAL < pool.threshold_R[row]:
             pool.state_R[row] = FINISHED
             continue
         noise = _noise(lengths.given_R[row], lengths.rounded_R[row], lengths.lost_R[row], span, precision)
-        flip, bound = _admission(threshold, noise, precision)
+        hidden = hidden_E[offsets_R1[row] - offsets_R1[0] : offsets_R1[row + 1] - offsets_R1[0]]
+        if is_first:
+            num_hidden = skip_to(hidden, 0, span.stop)
+            if pool.k + num_hidden <= LANES:
+                _warm_up(bits_RS[i], peaks, row, precision, noise, pool, num_hidden)
+        flip, bound = _admission(pool.threshold_R[row], noise, precision)
         first = _first_group(bits_RS[i], span.width, flip, bound)
         if first < span.width:
-            hidden = hidden_E[offsets_R1[row] - offsets_R1[0] : offsets_R1[row + 1] - offsets_R1[0]]
             _admit(bits_RS[i], first, row, span, precision, noise, pool, hidden)
         if pool.state_R[row] == SCANNING:
             alive += 1
@@ -236,20 +264,10 @@ def scan_tile(
 @compiled
 def exact_dot(query_D: FloatArray, item_D: FloatArray) -> float:
     """The inner product in float64, added up in one fixed order (a product of two float32 is exact in float64)."""
-    a = b = c = d = e = f = g = h = 0.0
-    whole = len(query_D) // 8 * 8
-    for i in range(0, whole, 8):
-        a += np.float64(query_D[i]) * np.float64(item_D[i])
-        b += np.float64(query_D[i + 1]) * np.float64(item_D[i + 1])
-        c += np.float64(query_D[i + 2]) * np.float64(item_D[i + 2])
-        d += np.float64(query_D[i + 3]) * np.float64(item_D[i + 3])
-        e += np.float64(query_D[i + 4]) * np.float64(item_D[i + 4])
-        f += np.float64(query_D[i + 5]) * np.float64(item_D[i + 5])
-        g += np.float64(query_D[i + 6]) * np.float64(item_D[i + 6])
-        h += np.float64(query_D[i + 7]) * np.float64(item_D[i + 7])
-    for i in range(whole, len(query_D)):
-        a += np.float64(query_D[i]) * np.float64(item_D[i])
-    return ((a + e) + (c + g)) + ((b + f) + (d + h))
+    total = sum_of_products(query_D, item_D, len(query_D))
+    for d in range(len(query_D) // SUM_LANES * SUM_LANES, len(query_D)):
+        total += np.float64(query_D[d]) * np.float64(item_D[d])
+    return float(total)
 
 
 @compiled
