@@ -122,16 +122,14 @@ class Pipeline:
         stage = "train" if parts == self._evaluation_parts() or not self.config.has_split else "refit"
         bundle = Location(self._fit(stage, parts, self.config.model_name)["path"])
         run = self._start_run(self._recommendations, bundle, self.config.recommend)
-        published = (run / runs.MANIFEST).exists()
-        facts = {} if published else self._batch(bundle, run, self.config.recommend)
+        published = runs.latest(self._recommendations) == run.name and (run / runs.MANIFEST).exists()
         if published:
-            manifest = (run / runs.MANIFEST).read_json()
-        if self.config.publish.enabled and not (published and runs.latest(self._recommendations) == run.name):
-            manifest = self._publish(bundle, run)
-        if not self.config.publish.enabled:
+            facts = {"checks": (run / runs.MANIFEST).read_json()["checks"]}
+        else:
+            facts = self._batch(bundle, run, self.config.recommend)
             facts["checks"] = self._check(bundle, run)
-        elif published or self.config.publish.enabled:
-            facts["checks"] = manifest["checks"]
+            if self.config.publish.enabled:
+                self._publish(bundle, run, facts["checks"])
         facts |= {"bundle": str(bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
@@ -235,9 +233,9 @@ class Pipeline:
             open_bundle(bundle), run, settings, self.config.publish.gate, previous, self.session.map_blocks
         )
 
-    def _publish(self, bundle: Location, run: Location) -> dict[str, Any]:
+    def _publish(self, bundle: Location, run: Location, checks: dict[str, Any]) -> None:
         facts = {
-            "checks": self._check(bundle, run),
+            "checks": checks,
             "model": self.config.model_name,
             "n": self.config.recommend.n,
             "layout": self.config.recommend.layout,
@@ -246,11 +244,10 @@ class Pipeline:
             "packages": _versions(),
             "evaluation": self._results.get("evaluate", {}).get("metrics"),
         }
-        manifest = runs.publish(self._recommendations, run, facts)
+        runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
         for name in runs.prune(self._recommendations, self.config.publish.keep):
             self.session.progress(f"publish: deleted the old run {name} (publish.keep={self.config.publish.keep})")
-        return manifest
 
     def _done(
         self, stage: str, location: Location, skipped: bool, facts: dict[str, Any], started: float
