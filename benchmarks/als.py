@@ -29,7 +29,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
 from recsys_ray.contracts import FitContext
-from recsys_ray.models.als import INIT_STD, ALSConfig, half_step, loss
+from recsys_ray.models.als import INIT_STD, ALSConfig, half_step, loss, sides
 
 USERS, ITEMS, PAIRS = 29_858, 40_981, 810_128  # Gowalla's training part
 
@@ -61,16 +61,16 @@ def synthetic_pairs(seed: int) -> sp.csr_matrix:
 def run_ours(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tuple[list[float], float]:
     """(seconds of every iteration, loss at the end)."""
     context = FitContext(seed=seed)
-    items_users = users_items.T.tocsr()
+    user_side, item_side = sides(users_items, config)
     shape = (users_items.shape[1], config.embedding_dim)
     items = context.rng().standard_normal(shape, np.float32) * np.float32(INIT_STD / np.sqrt(config.embedding_dim))
     seconds = []
     for _ in range(config.epochs):
         started = time.perf_counter()
-        users = half_step(users_items, items, config, context)[0]
-        items, users, _ = half_step(items_users, users, config, context)
+        users = half_step(user_side, items, config, context)[0]
+        items, users, _ = half_step(item_side, users, config, context)
         seconds.append(time.perf_counter() - started)
-    return seconds, loss(users_items, users, items, config)
+    return seconds, loss(user_side, users, items, config)
 
 
 def run_implicit(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tuple[list[float], float]:
@@ -88,7 +88,8 @@ def run_implicit(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tu
     with threadpool_limits(1, "blas"):  # as implicit asks for: it brings its own threads
         model.fit(users_items, show_progress=False, callback=lambda _, elapsed: seconds.append(elapsed))
     shrink = np.float32((1 + config.unobserved_weight) ** -0.5)
-    return seconds, loss(users_items, model.user_factors * shrink, model.item_factors * shrink, config)
+    user_side, _ = sides(users_items, config)
+    return seconds, loss(user_side, model.user_factors * shrink, model.item_factors * shrink, config)
 
 
 def compare(users_items: sp.csr_matrix, dim: int, repeats: int, iterations: int) -> dict[str, float]:

@@ -1,11 +1,10 @@
 """Settings of ALS on Gowalla at 64 factors, ours and implicit's, chosen with the same budget on the validation part.
 
-    python benchmarks/tune_als.py search --data ../shared/datasets/gowalla python benchmarks/tune_als.py test --data
-    ... --model ours --set '{"unobserved_weight": 0.1, "regularization": 0.003}'
+    python benchmarks/tune_als.py search --data ../shared/datasets/gowalla --model ours
+    python benchmarks/tune_als.py test --data ... --model ours --set '{"unobserved_weight": 0.01, ...}'
 
-``search`` fits train.txt and scores valid.txt: a grid of 16 settings for each library, then the 8 neighbours of its
-best at half the grid's step. ``test`` fits both and scores test.txt, once. Recall@20 divides by the number of held-
-out items.
+``search`` fits train.txt and scores valid.txt with 24 settings of each library: a grid, then half a step around its best.
+``test`` fits both parts and scores test.txt, once. Recall@20 divides by the number of held-out items.
 """
 
 from __future__ import annotations
@@ -31,13 +30,31 @@ from recsys_ray.models.als import ALSConfig, fit_als
 K, DIM, EPOCHS = 20, 64, 10
 GRIDS = {
     "ours": {
-        "unobserved_weight": [0.1, 0.03, 0.01, 0.003],
-        "regularization": [0.03, 0.01, 0.003, 0.001],
+        "unobserved_weight": [0.03, 0.01, 0.003],
+        "regularization": [0.01, 0.003],
+        "popularity_power": [0.0, 0.4, 0.8],
     },
     "implicit": {
         "alpha": [10.0, 30.0, 100.0, 300.0],
         "regularization": [3.0, 10.0, 30.0, 100.0],
     },
+}
+# Around the best of the grid: half a step up and down in each setting alone, or for implicit in both together.
+HALF = 10**0.25
+NEAR: dict[str, list[dict[str, float]]] = {
+    "ours": [
+        {"unobserved_weight": HALF},
+        {"unobserved_weight": 1 / HALF},
+        {"regularization": HALF},
+        {"regularization": 1 / HALF},
+        {"popularity_power": 1.5},
+        {"popularity_power": 0.75},
+    ],
+    "implicit": [
+        {"alpha": alpha, "regularization": regularization}
+        for alpha, regularization in itertools.product((1 / HALF, 1.0, HALF), repeat=2)
+        if (alpha, regularization) != (1.0, 1.0)
+    ],
 }
 Setting = dict[str, float]
 
@@ -89,28 +106,27 @@ def run(name: str, setting: Setting, seen: sp.csr_matrix, held: sp.csr_matrix) -
     return row
 
 
-def search(seen: sp.csr_matrix, held: sp.csr_matrix) -> None:
-    for name, grid in GRIDS.items():
-        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        rows = [run(name, setting, seen, held) for setting in settings]
-        best = max(rows, key=lambda row: row["ndcg"])
-        for steps in itertools.product((10**-0.25, 1.0, 10**0.25), repeat=2):
-            if steps != (1.0, 1.0):
-                near = {key: round(best[key] * step, 6) for key, step in zip(grid, steps, strict=True)}
-                rows.append(run(name, near, seen, held))
-        print("best", json.dumps(max(rows, key=lambda row: row["ndcg"])), flush=True)
+def search(name: str, seen: sp.csr_matrix, held: sp.csr_matrix) -> None:
+    grid = GRIDS[name]
+    settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    rows = [run(name, setting, seen, held) for setting in settings]
+    best = max(rows, key=lambda row: row["ndcg"])
+    for steps in NEAR[name]:
+        near = {key: round(best[key] * steps.get(key, 1.0), 6) for key in grid}
+        rows.append(run(name, near, seen, held))
+    print("best", json.dumps(max(rows, key=lambda row: row["ndcg"])), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["search", "test"])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", choices=list(FITS), default="ours")
+    parser.add_argument("--model", choices=list(FITS), required=True)
     parser.add_argument("--set", type=json.loads, default={}, help="JSON with the two settings of the model's grid")
     options = parser.parse_args()
     train, valid, test = (read_pairs([options.data / f"{part}.txt"]) for part in ("train", "valid", "test"))
     if options.what == "search":
-        search(train, valid)
+        search(options.model, train, valid)
     else:
         run(options.model, options.set, train + valid, test)
 

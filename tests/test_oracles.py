@@ -182,41 +182,49 @@ def test_graph_filter_keeps_the_largest() -> None:
 # --- ALS
 
 
-ALS = als.ALSConfig(embedding_dim=8, epochs=3, regularization=0.05, unobserved_weight=0.3)
+ALS = als.ALSConfig(embedding_dim=8, epochs=3, regularization=0.05, unobserved_weight=0.3, popularity_power=0.5)
 
 
 def slow_loss(matrix: np.ndarray, users: np.ndarray, items: np.ndarray, config: als.ALSConfig) -> float:
     scores = users @ items.T
     observed = matrix > 0
-    total = (matrix * (1 - scores) ** 2)[observed].sum() + config.unobserved_weight * (scores**2).sum()
-    for seen, side in ((observed, users), (observed.T, items)):
-        frequency = seen.sum(axis=1) + config.unobserved_weight * seen.shape[1]
+    zeros = zero_weights(matrix, config)
+    total = (matrix * (1 - scores) ** 2)[observed].sum() + config.unobserved_weight * (zeros * scores**2).sum()
+    for axis, side in ((1, users), (0, items)):
+        frequency = observed.sum(axis=axis) + config.unobserved_weight * zeros.sum(axis=axis)
         total += config.regularization * (frequency**config.frequency_power) @ (side**2).sum(axis=1)
     return float(total)
 
 
+def zero_weights(matrix: np.ndarray, config: als.ALSConfig) -> np.ndarray:
+    """(U, I) the c_i of the model's docstring."""
+    popularity = np.maximum((matrix > 0).sum(axis=0), 1.0) ** config.popularity_power
+    return np.ones_like(matrix) * popularity / popularity.mean()
+
+
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("popularity", [0.0, 0.7])
 @pytest.mark.parametrize("weighting", ["binary", "rating"])
-def test_als_half_step_has_zero_gradient(power: float, weighting: str) -> None:
+def test_als_half_steps_have_zero_gradient(power: float, popularity: float, weighting: str) -> None:
     """Every row is where the loss has no slope; rows shorter and longer than the dimension take different ways."""
     data = random_data(density=0.4)
-    config = ALS.model_copy(update={"frequency_power": power, "weighting": weighting})
+    config = ALS.model_copy(update={"frequency_power": power, "popularity_power": popularity, "weighting": weighting})
     matrix = dense(data, ratings=weighting == "rating")
-    lengths = (matrix > 0).sum(axis=1)
-    assert (lengths < config.embedding_dim).any() and (lengths >= config.embedding_dim).any()
-    start = np.random.default_rng(1).standard_normal((ITEMS, config.embedding_dim)).astype(np.float32)
-    rows = data.histories.matrix(ITEMS, data.histories.ratings_E if weighting == "rating" else None)
-    users, items, _ = als.half_step(rows, start, config, FitContext())
-    np.testing.assert_allclose(items @ items.T, start @ start.T, atol=1e-4)
-    users, items = users.astype(float), items.astype(float)
-    frequency = (matrix > 0).sum(axis=1) + config.unobserved_weight * ITEMS
-    gradient = (
-        -((matrix * (1 - users @ items.T)) @ items)
-        + config.unobserved_weight * users @ items.T @ items
-        + config.regularization * (frequency**power)[:, None] * users
-    )
-    assert np.abs(gradient).max() < 1e-4
-    assert slow_loss(matrix, users, items, config) < slow_loss(matrix, users * 1.01, items, config)
+    zeros = zero_weights(matrix, config)
+    pairs = data.histories.matrix(ITEMS, data.histories.ratings_E if weighting == "rating" else None)
+    opposite = np.random.default_rng(1).standard_normal((ITEMS, config.embedding_dim)).astype(np.float32)
+    for side, weights, zero in zip(als.sides(pairs, config), (matrix, matrix.T), (zeros, zeros.T), strict=True):
+        lengths = (weights > 0).sum(axis=1)
+        assert (lengths < config.embedding_dim).any() and (lengths >= config.embedding_dim).any()
+        rows, rotated, _ = als.half_step(side, opposite, config, FitContext())
+        np.testing.assert_allclose(rotated @ rotated.T, opposite @ opposite.T, atol=1e-4)
+        x, y = rows.astype(float), rotated.astype(float)
+        ridge = config.regularization * (lengths + config.unobserved_weight * zero.sum(axis=1)) ** power
+        scores = x @ y.T
+        gradient = (config.unobserved_weight * zero * scores - weights * (1 - scores)) @ y + ridge[:, None] * x
+        assert np.abs(gradient).max() < 1e-4
+        assert np.abs(x).max() > 0.1
+        opposite = rows
 
 
 def test_als_long_histories() -> None:
@@ -235,18 +243,19 @@ def test_als_long_histories() -> None:
         np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_als_loss_is_the_slow_one_and_falls() -> None:
+@pytest.mark.parametrize("popularity", [0.0, 0.7])
+def test_als_loss_is_the_slow_one_and_falls(popularity: float) -> None:
     data = random_data()
-    rows = data.histories.matrix(ITEMS)
-    columns = rows.T.tocsr()
+    config = ALS.model_copy(update={"popularity_power": popularity})
+    user_side, item_side = als.sides(data.histories.matrix(ITEMS), config)
     items = np.random.default_rng(2).standard_normal((ITEMS, 8)).astype(np.float32) * np.float32(0.1)
     losses = []
     for _ in range(6):
-        users, items, _ = als.half_step(rows, items, ALS, FitContext())
-        losses.append(als.loss(rows, users, items, ALS))
-        assert losses[-1] == pytest.approx(slow_loss(dense(data), users, items, ALS), rel=1e-5)
-        items, users, _ = als.half_step(columns, users, ALS, FitContext())
-        losses.append(als.loss(rows, users, items, ALS))
+        users, items, _ = als.half_step(user_side, items, config, FitContext())
+        losses.append(als.loss(user_side, users, items, config))
+        assert losses[-1] == pytest.approx(slow_loss(dense(data), users, items, config), rel=1e-5)
+        items, users, _ = als.half_step(item_side, users, config, FitContext())
+        losses.append(als.loss(user_side, users, items, config))
     assert all(after < before * (1 + 1e-6) for before, after in itertools.pairwise(losses))
     assert losses[-1] < 0.9 * losses[0]
 

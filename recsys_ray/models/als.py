@@ -2,12 +2,15 @@
 
 Sources: Hu, Koren, Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008); the loss, the
 frequency-scaled regularization and the initialization of Rendle, Krichene, Zhang, Koren, "Revisiting the Performance of
-iALS on Item Recommendation Benchmarks" (RecSys 2022, arXiv 2110.14037). With S the observed pairs, w their weights:
+iALS on Item Recommendation Benchmarks" (RecSys 2022, arXiv 2110.14037); zeros that weigh by popularity, of He et al.,
+"Fast Matrix Factorization for Online Recommendation with Implicit Feedback" (SIGIR 2016). With S the observed pairs, w
+their weights, n_i the users of item i and c_i = max(n_i, 1)^popularity_power, scaled to a mean of 1:
 
     L(X, Y) =  sum over (u, i) in S of  w_ui (1 - x_u . y_i)^2
-             + unobserved_weight * sum over all u, i of (x_u . y_i)^2
+             + unobserved_weight * sum over all u, i of  c_i (x_u . y_i)^2
              + sum over u of lambda_u |x_u|^2 + sum over i of lambda_i |y_i|^2
-    lambda_u = regularization * (|S_u| + unobserved_weight * num_items) ^ frequency_power      (likewise lambda_i)
+    lambda_u = regularization * (|S_u| + unobserved_weight * num_items) ^ frequency_power
+    lambda_i = regularization * (|S_i| + unobserved_weight * c_i * num_users) ^ frequency_power
 
 Where we depart: each half step is exact, not by conjugate gradient. The opposite factors are first rotated into the
 eigenvectors of their Gram matrix, which changes no score and makes the penalty of every row diagonal; a row of H events
@@ -20,6 +23,7 @@ interactions in both orders. The fitted rows are what a fold-in of the same hist
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +51,8 @@ class ALSConfig(Settings):
     """nu: 1 regularizes rows in proportion to how much is known of them, 0 all alike."""
     weighting: Literal["binary", "rating"] = "binary"
     """The weight of an observed pair: 1, or its rating (which must be positive)."""
+    popularity_power: float = Field(default=0.0, ge=0)
+    """beta: with 0 the zeros of all items weigh the same, above it not to have touched a popular item says more."""
 
 
 def fit_als(data: TrainData, config: ALSConfig, context: FitContext) -> FactorScorer:
@@ -55,23 +61,22 @@ def fit_als(data: TrainData, config: ALSConfig, context: FitContext) -> FactorSc
     Raises:
         ModelError: a rating is not positive under weighting = "rating", or the factors are not finite.
     """
-    users_items = history_matrix("als", data, config.weighting)
-    items_users = users_items.T.tocsr()
+    user_side, item_side = sides(history_matrix("als", data, config.weighting), config)
     std = INIT_STD / np.sqrt(config.embedding_dim)
     shape = (data.num_items, config.embedding_dim)
     items_ID = context.rng().standard_normal(shape, np.float32) * np.float32(std)
     for epoch in range(config.epochs):
         context.progress(f"als: epoch {epoch + 1}/{config.epochs}")
-        users_UD = half_step(users_items, items_ID, config, context)[0]
-        items_ID = half_step(items_users, users_UD, config, context)[0]
+        users_UD = half_step(user_side, items_ID, config, context)[0]
+        items_ID = half_step(item_side, users_UD, config, context)[0]
     # Stored rows answer for the final items, as a fold-in will.
-    users_UD, items_ID, gram_D = half_step(users_items, items_ID, config, context)
+    users_UD, items_ID, gram_D = half_step(user_side, items_ID, config, context)
     require_finite("als", "raise regularization", users_UD, items_ID)
     return FactorScorer(
         users_UD=users_UD,
-        known_U=np.diff(users_items.indptr) > 0,
+        known_U=np.diff(user_side.pairs.indptr) > 0,
         items_ID=items_ID,
-        trained_I=np.diff(items_users.indptr) > 0,
+        trained_I=np.diff(item_side.pairs.indptr) > 0,
         fold_in=FoldIn(
             targets="ones",
             weighting=config.weighting,
@@ -83,17 +88,38 @@ def fit_als(data: TrainData, config: ALSConfig, context: FitContext) -> FactorSc
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One half of the problem: R rows to solve for, against N columns."""
+
+    pairs: sp.csr_matrix
+    """(R, N) the weights of the observed pairs."""
+    zeros_R: FloatArray
+    """How much the zeros of a row weigh, 1 on average."""
+    zeros_N: FloatArray
+    """How much those of a column weigh, likewise; a pair's is the product."""
+
+
+def sides(users_items: sp.csr_matrix, config: ALSConfig) -> tuple[Side, Side]:
+    """The side that solves for users, and the one that solves for items."""
+    items_users = users_items.T.tocsr()
+    popularity_I = np.maximum(np.diff(items_users.indptr), 1).astype(np.float64) ** config.popularity_power
+    zeros_I = (popularity_I / popularity_I.mean()).astype(np.float32)
+    zeros_U = np.ones(users_items.shape[0], np.float32)
+    return Side(users_items, zeros_U, zeros_I), Side(items_users, zeros_I, zeros_U)
+
+
 def half_step(
-    rows: sp.csr_matrix, opposite_ND: FloatArray, config: ALSConfig, context: FitContext
+    side: Side, opposite_ND: FloatArray, config: ALSConfig, context: FitContext
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The exact minimum over all rows with the opposite factors held: (rows_RD, opposite_ND, gram_D).
 
-    ``opposite_ND`` comes back rotated so that its Gram matrix is ``diag(gram_D)``; the rows belong to the rotated one.
+    ``opposite_ND`` comes back rotated so that its Gram matrix, weighted by ``zeros_N``, is ``diag(gram_D)``; the rows
+    belong to the rotated one.
     """
-    rotated_ND, gram_D = rotate(opposite_ND)
-    ridge_R = frequency_ridge(rows, config)
+    rotated_ND, gram_D = rotate(opposite_ND, side.zeros_N)
     penalty_D = np.float32(config.unobserved_weight) * gram_D
-    blocks = _blocks(rows, ridge_R, context.num_blocks)
+    blocks = _blocks(side, frequency_ridge(side, config), context.num_blocks)
     parts = list(context.map_blocks(solve_block, blocks, shared=(rotated_ND, penalty_D), label="als"))
     rows_RD = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return rows_RD, rotated_ND, gram_D
@@ -107,46 +133,54 @@ def solve_block(block: tuple[Any, ...], shared: tuple[FloatArray, FloatArray]) -
     return solve_rows(offsets_R1, columns_E, weights_E, targets_E, factors_ND, penalty_D, ridge_R)
 
 
-def rotate(factors_ND: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The factors in the eigenvectors of their Gram matrix, and its eigenvalues (D,)."""
-    values_D, vectors_DD = np.linalg.eigh((factors_ND.T @ factors_ND).astype(np.float64))
+def rotate(factors_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The factors in the eigenvectors of their weighted Gram matrix, and its eigenvalues (D,)."""
+    gram_DD = factors_ND.T @ (weights_N[:, None] * factors_ND)
+    values_D, vectors_DD = np.linalg.eigh(gram_DD.astype(np.float64))
     return factors_ND @ vectors_DD.astype(np.float32), np.maximum(values_D, 0).astype(np.float32)
 
 
-def frequency_ridge(rows: sp.csr_matrix, config: ALSConfig) -> FloatArray:
-    """(R,) the regularization of every row: lambda_u of the module's formula."""
-    frequency_R = np.diff(rows.indptr) + config.unobserved_weight * rows.shape[1]
+def frequency_ridge(side: Side, config: ALSConfig) -> FloatArray:
+    """(R,) the regularization of every row: lambda of the module's formula."""
+    zeros_R = side.zeros_R.astype(np.float64) * side.pairs.shape[1]
+    frequency_R = np.diff(side.pairs.indptr) + config.unobserved_weight * zeros_R
     ridge_R: FloatArray = (config.regularization * frequency_R**config.frequency_power).astype(np.float32)
     return ridge_R
 
 
-def _blocks(rows: sp.csr_matrix, ridge_R: FloatArray, num_blocks: int) -> Iterator[tuple[Any, ...]]:
+def _blocks(side: Side, ridge_R: FloatArray, num_blocks: int) -> Iterator[tuple[Any, ...]]:
     """Contiguous row blocks of about equal work."""
-    offsets = rows.indptr.astype(np.int64)
+    offsets = side.pairs.indptr.astype(np.int64)
     work = offsets + np.arange(len(offsets))
     edges = np.searchsorted(work, np.linspace(0, work[-1], num_blocks + 1)[1:-1])
-    for start, stop in zip([0, *edges], [*edges, rows.shape[0]], strict=True):
+    for start, stop in zip([0, *edges], [*edges, len(ridge_R)], strict=True):
         events = slice(offsets[start], offsets[stop])
+        zeros_R = side.zeros_R[start:stop]
+        # Divided by what its zeros weigh, a row has the same penalty as all others, which is what ``shared`` holds.
         yield (
             offsets[start : stop + 1] - offsets[start],
-            rows.indices[events],
-            rows.data[events],
-            ridge_R[start:stop],
+            side.pairs.indices[events],
+            side.pairs.data[events] / np.repeat(zeros_R, np.diff(offsets[start : stop + 1])),
+            ridge_R[start:stop] / zeros_R,
         )
 
 
-def loss(users_items: sp.csr_matrix, users_UD: FloatArray, items_ID: FloatArray, config: ALSConfig) -> float:
-    """L(X, Y) of the module's formula; ``users_items`` holds the weights of the observed pairs."""
-    rows = np.repeat(np.arange(users_items.shape[0]), np.diff(users_items.indptr))
+def loss(user_side: Side, users_UD: FloatArray, items_ID: FloatArray, config: ALSConfig) -> float:
+    """L(X, Y) of the module's formula."""
+    pairs = user_side.pairs
+    rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
     total = 0.0
     for start in range(0, len(rows), 1 << 18):
         part = slice(start, start + (1 << 18))
-        scores = np.einsum("ed,ed->e", users_UD[rows[part]], items_ID[users_items.indices[part]])
-        total += float(np.sum(users_items.data[part] * (1.0 - scores.astype(np.float64)) ** 2))
-    grams = [side.astype(np.float64).T @ side.astype(np.float64) for side in (users_UD, items_ID)]
-    total += config.unobserved_weight * float(np.sum(grams[0] * grams[1]))
-    for rows_, side in ((users_items, users_UD), (users_items.T.tocsr(), items_ID)):
-        total += float(frequency_ridge(rows_, config).astype(np.float64) @ np.sum(side.astype(np.float64) ** 2, axis=1))
+        scores = np.einsum("ed,ed->e", users_UD[rows[part]], items_ID[pairs.indices[part]])
+        total += float(np.sum(pairs.data[part] * (1.0 - scores.astype(np.float64)) ** 2))
+    users, items = users_UD.astype(np.float64), items_ID.astype(np.float64)
+    total += config.unobserved_weight * float(
+        np.sum((users.T @ users) * (items.T @ (user_side.zeros_N[:, None] * items)))
+    )
+    item_side = Side(pairs.T.tocsr(), user_side.zeros_N, user_side.zeros_R)
+    for side, factors in ((user_side, users), (item_side, items)):
+        total += float(frequency_ridge(side, config).astype(np.float64) @ np.sum(factors**2, axis=1))
     return total
 
 
