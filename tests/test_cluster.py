@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +38,8 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(400)
-def test_every_job_through_ray_job_submit(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_the_pipeline_through_ray_job_submit(tmp_path: Path) -> None:
+    world = World(tmp_path, train={"refit": "train+valid"})
     ports = {name: str(free_port()) for name in ("dashboard", "head", "agent")}
     environment = dict(os.environ) | {
         "RAY_AUTH_MODE": "token",
@@ -50,25 +52,32 @@ def test_every_job_through_ray_job_submit(tmp_path: Path) -> None:
         f"--port={ports['head']}", f"--dashboard-port={ports['dashboard']}",
         f"--dashboard-agent-listen-port={ports['agent']}", f"--object-store-memory={100 * 2**20}",
     ]  # fmt: skip
+    address = f"http://127.0.0.1:{ports['dashboard']}"
+    entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baseline=false"]
+    submit = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *entry]
     try:
         subprocess.run(head, check=True, capture_output=True, env=environment, timeout=120)
-        submit = [
-            *RAY,
-            "job",
-            "submit",
-            "--address",
-            f"http://127.0.0.1:{ports['dashboard']}",
-            "--working-dir",
-            str(ROOT),
-        ]
-        for job, facts in (("prepare", 1), ("train", 1), ("evaluate", 1), ("pipeline", 6)):
-            entry = f"{sys.executable} jobs/{job}.py --config {world.config}"
-            done = subprocess.run(
-                [*submit, "--", *entry.split()], capture_output=True, text=True, env=environment, timeout=200
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
-            assert len(json.loads(line)) >= facts
-        assert len(set(world.published()["user_id"].to_pylist())) == 300
+        done = subprocess.run(submit, capture_output=True, text=True, env=environment, timeout=250)
     finally:
         subprocess.run([*RAY, "stop", "--force"], capture_output=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
+    assert set(json.loads(line)) == {"prepare", "train", "evaluate", "recommend"}
+    assert len(set(world.published()["user_id"].to_pylist())) == 300
+
+
+def test_every_job_file_calls_its_stage(
+    tmp_path: Path, ray_session: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, train={"refit": "train+valid"}, evaluate={"baseline": False, "bootstrap": 0})
+    for name in ("pipeline", "prepare", "train", "evaluate", "recommend"):
+        monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", "--config", str(world.config)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
+        assert stopped.value.code == 0
+        result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        assert result["skipped"] and result["stage"] == name if name != "pipeline" else len(result) == 4
+    monkeypatch.setattr(sys, "argv", ["jobs/rollback.py", "--config", str(world.config)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "jobs" / "rollback.py"), run_name="__main__")
+    assert stopped.value.code == 1 and "nothing to roll back to" in capsys.readouterr().err

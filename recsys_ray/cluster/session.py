@@ -73,7 +73,6 @@ class Session:
         if ray.is_initialized():
             return
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # warnings that no user can act on
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True, "log_to_driver": True}
         if address:
             ray.init(address=address, **quiet)
