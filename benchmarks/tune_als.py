@@ -3,7 +3,7 @@
     python benchmarks/tune_als.py search --data ../shared/datasets/gowalla --model ours
     python benchmarks/tune_als.py test --data ... --model ours --set '{"unobserved_weight": 0.01, ...}'
 
-``search`` fits train.txt and scores valid.txt with 24 settings of each library: a grid, then half a step around its best.
+``search`` fits train.txt and scores valid.txt with 24 settings of a library: a grid, then half a step around its best.
 ``test`` fits both parts and scores test.txt, once. Recall@20 divides by the number of held-out items.
 """
 
