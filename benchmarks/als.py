@@ -86,7 +86,7 @@ def run_implicit(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tu
         random_state=seed,
     )
     with threadpool_limits(1, "blas"):  # as implicit asks for: it brings its own threads
-        model.fit(users_items, show_progress=False, callback=lambda _, elapsed: seconds.append(elapsed))
+        model.fit(users_items, show_progress=False, callback=lambda _, elapsed, __: seconds.append(elapsed))
     shrink = np.float32((1 + config.unobserved_weight) ** -0.5)
     user_side, _ = sides(users_items, config)
     return seconds, loss(user_side, model.user_factors * shrink, model.item_factors * shrink, config)

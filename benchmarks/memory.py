@@ -45,7 +45,7 @@ def resident_bytes(process: psutil.Process) -> int:
 def measured(command: list[str]) -> tuple[dict[str, Any], float, float]:
     """(JSON line, peak GiB of the whole process tree, seconds) of one command."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
@@ -57,11 +57,11 @@ def measured(command: list[str]) -> tuple[dict[str, Any], float, float]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    output, _ = process.communicate()
+    output, errors = process.communicate()
     stop.set()
     watcher.join()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed; run it by hand to see why")
+        raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
     return json.loads(output.strip().splitlines()[-1]), peak[0] / 2**30, time.perf_counter() - started
 
 

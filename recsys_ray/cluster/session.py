@@ -78,6 +78,7 @@ class Session:
             ray.init(address=address, **quiet)
         else:
             ray.init(
+                address="local",  # without it Ray joins whatever cluster was last started on this machine
                 num_cpus=self.settings.num_cpus,
                 object_store_memory=self.settings.object_store_mib << 20,
                 include_dashboard=False,

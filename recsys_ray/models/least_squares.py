@@ -64,8 +64,9 @@ def _cholesky_solve(system_SS, solution_S, size) -> None:  # type: ignore[no-unt
     """``system @ solution = solution`` in place; reads the lower triangle, leaves the inverse pivots on its diagonal.
 
     The factor is kept apart, strictly below the diagonal and zero elsewhere: inner products may then run over whole
-    lanes.
+    lanes. The right side is one more row of the matrix, and comes out of the factorization already substituted forward.
     """
+    system_SS[size, :size] = solution_S
     lower_SK = np.zeros((size + TILE, _whole_lanes(size)), np.float32)
     for j in range(size):
         pivot_K = lower_SK[j]
@@ -75,7 +76,7 @@ def _cholesky_solve(system_SS, solution_S, size) -> None:  # type: ignore[no-unt
             total += pivot_K[k] * pivot_K[k]
         inverse = np.float32(1) / math.sqrt(system_SS[j, j] - total)
         system_SS[j, j] = inverse
-        for i in range(j + 1, size, TILE):
+        for i in range(j + 1, size + 1, TILE):
             l0, l1, l2, l3 = lower_SK[i], lower_SK[i + 1], lower_SK[i + 2], lower_SK[i + 3]
             t0 = t1 = t2 = t3 = np.float32(0)
             for k in range(width):
@@ -88,22 +89,12 @@ def _cholesky_solve(system_SS, solution_S, size) -> None:  # type: ignore[no-unt
             l1[j] = (system_SS[i + 1, j] - t1) * inverse
             l2[j] = (system_SS[i + 2, j] - t2) * inverse
             l3[j] = (system_SS[i + 3, j] - t3) * inverse
-    _substitute(lower_SK, system_SS, solution_S, size)
-
-
-@njit(cache=True, fastmath=True)
-def _substitute(lower_SK, system_SS, solution_S, size) -> None:  # type: ignore[no-untyped-def]
-    """Forward and backward, by rows of the factor."""
-    for i in range(size):
-        row_K, total = lower_SK[i], np.float32(0)
-        for k in range(i):
-            total += row_K[k] * solution_S[k]
-        solution_S[i] = (solution_S[i] - total) * system_SS[i, i]
+    rest_K = lower_SK[size]
     for i in range(size - 1, -1, -1):
-        row_K, value = lower_SK[i], solution_S[i] * system_SS[i, i]
+        value, row_K = rest_K[i] * system_SS[i, i], lower_SK[i]
         solution_S[i] = value
-        for k in range(i):
-            solution_S[k] -= value * row_K[k]
+        for k in range(_whole_lanes(i)):
+            rest_K[k] -= value * row_K[k]
 
 
 @njit(cache=True, fastmath=True)
