@@ -1,4 +1,6 @@
-"""Does memory stay bounded when the number of users doubles?  python benchmarks/memory.py [--users 250000 500000 1000000]
+"""Does memory stay bounded when the number of users doubles?
+
+    python benchmarks/memory.py [--users 250000 500000 1000000]
 
 For each size one process generates a synthetic world, prepares it, fits, and writes the top-N of every user through
 the whole batch job. While the batch job runs, the resident memory of the driver and all its children is sampled
@@ -9,6 +11,7 @@ sizes, so what grows is what depends on the number of users. The last line is on
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -89,7 +92,7 @@ def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
     sizes = [one_size(users, arguments.users_per_shard) for users in arguments.users]
     ratios: dict[str, Any] = {"sizes": sizes}
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in itertools.pairwise(sizes):
         name = f"{small['users']}_to_{large['users']}"
         growth = large["users"] / small["users"]
         for stage in STAGES:
