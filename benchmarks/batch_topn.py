@@ -33,6 +33,7 @@ import numba
 import numpy as np
 import scipy.sparse as sp
 import torch
+from batch_job import SHAPES, measure_all
 from implicit.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
@@ -228,8 +229,13 @@ def search_shapes(options: argparse.Namespace) -> dict[str, float]:
     return result
 
 
+def whole_job(options: argparse.Namespace) -> dict[str, float]:
+    """The batch job, Parquet in and Parquet out, against scoring alone, at the sizes asked for (see ``batch_job``)."""
+    return measure_all([shape for shape in options.shapes if shape in SHAPES], options.repetitions)
+
+
 # Each takes the options and returns figures by name; all of them go into the one line of JSON.
-MEASUREMENTS: list[Callable[[argparse.Namespace], dict[str, float]]] = [search_shapes]
+MEASUREMENTS: list[Callable[[argparse.Namespace], dict[str, float]]] = [search_shapes, whole_job]
 
 
 def main() -> None:

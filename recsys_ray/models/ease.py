@@ -6,8 +6,8 @@ Source: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019).
     P = (X' X + regularization I)^-1,    B_ij = -P_ij / P_jj,    B_jj = 0
 
 and the scores are X B, not X B': column j of B is the regression of item j on the others.
-Time: one addition per pair of items in a user's history, and I^3 operations of the inverse.
-Memory: one I x I float32 array, in which Gram matrix, Cholesky factor, inverse and B follow each other.
+Time: one addition per pair of items in a user's history, and I^3 multiply-adds of the inverse, as matrix products.
+Memory: one I x I float32 array, in which Gram matrix, inverse and B follow each other, and a few of its rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from recsys_ray.models.kernels import add_sparse_rows, threads_for
 from recsys_ray.models.scorers import LinearScorer
 from recsys_ray.models.similarity import scaled
 
+BLOCK = 1024  # rows eliminated at a time
 TILE = 64
 
 
@@ -48,8 +49,7 @@ def fit_ease(data: TrainData, config: EASEConfig, context: FitContext) -> Linear
     gram_II = np.zeros((data.num_items, data.num_items), np.float32)
     add_sparse_rows(left, right, gram_II)
     gram_II[np.diag_indices_from(gram_II)] += np.float32(config.regularization)
-    context.progress(f"ease: inverse, {data.num_items**3 / 1e12:.2f} Tflop")
-    invert_upper(gram_II)
+    sweep(gram_II, context)
     diagonal_I = np.diagonal(gram_II).copy()
     require_finite("ease", "raise regularization", diagonal_I)
     with threads_for(gram_II.size):
@@ -57,24 +57,54 @@ def fit_ease(data: TrainData, config: EASEConfig, context: FitContext) -> Linear
     return LinearScorer(weights=gram_II, trained_I=np.diff(left.offsets) > 0, weighting=config.weighting)
 
 
-def invert_upper(matrix_II: FloatArray) -> None:
-    """The upper triangle of a positive definite matrix becomes that of its inverse, in place; the lower one is waste.
+def sweep(matrix_II: FloatArray, context: FitContext) -> None:
+    """The upper triangle of a positive definite matrix becomes that of its negative inverse, in place.
+
+    Block Gauss-Jordan elimination (the sweep operator of statistics). It takes as many operations as LAPACK's Cholesky
+    factor and inverse, but nearly all in products of small blocks, and no routine ever sees the whole matrix: those of
+    common builds crash on a matrix of 40,000 rows.
 
     Raises:
         ModelError: the matrix is not positive definite in float32.
     """
-    # LAPACK counts columns first: to it, our upper triangle is the lower one of the same memory.
-    factor_II, failed = lapack.spotrf(matrix_II.T, lower=1, clean=0, overwrite_a=1)
-    if not failed:
-        inverse_II, failed = lapack.spotri(factor_II, lower=1, overwrite_c=1)
-    if failed:
+    size = len(matrix_II)
+    for first in range(0, size, BLOCK):
+        context.progress(f"ease: inverse, {100 * first // size} %")
+        last = min(first + BLOCK, size)
+        panel_KI = np.empty((last - first, size), np.float32)
+        panel_KI[:, :first] = matrix_II[:first, first:last].T
+        panel_KI[:, first:] = matrix_II[first:last, first:]
+        pivot_KK = _inverse(panel_KI[:, first:last])
+        swept_KI = pivot_KK @ panel_KI
+        _subtract_product(matrix_II, panel_KI, swept_KI)
+        matrix_II[:first, first:last] = swept_KI[:, :first].T
+        matrix_II[first:last, last:] = swept_KI[:, last:]
+        matrix_II[first:last, first:last] = -pivot_KK
+
+
+def _inverse(upper_KK: FloatArray) -> FloatArray:
+    """The full inverse of a small positive definite block, given by its upper triangle."""
+    factor_KK, failed = lapack.dpotrf(upper_KK.astype(np.float64), lower=0)
+    inverse_KK, singular = lapack.dpotri(factor_KK, lower=0)
+    if failed or singular:
         raise ModelError("ease: the Gram matrix is not positive definite in float32; raise regularization")
-    assert np.shares_memory(inverse_II, matrix_II)
+    full_KK: FloatArray = (np.triu(inverse_KK) + np.triu(inverse_KK, 1).T).astype(np.float32)
+    return full_KK
+
+
+def _subtract_product(matrix_II: FloatArray, left_KI: FloatArray, right_KI: FloatArray) -> None:
+    """``matrix -= left.T @ right`` on the upper triangle, by tiles that leave the product in cache."""
+    size = len(matrix_II)
+    for top in range(0, size, BLOCK):
+        rows = slice(top, min(top + BLOCK, size))
+        for start in range(top, size, 4 * BLOCK):
+            columns = slice(start, min(start + 4 * BLOCK, size))
+            matrix_II[rows, columns] -= left_KI[:, rows].T @ right_KI[:, columns]
 
 
 @njit(cache=True, parallel=True)
 def _finish(inverse_II, diagonal_I) -> None:  # type: ignore[no-untyped-def]
-    """P, given by its upper triangle, becomes B in place. By tiles, because one side of the copy runs across rows."""
+    """-P, given by its upper triangle, becomes B in place. By tiles, because one side of the copy runs across rows."""
     size = len(diagonal_I)
     num_tiles = (size + TILE - 1) // TILE
     for tile in prange(num_tiles):
@@ -91,7 +121,8 @@ def _finish(inverse_II, diagonal_I) -> None:  # type: ignore[no-untyped-def]
 
 def ease_memory(counts: Counts, config: EASEConfig) -> MemoryEstimate:
     size = 4 * counts.num_items**2
+    panels = 4 * 4 * counts.num_items * BLOCK
     return MemoryEstimate(
-        size + size // 20 + 32 * counts.num_interactions,
+        size + panels + 32 * counts.num_interactions,
         "drop rare items with data filters, or choose the model graph_filter with neighbors, item_cf or als",
     )
