@@ -26,6 +26,7 @@ from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.data import prepare as preparing
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.errors import ConfigError
 from recsys_ray.evaluate import evaluate_run
 from recsys_ray.evaluation import Report
 from recsys_ray.gate import check_run, flat
@@ -91,6 +92,8 @@ class Pipeline:
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics of the written lists against held-out targets, beside popularity."""
+        if not self.config.has_split:
+            raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
         started = time.perf_counter()
         self._fit("train", self._evaluation_parts(), self.config.model_name)
         location, run, bundle = self._evaluation_run(self.config.model_name, "train")

@@ -105,6 +105,11 @@ def test_a_user_left_without_history_is_answered_by_the_fallback_and_said(tmp_pa
     assert 1 not in {row["item_id"] for row in mine}  # below the threshold, but seen
 
 
+def test_nothing_held_out_to_evaluate_on(tmp_path: Path) -> None:
+    world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
+    assert_refused(world, "data.split.kind", stage="evaluate")
+
+
 def test_more_rows_than_items(tmp_path: Path) -> None:
     world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
     assert_refused(world, "recommend.n=40", "9 items", overrides=("recommend.n=40",))

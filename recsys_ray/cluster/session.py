@@ -39,7 +39,8 @@ class ClusterSettings(Settings):
     object_store_mib: int = Field(default=1024, ge=80)
     """Shared memory of a Ray of our own."""
     actors: int | None = Field(default=None, ge=1)
-    """Actors of the batch job; by default as many as the cluster has room for."""
+    """Actors of the batch job; by default as many as the cluster has room for. Set it where the cluster autoscales:
+    the cores that are there at the start say little."""
     actor_cpus: float = Field(default=1.0, gt=0)
     """Cores, and threads, of one batch actor."""
     actor_gpus: float = Field(default=0.0, ge=0)
@@ -92,10 +93,11 @@ class Session:
 
     @property
     def num_cpus(self) -> int:
-        """Cores of the whole cluster as it stands."""
+        """Cores of the whole cluster as it stands, or as ``actors`` asks an autoscaling one to become."""
         self.connect()
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return max(1, int(resources.get("CPU", 1)))
+        asked = (self.settings.actors or 0) * self.settings.actor_cpus
+        return max(1, int(max(resources.get("CPU", 1), asked)))
 
     def map_blocks(
         self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 from numba import njit, prange
 from pydantic import Field
-from scipy.linalg import lapack
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
 from recsys_ray.errors import ModelError
@@ -84,12 +83,14 @@ def sweep(matrix_II: FloatArray, context: FitContext) -> None:
 
 def _inverse(upper_KK: FloatArray) -> FloatArray:
     """The full inverse of a small positive definite block, given by its upper triangle."""
-    factor_KK, failed = lapack.dpotrf(upper_KK.astype(np.float64), lower=0)
-    inverse_KK, singular = lapack.dpotri(factor_KK, lower=0)
-    if failed or singular:
-        raise ModelError("ease: the Gram matrix is not positive definite in float32; raise regularization")
-    full_KK: FloatArray = (np.triu(inverse_KK) + np.triu(inverse_KK, 1).T).astype(np.float32)
-    return full_KK
+    full_KK = np.triu(upper_KK).astype(np.float64)
+    full_KK += np.triu(full_KK, 1).T
+    try:
+        np.linalg.cholesky(full_KK)  # fails where the inverse alone would give numbers without meaning
+        inverse_KK: FloatArray = np.linalg.inv(full_KK).astype(np.float32)
+    except np.linalg.LinAlgError as error:
+        raise ModelError("ease: the Gram matrix is not positive definite in float32; raise regularization") from error
+    return inverse_KK
 
 
 def _subtract_product(matrix_II: FloatArray, left_KI: FloatArray, right_KI: FloatArray) -> None:
