@@ -143,11 +143,16 @@ class Location:
         self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
 
     def read_parquet(self, columns: list[str] | None = None) -> pa.Table:
-        with self.open() as file:
-            try:
-                return pq.read_table(file, columns=columns)
-            except (pa.ArrowException, OSError) as error:
-                raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
+        """The whole table, by one thread, from bytes in memory: files here are as small as a shard.
+
+        ``pq.read_table`` on an open Python file crashed now and then (pyarrow 26): its scanner's threads may let go of the
+        file after it was closed.
+        """
+        data = pa.BufferReader(self.read_bytes())
+        try:
+            return pq.ParquetFile(data).read(columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
 
     def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> None:
         """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file."""

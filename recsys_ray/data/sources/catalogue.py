@@ -68,7 +68,7 @@ def _read_file(
     file: Location, columns: ItemColumns, genre_separator: str, id_type: IdType, delimiter: str | None
 ) -> pa.Table:
     if parquet := is_parquet(file):
-        raw = guarded_parquet(file, pq.read_table)
+        raw = guarded_parquet(file, lambda opened: pq.ParquetFile(opened).read(use_threads=False))
     else:
         raw = _read_text(file, columns, delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tab")) else ","))
     for name in columns.names:
