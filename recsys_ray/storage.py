@@ -145,8 +145,8 @@ class Location:
     def read_parquet(self, columns: list[str] | None = None) -> pa.Table:
         """The whole table, by one thread, from bytes in memory: files here are as small as a shard.
 
-        ``pq.read_table`` on an open Python file crashed now and then (pyarrow 26): its scanner's threads may let go of the
-        file after it was closed.
+        ``pq.read_table`` on an open Python file crashed now and then (pyarrow 26): its scanner's threads may let go of
+        the file after it was closed.
         """
         data = pa.BufferReader(self.read_bytes())
         try:
