@@ -203,11 +203,14 @@ class Pipeline:
             for key, path in (("recommend.allow", settings.allow), ("recommend.deny", settings.deny))
         ]
         key = fingerprint(read_manifest(bundle)["fingerprint"], dump(settings), lists)
-        read_options(open_bundle(bundle, verify=True), settings)
+        read_options(open_bundle(bundle), settings)
         return runs.start_run(root, key, {"bundle": str(bundle), "recommend": dump(settings)})
 
     def _batch(self, bundle: Location, run: Location, settings: RecommendSettings) -> dict[str, Any]:
-        return run_batch(self.session, bundle, run, settings, read_manifest(bundle)["users_per_shard"])
+        users_per_shard = read_manifest(bundle)["users_per_shard"]
+        if len(runs.finished_shards(run)) < len(users_per_shard):
+            open_bundle(bundle, verify=True)  # every byte, once, before many actors trust them
+        return run_batch(self.session, bundle, run, settings, users_per_shard)
 
     def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
         """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
