@@ -8,9 +8,13 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.worlds import World
@@ -20,13 +24,13 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 @pytest.mark.timeout(400)
-def test_two_nodes_give_the_rows_of_one(tmp_path: Path) -> None:
+def test_two_nodes_give_the_rows_of_one(tmp_path: Path, ray_session: Any) -> None:
     from tests.soak import cluster
 
     one, two = World(tmp_path / "one"), World(tmp_path / "two")
-    one.process("run")
+    one.run("evaluate.baseline=false")
     with cluster(two_nodes=True) as nodes:
-        result = two.process("run", variables={"RAY_ADDRESS": nodes.address})
+        result = two.process("run", "evaluate.baseline=false", variables={"RAY_ADDRESS": nodes.address})
     assert result["recommend"]["actors"] == 2  # one core a node: an actor on each
     assert two.published().equals(one.published())
 
@@ -35,6 +39,30 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str]) -> Iterator[None]:
+    """A background command; it and all it started are killed at the end, and nothing else (as ``ray stop`` would)."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        yield
+    finally:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(timeout=30)
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"nothing listens on port {port}")
 
 
 @pytest.mark.timeout(400)
@@ -48,18 +76,16 @@ def test_the_pipeline_through_ray_job_submit(tmp_path: Path) -> None:
     }
     (tmp_path / "token").write_text("f" * 64)
     head = [
-        *RAY, "start", "--head", "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+        *RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
         f"--port={ports['head']}", f"--dashboard-port={ports['dashboard']}",
         f"--dashboard-agent-listen-port={ports['agent']}", f"--object-store-memory={100 * 2**20}",
     ]  # fmt: skip
     address = f"http://127.0.0.1:{ports['dashboard']}"
     entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baseline=false"]
     submit = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *entry]
-    try:
-        subprocess.run(head, check=True, capture_output=True, env=environment, timeout=120)
+    with running(head, environment):
+        wait_for_port(int(ports["dashboard"]))
         done = subprocess.run(submit, capture_output=True, text=True, env=environment, timeout=250)
-    finally:
-        subprocess.run([*RAY, "stop", "--force"], capture_output=True, env=environment, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
     assert set(json.loads(line)) == {"prepare", "train", "evaluate", "recommend"}
