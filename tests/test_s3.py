@@ -37,7 +37,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 
 def test_published_rows_are_the_same_as_on_a_disk(tmp_path: Path, s3: dict[str, str]) -> None:
-    rows = [f"u{user},i{item},1.0,{item}" for user in range(20) for item in range(user % 5, 12)]
+    pairs = [(user, (user + step) % 12, step) for user in range(20) for step in range(5)]
+    rows = [f"u{user},i{item},1.0,{step}" for user, item, step in pairs]
     source = write_csv(tmp_path / "events.csv", rows)
     Location.of("s3://recs/events.csv").write_bytes(source.read_bytes())
     tables = {}
