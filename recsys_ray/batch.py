@@ -27,6 +27,8 @@ class ShardRecommender:
         self.bundle = open_bundle(Location(bundle_url))
         self.settings = settings
         self.options = read_options(self.bundle, settings)
+        # One answer before the first shard: libraries, kernels and the index are loaded while other actors start.
+        recommend(self.bundle, self.bundle.requests(0).slice(0, 1), self.options)
 
     def __call__(self, shard: int) -> dict[str, Any]:
         """Write the part of one shard; returns its counts and the seconds spent scoring and in all."""

@@ -71,7 +71,10 @@ def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
     Rows of the model come first; ``fallback:popularity`` fills what is missing, its scores continuing below the
     model's (last model score - 1 + share of users who have the item), so that scores never rise with the rank.
     """
-    users_per_block = max(1, options.block_bytes // (4 * max(1, bundle.num_items)))
+    # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
+    factored = bundle.scorer.factors(requests.slice(0, 0)) is not None
+    bytes_per_user = 64 * options.n if factored else 4 * max(1, bundle.num_items)
+    users_per_block = max(1, options.block_bytes // bytes_per_user)
     blocks = [
         _table(bundle, block, _ranked(bundle, block, options))
         for start in range(0, len(requests), users_per_block)
