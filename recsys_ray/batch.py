@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from recsys_ray.bundle import Bundle, open_bundle, shard_name
+from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import BoolArray
+from recsys_ray.data.shard import part_file
 from recsys_ray.errors import DataError
 from recsys_ray.recommend import Options, RecommendSettings, check_options, nested, recommend
 from recsys_ray.storage import Location
@@ -39,7 +40,7 @@ class ShardRecommender:
         scored = time.perf_counter()
         if self.settings.layout == "nested":
             table = nested(table)
-        (self.run / shard_name(shard)).write_parquet(table, use_dictionary=["source"])
+        (self.run / part_file(shard)).write_parquet(table, use_dictionary=["source"])
         return {
             "shard": shard,
             "users": len(requests),

@@ -39,7 +39,9 @@ from recsys_ray.contracts import (
     ScorerState,
     map_blocks_here,
 )
+from recsys_ray.data.keys import vocabulary_sha256
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.data.shard import part_file
 from recsys_ray.errors import BundleError, DataError, StorageError
 from recsys_ray.models import load_scorer, scorer_kind
 from recsys_ray.storage import Location
@@ -50,17 +52,6 @@ _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
     "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
-
-
-def shard_name(shard: int) -> str:
-    """The file of one shard, in ``users/`` and in a run of recommendations alike."""
-    return f"part-{shard:05d}.parquet"
-
-
-def vocabulary_hash(item_ids: pa.Array) -> str:
-    """SHA-256 over type and ids in vocabulary order."""
-    text = "\n".join(str(item) for item in item_ids.to_pylist())
-    return hashlib.sha256(f"{item_ids.type}\n{text}".encode()).hexdigest()
 
 
 @dataclass
@@ -129,8 +120,8 @@ class Bundle:
 
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""
-        table = (self.location / "users" / shard_name(shard)).read_parquet()
-        schema.check(table, schema.users(self.user_id_type), f"{self.location}/users/{shard_name(shard)}")
+        table = (self.location / "users" / part_file(shard)).read_parquet()
+        schema.check(table, schema.users(self.user_id_type), f"{self.location}/users/{part_file(shard)}")
         expected, first = self.users_per_shard[shard], sum(self.users_per_shard[:shard])
         if table.num_rows != expected:
             raise BundleError(
@@ -165,7 +156,7 @@ def write_bundle(
         counts_I += shard_counts
     items = prepared.items.append_column("count", pa.array(counts_I.astype(np.int32)))
     (location / ITEMS).write_parquet(items)
-    files = [ARRAYS, ITEMS, *(f"users/{shard_name(shard)}" for shard in range(prepared.num_shards))]
+    files = [ARRAYS, ITEMS, *(f"users/{part_file(shard)}" for shard in range(prepared.num_shards))]
     (location / MANIFEST).write_json(
         manifest
         | {
@@ -178,7 +169,7 @@ def write_bundle(
             "users_per_shard": prepared.users_per_shard,
             "user_id_type": str(prepared.user_id_type),
             "item_id_type": str(prepared.items.column("item_id").type),
-            "vocabulary_sha256": vocabulary_hash(items.column("item_id").combine_chunks()),
+            "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
             "files": {name: _stamp(location / name) for name in files},
         }
     )
@@ -194,7 +185,7 @@ def open_bundle(location: Location, *, verify: bool = False) -> Bundle:
     for name, stamp in manifest["files"].items():
         _check_file(location / name, stamp, verify=verify)
     items = (location / ITEMS).read_parquet()
-    if vocabulary_hash(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
+    if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
     arrays = _read_arrays(_local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
     scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]))
@@ -251,7 +242,7 @@ def _write_users(block: tuple[str, str, tuple[str, ...], int], shared: None) -> 
         ],
         schema=schema.users(prepared.user_id_type),
     )
-    (Location(bundle_url) / "users" / shard_name(shard)).write_parquet(table)
+    (Location(bundle_url) / "users" / part_file(shard)).write_parquet(table)
     return np.bincount(histories.items_E, minlength=prepared.num_items)
 
 

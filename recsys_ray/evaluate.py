@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_ray.bundle import Bundle, open_bundle, shard_name
+from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import MapBlocks, map_blocks_here
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.data.shard import part_file
 from recsys_ray.evaluation import Catalogue, EvaluateSettings, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.recommend import predict
 from recsys_ray.storage import Location
@@ -50,7 +51,7 @@ def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
     requests = bundle.requests(shard)
     targets = prepared.targets(shard, shared.settings.on)
     partial = evaluate_part(
-        (Location(shared.run) / shard_name(shard)).read_parquet(),
+        (Location(shared.run) / part_file(shard)).read_parquet(),
         requests.user_ids,
         targets.items,
         requests.histories.lengths_B,

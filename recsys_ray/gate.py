@@ -17,8 +17,9 @@ from pydantic import Field
 
 from recsys_ray import schema
 from recsys_ray.batch import read_options
-from recsys_ray.bundle import Bundle, open_bundle, shard_name
+from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import LongArray, MapBlocks, Requests, Settings, map_blocks_here
+from recsys_ray.data.shard import part_file
 from recsys_ray.errors import PublishError, RecsysError
 from recsys_ray.recommend import Options, RecommendSettings, seen_items
 from recsys_ray.storage import Location
@@ -61,7 +62,7 @@ def check_run(
     Raises:
         PublishError: one line that names every check that failed, and how often.
     """
-    missing = [shard for shard in range(bundle.num_shards) if not (run / shard_name(shard)).exists()]
+    missing = [shard for shard in range(bundle.num_shards) if not (run / part_file(shard)).exists()]
     if missing:
         raise PublishError(f"{run}: {len(missing)} of {bundle.num_shards} parts are missing; run recommend again")
     shared = (str(bundle.location), str(run), recommend, None if previous is None else str(previous))
@@ -114,8 +115,8 @@ def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | No
     requests = bundle.requests(shard)
     problems: dict[str, int] = {}
     try:
-        table = flat((Location(run_url) / shard_name(shard)).read_parquet())
-        schema.check(table, schema.recommendations(bundle.user_id_type, bundle.item_ids.type), shard_name(shard))
+        table = flat((Location(run_url) / part_file(shard)).read_parquet())
+        schema.check(table, schema.recommendations(bundle.user_id_type, bundle.item_ids.type), part_file(shard))
     except RecsysError as error:
         return _Shard(
             len(requests), 0, 0, np.zeros(bundle.num_items, np.int64), 0.0, 0, {f"unreadable part: {error}": 1}
@@ -188,7 +189,7 @@ def _overlap(table: pa.Table, previous_url: str | None, shard: int, num_shards: 
     previous = Location(previous_url)
     names = [name for name in previous.names() if name.startswith("part-")]
     if len(names) == num_shards:
-        names = [shard_name(shard)]
+        names = [part_file(shard)]
     elif shard:
         return 0.0, 0
     users = pc.unique(table.column("user_id"))

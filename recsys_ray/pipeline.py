@@ -19,13 +19,14 @@ from typing import Any
 from recsys_ray import bundle as bundles
 from recsys_ray import publish as runs
 from recsys_ray.batch import read_item_list, read_options
-from recsys_ray.bundle import open_bundle, read_manifest, shard_name
+from recsys_ray.bundle import open_bundle, read_manifest
 from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.data import prepare as preparing
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.data.shard import part_file
 from recsys_ray.errors import ConfigError
 from recsys_ray.evaluate import evaluate_run
 from recsys_ray.evaluation import Report
@@ -271,7 +272,7 @@ def sample(run: Location, bundle: Location, users: int = 2) -> str:
     """The first users' rows as text, with titles, for a person to look at."""
     opened = open_bundle(bundle)
     titles = dict(zip(opened.item_ids.to_pylist(), opened.items.column("title").to_pylist(), strict=True))
-    rows = flat((run / shard_name(0)).read_parquet()).slice(0, users * 100).to_pylist()
+    rows = flat((run / part_file(0)).read_parquet()).slice(0, users * 100).to_pylist()
     wanted = list(dict.fromkeys(row["user_id"] for row in rows))[:users]
     lines = [f"{'user_id':>12} {'rank':>4} {'score':>10}  {'source':<12} {'item_id':<10} title"]
     for row in rows:
