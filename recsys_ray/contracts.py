@@ -168,11 +168,23 @@ class Requests:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemContent:
+    """What the items' texts and posters say, as vectors in vocabulary order."""
+
+    vectors_ID: FloatArray
+    """L2-normalised; a row of zeros where the item has no vector."""
+    present_I: BoolArray
+    """Items that have a vector."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainData:
     """What a fit sees: the training histories of all U users in row order, and the catalogue in vocabulary order."""
 
     histories: Histories
     items: pa.Table
+    content: ItemContent | None = None
+    """Embeddings of the items, when the configuration asks for them."""
 
     @property
     def num_users(self) -> int:

@@ -5,6 +5,7 @@ RecsysError
   DataError          the input tables break their contract
   ModelError         a fit or a scorer produced something unusable
     SizeError        predicted memory is above the limit: refused before the fit
+  EncoderError       an encoder can't be had (weights missing, of the wrong checksum, no such model)
   BundleError        a model directory is missing, incomplete, corrupt, or of another version
   StorageError       a path can't be read or written
   PublishError       a finished run failed the publish gate, or there is nothing to publish or to roll back to
@@ -33,6 +34,10 @@ class ModelError(RecsysError):
 
 class SizeError(ModelError):
     """The predicted memory of a fit is above the limit."""
+
+
+class EncoderError(RecsysError):
+    """An encoder of texts or images can't be had, or its weights are not the published ones."""
 
 
 class BundleError(RecsysError):

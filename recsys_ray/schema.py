@@ -6,6 +6,8 @@ Inside, ``user`` and ``item`` are int32 row numbers. The two are never mixed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 
 from recsys_ray.errors import DataError
@@ -66,6 +68,12 @@ def users(user_type: pa.DataType) -> pa.Schema:
             ("seen", pa.list_(pa.int32())),
         ]
     )
+
+
+def embeddings(item_type: pa.DataType, dims: Mapping[str, int]) -> pa.Schema:
+    """An item a row; ``dims`` holds the length of the vectors by column ("text", "image", "fused"), null where absent."""
+    vectors = [(name, pa.list_(pa.float32(), dim)) for name, dim in dims.items()]
+    return pa.schema([("item_id", item_type), ("content_hash", pa.string()), *vectors])
 
 
 def recommendations(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
