@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pydantic import ValidationError
 
 from recsys_ray.contracts import Histories
-from recsys_ray.data import world
+from recsys_ray.data import posters, world
 from recsys_ray.data.sources import open_source
 from recsys_ray.data.sources import synthetic as synthetic_source
 from tests.data_worlds import settings_of
@@ -130,3 +135,91 @@ def test_odd_worlds(values: dict[str, Any]) -> None:
     assert len(set(table.column("user_id").to_pylist())) == values["users"]
     if values.get("ratings") is False:
         assert set(table.column("rating").to_pylist()) == {1.0}
+
+
+def drawn(**values: Any) -> pa.Table:
+    table = open_source(settings_of(source="synthetic", users=10, posters=True, **values)).items()
+    assert table is not None
+    return table
+
+
+def image(uri: str) -> Image.Image:
+    head, _, data = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+
+
+def layout(picture: Image.Image) -> np.ndarray[Any, Any]:
+    """Mean colours of 4 x 6 fields of the picture, as one vector."""
+    fields = np.asarray(picture.convert("RGB"), np.float64).reshape(6, posters.HEIGHT // 6, 4, posters.WIDTH // 4, 3)
+    return np.asarray(fields.mean(axis=(1, 3)).ravel())
+
+
+def test_posters_are_small_indexed_pictures_and_change_nothing_else() -> None:
+    with_posters = drawn(items=400)
+    for uri in with_posters.column("poster").to_pylist():
+        picture = image(uri)
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (posters.WIDTH, posters.HEIGHT))
+        assert len(base64.b64decode(uri.partition(",")[2])) < 3000
+    without = open_source(settings_of(source="synthetic", users=10, items=400)).items()
+    assert without is not None and without.column("poster").null_count == 400
+    assert without.drop_columns(["poster"]).equals(with_posters.drop_columns(["poster"]))
+
+
+def test_posters_are_the_same_for_the_same_world_only() -> None:
+    first = drawn(items=60, seed=1)
+    posters._background.cache_clear()
+    assert drawn(items=60, seed=1).equals(first)
+    titles, years = ["Paper Crown"] * 2, np.array([1999, 1999], np.int32)
+    zero = np.zeros(2, np.int64)
+    one, other = posters.data_uris(7, titles, years, zero, zero, zero).to_pylist()
+    assert one != other  # two items of one name, genre and theme
+    assert posters.data_uris(7, titles[:1], years[:1], zero[:1], zero[:1], zero[:1]).to_pylist() == [one]
+    assert posters.data_uris(8, titles[:1], years[:1], zero[:1], zero[:1], zero[:1]).to_pylist() != [one]
+
+
+def test_posters_of_one_genre_look_alike() -> None:
+    """The nearest of all other posters by colour layout, among items of one genre: mostly of the same genre."""
+    table = drawn(items=600, genres=24, themes=16).to_pylist()
+    single = [(item["genres"][0], layout(image(item["poster"]))) for item in table if len(item["genres"]) == 1]
+    genres, layouts = np.array([genre for genre, _ in single]), np.array([vector for _, vector in single])
+    distances = np.linalg.norm(layouts[:, None] - layouts[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (genres[distances.argmin(axis=1)] == genres).mean() > 0.9
+    same = (genres[:, None] == genres[None]) & np.isfinite(distances)
+    assert distances[same].mean() < 0.5 * distances[genres[:, None] != genres[None]].mean()
+
+
+def test_a_second_genre_shows_and_every_theme_has_a_figure_of_its_own() -> None:
+    assert len(posters.GENRE_STYLES) == len(world.GENRES) and len(posters.FIGURES) == len(world.THEMES)
+    variation_K = np.full(posters.VARIATIONS, 0.2, np.float32)
+
+    def pixels(genre: int, second: int, theme: int) -> np.ndarray[Any, Any]:
+        data = posters.draw_poster("", 2000, genre, second, theme, variation_K)
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float64)
+
+    both, alone, other = (
+        layout(Image.fromarray(pixels(*pair, 0).astype(np.uint8))) for pair in [(1, 11), (1, 1), (11, 11)]
+    )
+    assert 0 < np.linalg.norm(both - alone) < np.linalg.norm(both - other)
+    # The figure is what differs between two themes of one genre; a different one covers different pixels.
+    figures = [pixels(2, 2, theme) for theme in range(len(world.THEMES))]
+    for number, figure in enumerate(figures):
+        for earlier in figures[:number]:
+            assert (np.abs(figure - earlier).max(axis=2) > 60).mean() > 0.02
+
+
+@pytest.mark.parametrize(
+    "title", ["", "A", "Supercalifragilisticexpialidocious", "word " * 40, "\n<script>", "日本 \u202e"]
+)
+def test_any_title_can_be_drawn(title: str) -> None:
+    variation_K = np.full(posters.VARIATIONS, 0.999999, np.float32)
+    data = posters.draw_poster(title, 1999, 0, 1, 2, variation_K)
+    assert Image.open(io.BytesIO(data)).size == (posters.WIDTH, posters.HEIGHT)
+
+
+def test_posters_are_part_of_the_fingerprint_and_bounded() -> None:
+    plain, with_posters = (open_source(settings_of(source="synthetic", posters=drawn)) for drawn in (False, True))
+    assert plain.fingerprint() == {"world": world.VERSION, "seed": 0} != with_posters.fingerprint()
+    with pytest.raises(ValidationError, match=r"at most 200,000 items, found items=200001; set data\.posters=false"):
+        settings_of(source="synthetic", posters=True, items=200_001)

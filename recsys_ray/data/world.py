@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.contracts import FloatArray, LongArray
-from recsys_ray.data.sources.base import catalogue
+from recsys_ray.data import posters
 
 VERSION = 1
 GENRES = (
@@ -215,8 +215,8 @@ def _timestamps(rng: np.random.Generator, restart_E: Any, rows_E: LongArray, num
     return np.asarray(arrival_U[rows_E] + total_E - before_U[rows_E], np.int64)
 
 
-def catalogue_of(settings: WorldSettings, id_type: pa.DataType) -> pa.Table:
-    """Titles, descriptions that name genre and theme, one or two genres, years: all items, by number."""
+def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[str, pa.Array]:
+    """All items from number 1 on: titles, descriptions that name genre and theme, one or two genres, years, posters."""
     world = build(settings)
     rng = np.random.default_rng([settings.seed, 2])
     num_items = settings.num_items
@@ -241,8 +241,11 @@ def catalogue_of(settings: WorldSettings, id_type: pa.DataType) -> pa.Table:
     pairs = np.stack([genre_I, other_I], axis=1)[np.stack([np.ones(num_items, bool), has_two_I], axis=1)]
     offsets = np.concatenate([[0], np.cumsum(1 + has_two_I)]).astype(np.int32)
     genres = pa.ListArray.from_arrays(pa.array(offsets), _words(GENRES, pairs))
-    columns = {"title": title, "text": text, "genres": genres}
-    return catalogue(numbers.cast(id_type), columns | {"year": years})
+    columns = {"item_id": numbers, "title": title, "text": text, "genres": genres, "year": years}
+    if with_posters:
+        second_I = np.where(has_two_I, other_I, genre_I)
+        columns["poster"] = posters.data_uris(settings.seed, name.to_pylist(), year_I, genre_I, second_I, theme_I)
+    return columns
 
 
 def _words(words: tuple[str, ...], numbers: npt.NDArray[np.int64]) -> pa.Array:
