@@ -150,8 +150,9 @@ def image(uri: str) -> Image.Image:
 
 
 def layout(picture: Image.Image) -> np.ndarray[Any, Any]:
-    """Mean colours of 4 x 6 fields of the picture, as one vector."""
-    fields = np.asarray(picture.convert("RGB"), np.float64).reshape(6, posters.HEIGHT // 6, 4, posters.WIDTH // 4, 3)
+    """Mean colours of 4 x 6 fields above the title, as one vector."""
+    above = np.asarray(picture.convert("RGB"), np.float64)[: posters.TITLE_TOP]
+    fields = above.reshape(6, posters.TITLE_TOP // 6, 4, posters.WIDTH // 4, 3)
     return np.asarray(fields.mean(axis=(1, 3)).ravel())
 
 
@@ -221,5 +222,7 @@ def test_any_title_can_be_drawn(title: str) -> None:
 def test_posters_are_part_of_the_fingerprint_and_bounded() -> None:
     plain, with_posters = (open_source(settings_of(source="synthetic", posters=drawn)) for drawn in (False, True))
     assert plain.fingerprint() == {"world": world.VERSION, "seed": 0} != with_posters.fingerprint()
-    with pytest.raises(ValidationError, match=r"at most 200,000 items, found items=200001; set data\.posters=false"):
+    with pytest.raises(
+        ValidationError, match=r"drawn for at most 200,000 items, found items=200001; set data\.posters=false"
+    ):
         settings_of(source="synthetic", posters=True, items=200_001)

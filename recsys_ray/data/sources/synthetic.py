@@ -47,7 +47,7 @@ class SyntheticSettings(DataSettings):
     def _posters_fit_into_a_table(self) -> Self:
         if self.posters and self.items > MOST_POSTERS:
             raise ValueError(
-                f"posters are drawn for at most {MOST_POSTERS:,} items, found items={self.items}; set data.posters=false"
+                f"posters: drawn for at most {MOST_POSTERS:,} items, found items={self.items}; set data.posters=false"
             )
         return self
 
