@@ -85,11 +85,13 @@ def read_item_list(path: str, what: str) -> pa.Array:
 
 
 def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
-    if settings.allow is None and settings.deny is None:
+    if settings.allow is None and settings.deny is None and settings.candidates == "all":
         return None
     allowed_I = np.full(bundle.num_items, settings.allow is None)
     if settings.allow is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
     if settings.deny is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+    if settings.candidates == "cold":
+        allowed_I &= bundle.item_counts() == 0
     return allowed_I

@@ -34,6 +34,8 @@ class RecommendSettings(Settings):
     """File of item ids (Parquet or CSV with a column item_id, or one id a line): nothing else is recommended."""
     deny: str | None = None
     """File of item ids that are never recommended."""
+    candidates: Literal["all", "cold"] = "all"
+    """cold: only items that nobody has interacted with in the data the model was fitted on: a shelf of new arrivals."""
     fallback: Literal["popularity", "none"] = "popularity"
     """Who fills the rows that the model has no opinion on; "none" leaves them out."""
     layout: Layout = "long"
@@ -62,7 +64,9 @@ def check_options(bundle: Bundle, options: Options) -> None:
             f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
         )
     if allowed == 0:
-        raise ConfigError("recommend.allow and recommend.deny leave no item to recommend; loosen one of them")
+        raise ConfigError(
+            "recommend.allow, recommend.deny and recommend.candidates leave no item to recommend; loosen one of them"
+        )
 
 
 def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:

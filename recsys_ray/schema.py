@@ -71,7 +71,7 @@ def users(user_type: pa.DataType) -> pa.Schema:
 
 
 def embeddings(item_type: pa.DataType, dims: Mapping[str, int]) -> pa.Schema:
-    """An item a row; ``dims`` holds the length of the vectors by column ("text", "image", "fused"), null where absent."""
+    """An item a row; ``dims`` is the length of the vectors by column ("text", "image", "fused"), null where absent."""
     vectors = [(name, pa.list_(pa.float32(), dim)) for name, dim in dims.items()]
     return pa.schema([("item_id", item_type), ("content_hash", pa.string()), *vectors])
 

@@ -133,6 +133,13 @@ class Prepared:
         train_B = users.per_user(_inside(users, ("train",)) & users.positive_E)
         return Targets(users.user_ids, ItemLists(wanted.offsets_B1, wanted.items_E), wanted.ratings_E, train_B)
 
+    def item_counts(self, parts: Sequence[str]) -> LongArray:
+        """(I,) positives of each item in these parts; reads every shard."""
+        counts_I = np.zeros(self.num_items, np.int64)
+        for shard in range(self.num_shards):
+            counts_I += np.bincount(self.requests(shard, parts).histories.items_E, minlength=self.num_items)
+        return counts_I
+
     def train_data(self, parts: Sequence[str]) -> TrainData:
         """The positives of all users in these parts, in user order; reads every shard."""
         histories = [self.requests(shard, parts).histories for shard in range(self.num_shards)]
