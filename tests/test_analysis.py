@@ -296,7 +296,7 @@ def test_items_without_a_vector_are_not_on_the_map() -> None:
         return reported(items, content).partition("<figure>")[2].partition("</figure>")[0]
 
     vectors = np.random.default_rng(8).normal(size=(30, 3))
-    genres: list[list[str] | None] = [["X"], ["Y"], None] * 10
+    genres: list[list[str] | None] = [["X"], ["X"], ["Y"], None, ["X"]] * 6
     kept = np.arange(30) % 4 > 0
     whole, without = unit(vectors), unit(vectors * kept[:, None])
     less = table([genre for genre, keep in zip(genres, kept, strict=True) if keep])
