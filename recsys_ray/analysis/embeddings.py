@@ -47,6 +47,7 @@ class AnalysisSettings(Settings):
     bootstrap: int = Field(default=1000, ge=100)
     """Resamples behind every 95 % interval."""
     seed: int = Field(default=0, ge=0)
+    """Decides all that is drawn at random; the same seed gives the same page."""
 
 
 @dataclass(frozen=True, slots=True)
