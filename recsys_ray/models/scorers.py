@@ -7,11 +7,15 @@ PopularityScorer  the same score for everybody
 
 Arrays may be read-only memory maps shared by many processes: they are never written to and never copied whole.
 
-Shape suffixes: B rows of a batch, U users, I items, D dimension, E interactions of a batch, N stored non-zeros of W.
+Where there are item vectors, ``with_items`` gives the same scorer with others in their place.
+
+Shape suffixes: B rows of a batch, R items asked about, U users, I items, D dimension, K columns of a map, E events of a
+batch, N stored non-zeros of W.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,24 +34,10 @@ from recsys_ray.contracts import (
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows, add_sparse_rows
 from recsys_ray.models.least_squares import solve_rows
+from recsys_ray.models.vectors import NO_OPINION, comparable, cosines, inner_products, knows_item
 
 Weighting = Literal["binary", "rating"]
-NO_OPINION = np.float32(-np.inf)
 SPARSE_NAMES = ("offsets", "columns", "values")
-
-
-def _knows_item(histories: Histories, scorable_I: BoolArray) -> BoolArray:
-    """(B,) whether a history holds at least one item of the fit."""
-    hits = np.concatenate([[0], np.cumsum(scorable_I[histories.items_E])])
-    known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
-    return known
-
-
-def _inner_products(factors: Factors) -> FloatArray:
-    scores_BI: FloatArray = factors.queries_BD @ factors.items_ID.T
-    if factors.bias_I is not None:
-        scores_BI += factors.bias_I
-    return scores_BI
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +103,14 @@ class FactorScorer:
         return stored
 
     def answers(self, requests: Requests) -> BoolArray:
-        answered: BoolArray = self._stored_B(requests) | _knows_item(requests.histories, self.trained_I)
+        answered: BoolArray = self._stored_B(requests) | knows_item(requests.histories, self.trained_I)
         return answered
 
     def factors(self, requests: Requests) -> Factors:
         return Factors(self.queries(requests), self.items_ID, self.bias_I)
 
     def score(self, requests: Requests) -> FloatArray:
-        return _inner_products(self.factors(requests))
+        return inner_products(self.factors(requests))
 
     def queries(self, requests: Requests) -> FloatArray:
         """(B, D) stored or solved."""
@@ -154,6 +144,14 @@ class FactorScorer:
             self.penalty_D,
             ridge_B.astype(np.float32),
         )
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self.items_ID, items_R, self.trained_I)
+
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> FactorScorer:
+        changed = copy(self)
+        changed.items_ID, changed.bias_I = items_ID, bias_I
+        return changed
 
     def _bias_of(self, items_E: IntArray) -> FloatArray:
         return np.zeros(len(items_E), np.float32) if self.bias_I is None else self.bias_I[items_E]
@@ -207,7 +205,7 @@ class LowRankScorer:
         return self.trained_I
 
     def answers(self, requests: Requests) -> BoolArray:
-        return _knows_item(requests.histories, self.trained_I)
+        return knows_item(requests.histories, self.trained_I)
 
     def factors(self, requests: Requests) -> Factors:
         rows = history_rows(requests.histories, self.num_items, self.weighting)
@@ -216,7 +214,13 @@ class LowRankScorer:
         return Factors(queries_BD, self.items_ID)
 
     def score(self, requests: Requests) -> FloatArray:
-        return _inner_products(self.factors(requests))
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self.items_ID, items_R, self.trained_I)
+
+    def with_items(self, items_ID: FloatArray, bias_I: None) -> LowRankScorer:
+        return LowRankScorer(items_ID=items_ID, trained_I=self.trained_I, weighting=self.weighting)
 
     def state(self) -> ScorerState:
         return ScorerState({"items": self.items_ID, "trained": self.trained_I}, {"weighting": self.weighting})
@@ -253,21 +257,39 @@ class LinearScorer:
         return self.trained_I
 
     def answers(self, requests: Requests) -> BoolArray:
-        return _knows_item(requests.histories, self.trained_I)
+        return knows_item(requests.histories, self.trained_I)
 
     def factors(self, requests: Requests) -> None:
         return None
 
     def score(self, requests: Requests) -> FloatArray:
-        rows = history_rows(requests.histories, self.num_items, self.weighting)
-        shape = (len(requests), self.num_items)
-        if isinstance(self.weights, SparseRows):
-            scores_BI = np.full(shape, NO_OPINION, np.float32)
-            add_sparse_rows(rows, self.weights, scores_BI)
-        else:
-            scores_BI = np.zeros(shape, np.float32)
-            add_dense_rows(rows, self.weights, scores_BI)
+        return self._score(requests.histories)
+
+    def _score(self, histories: Histories) -> FloatArray:
+        if not isinstance(self.weights, SparseRows):
+            return self.add_up(histories, self.weights)
+        scores_BI = np.full((len(histories), self.num_items), NO_OPINION, np.float32)
+        add_sparse_rows(history_rows(histories, self.num_items, self.weighting), self.weights, scores_BI)
         return scores_BI
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        one_each = Histories.from_lists([[int(item)] for item in items_R])
+        return comparable(self._score(one_each), items_R, self.trained_I)
+
+    def through(self, map_IK: FloatArray) -> FloatArray:
+        """(I, K) ``W @ map``: what one event on each item adds to the scores' image under a linear map; a pair
+        without an entry counts 0."""
+        if not isinstance(self.weights, SparseRows):
+            return self.weights @ map_IK
+        image_IK = np.zeros(map_IK.shape, np.float32)
+        add_dense_rows(self.weights, map_IK, image_IK)
+        return image_IK
+
+    def add_up(self, histories: Histories, rows_IK: FloatArray) -> FloatArray:
+        """(B, K) the sum over a history of the rows of its items, each event counting as it does in the scores."""
+        sums_BK = np.zeros((len(histories), rows_IK.shape[1]), np.float32)
+        add_dense_rows(history_rows(histories, self.num_items, self.weighting), rows_IK, sums_BK)
+        return sums_BK
 
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {"trained": self.trained_I}
@@ -293,6 +315,7 @@ class PopularityScorer:
 
     def __init__(self, *, scores_I: FloatArray) -> None:
         self.scores_I = scores_I
+        self._nothing_I0 = np.zeros((len(scores_I), 0), np.float32)
 
     @property
     def num_items(self) -> int:
@@ -306,12 +329,16 @@ class PopularityScorer:
         return np.ones(len(requests), np.bool_)
 
     def factors(self, requests: Requests) -> Factors:
-        return Factors(
-            np.zeros((len(requests), 0), np.float32), np.zeros((self.num_items, 0), np.float32), self.scores_I
-        )
+        return Factors(np.zeros((len(requests), 0), np.float32), self._nothing_I0, self.scores_I)
 
     def score(self, requests: Requests) -> FloatArray:
         return np.repeat(self.scores_I[None, :], len(requests), axis=0)
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return np.full((len(items_R), self.num_items), NO_OPINION, np.float32)
+
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray) -> PopularityScorer:
+        return PopularityScorer(scores_I=bias_I)
 
     def state(self) -> ScorerState:
         return ScorerState({"scores": self.scores_I})

@@ -1,0 +1,224 @@
+"""Content: items like those the user had last, by the vectors of their texts and posters. Learns from no one else.
+
+    query_u = normalised sum over the user's last ``recent`` events e of  w_e v_e
+    w_e     = 0.5 ^ (age_e / half_life) * rating weight,      score_ui = query_u . v_i
+
+with v the items' L2-normalised vectors, so that a score is a cosine in [-1, 1], and ages counted back from the last of
+these events. It knows every item and every user by their content and history alone, whether or not the fit saw them.
+
+The rating weights of "centered" are the ratings less their mean over the same events: what the user liked less than
+usual pushes away. Where they say nothing, because all are the same (implicit data, a single event) or because the
+weighted vectors cancel, events count by their age alone. Where even that sum cancels, the query is zero, and all
+scores with it.
+Time: O(items * D) for the fit, O(recent * D) for a query. Memory: items * D floats.
+
+Shape suffixes: B rows of a batch, R items asked about, I items, D dimension, E events of a batch, K those that count.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from recsys_ray.contracts import (
+    BoolArray,
+    Counts,
+    Factors,
+    FitContext,
+    FloatArray,
+    Histories,
+    IntArray,
+    Requests,
+    ScorerState,
+    Settings,
+    TrainData,
+)
+from recsys_ray.errors import ModelError
+from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.models.kernels import SparseRows, add_dense_rows
+from recsys_ray.models.popularity import MILLISECONDS_PER_DAY
+from recsys_ray.models.vectors import comparable, inner_products, knows_item
+
+DoubleArray = npt.NDArray[np.float64]
+
+NOTHING = 1e-5
+"""A sum of unit vectors this short, for weights that add up to 1, is what rounding left of one that cancels."""
+LONG_VECTOR = 768
+"""The dimension that the memory prediction assumes: that of the larger common encoders."""
+
+
+class ContentConfig(Settings):
+    recent: int = Field(default=50, ge=1)
+    """How many of a user's last events on items with a vector make the query."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """An event this much older than the user's last counts half; null: all count the same."""
+    rating_weight: Literal["none", "rating", "centered"] = "none"
+    """What a rating adds to the weight of an event: nothing, itself, or its difference to the mean of the query's."""
+    center: bool = True
+    """Take the catalogue's mean vector from all vectors first, so that what all items share does not count as alike."""
+
+
+def fit_content(data: TrainData, config: ContentConfig, context: FitContext) -> ContentScorer:
+    """Take over the items' vectors.
+
+    Raises:
+        ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for their weights.
+    """
+    if data.content is None:
+        raise ModelError("content needs item vectors; add an embeddings section")
+    _check(data.histories, config)
+    vectors_ID, present_I = data.content.vectors_ID, data.content.present_I
+    if config.center:
+        vectors_ID = centered(vectors_ID, present_I)
+        present_I = vectors_ID.any(axis=1)
+    if not present_I.any():
+        raise ModelError(
+            "content: no item has a vector of its own; see what the embeddings section reads, or set model.center=false"
+        )
+    return ContentScorer(
+        vectors_ID=vectors_ID,
+        present_I=present_I,
+        recent=config.recent,
+        half_life_days=config.half_life_days,
+        rating_weight=config.rating_weight,
+    )
+
+
+def _check(histories: Histories, config: ContentConfig) -> None:
+    if config.half_life_days is not None and not histories.timestamps_E.any():
+        raise ModelError("content: half_life_days needs timestamps, and the interactions have none; unset it")
+    ratings_E = histories.ratings_E
+    usable_E: BoolArray = np.isfinite(ratings_E)
+    if config.rating_weight == "rating":
+        usable_E &= ratings_E > 0
+    if config.rating_weight != "none" and not usable_E.all():
+        raise ModelError(
+            f'content: rating_weight = "{config.rating_weight}" can\'t use the rating {ratings_E[~usable_E][0]}; '
+            'set model.rating_weight = "none" or drop such rows with a rating threshold'
+        )
+
+
+def centered(vectors_ID: FloatArray, present_I: BoolArray) -> FloatArray:
+    """The present vectors less their mean, normalised again; zero where nothing is left."""
+    mean_D = vectors_ID.sum(axis=0, dtype=np.float64) / max(1, int(present_I.sum()))
+    result_ID: FloatArray = vectors_ID - mean_D.astype(np.float32)
+    result_ID[~present_I] = 0
+    lengths_I = np.linalg.norm(result_ID, axis=1)
+    result_ID[lengths_I < NOTHING] = 0
+    result_ID /= np.maximum(lengths_I, NOTHING)[:, None].astype(np.float32)
+    return result_ID
+
+
+class ContentScorer:
+    """The cosine between the user's recent items and every item with a vector.
+
+    Args:
+        vectors_ID: L2-normalised item vectors, zero where there is none. present_I: items that have one. recent,
+        half_life_days, rating_weight: see ``ContentConfig``.
+    """
+
+    def __init__(
+        self,
+        *,
+        vectors_ID: FloatArray,
+        present_I: BoolArray,
+        recent: int,
+        half_life_days: float | None,
+        rating_weight: Literal["none", "rating", "centered"],
+    ) -> None:
+        self.vectors_ID = vectors_ID
+        self.present_I = present_I
+        self.recent = recent
+        self.half_life_days = half_life_days
+        self.rating_weight: Literal["none", "rating", "centered"] = rating_weight
+
+    @property
+    def num_items(self) -> int:
+        return len(self.vectors_ID)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.present_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return knows_item(requests.histories, self.present_I)
+
+    def factors(self, requests: Requests) -> Factors:
+        return Factors(self.queries(requests.histories), self.vectors_ID)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return comparable(self.vectors_ID[items_R] @ self.vectors_ID.T, items_R, self.present_I)
+
+    def queries(self, histories: Histories) -> FloatArray:
+        """(B, D) of length 1, or zero where a history holds nothing with a vector or its vectors cancel."""
+        recent = last_events(histories, self.present_I, self.recent)
+        age_K = self._age_weights(recent)
+        queries_BD, sound_B = self._sums(recent, age_K * self._rating_weights(recent))
+        if not sound_B.all():
+            by_age_BD, by_age_sound_B = self._sums(recent, age_K)
+            queries_BD[~sound_B] = by_age_BD[~sound_B]
+            queries_BD[~(sound_B | by_age_sound_B)] = 0
+        return queries_BD
+
+    def _age_weights(self, recent: Histories) -> DoubleArray:
+        if self.half_life_days is None:
+            return np.ones(recent.num_interactions)
+        times_K = recent.timestamps_E
+        last_K = np.repeat(times_K[recent.offsets_B1[1:] - 1], recent.lengths_B) if len(times_K) else times_K
+        weights_K: DoubleArray = 0.5 ** ((last_K - times_K) / MILLISECONDS_PER_DAY / self.half_life_days)
+        return weights_K
+
+    def _rating_weights(self, recent: Histories) -> DoubleArray:
+        ratings_K = recent.ratings_E.astype(np.float64)
+        if self.rating_weight == "none":
+            return np.ones_like(ratings_K)
+        if self.rating_weight == "rating":
+            return ratings_K
+        # Sums of float32 in float64 are exact: equal ratings leave exactly nothing.
+        sums_B = np.bincount(recent.rows_E, ratings_K, minlength=len(recent))
+        return ratings_K - np.repeat(sums_B / np.maximum(recent.lengths_B, 1), recent.lengths_B)
+
+    def _sums(self, recent: Histories, weights_K: DoubleArray) -> tuple[FloatArray, BoolArray]:
+        """((B, D) weighted sums of the events' vectors at length 1, (B,) whether there was a length to begin with)."""
+        totals_B = np.bincount(recent.rows_E, np.abs(weights_K), minlength=len(recent))
+        shares_K = weights_K / np.repeat(np.where(totals_B > 0, totals_B, 1), recent.lengths_B)
+        sums_BD = np.zeros((len(recent), self.vectors_ID.shape[1]), np.float32)
+        rows = SparseRows(recent.offsets_B1, recent.items_E, shares_K.astype(np.float32))
+        add_dense_rows(rows, self.vectors_ID, sums_BD)
+        lengths_B = np.linalg.norm(sums_BD, axis=1)
+        sums_BD /= np.maximum(lengths_B, NOTHING)[:, None]
+        return sums_BD, lengths_B > NOTHING
+
+    def state(self) -> ScorerState:
+        return ScorerState(
+            {"vectors": self.vectors_ID, "present": self.present_I},
+            {"recent": self.recent, "half_life_days": self.half_life_days, "rating_weight": self.rating_weight},
+        )
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> ContentScorer:
+        return cls(vectors_ID=state.arrays["vectors"], present_I=state.arrays["present"], **state.settings)
+
+
+def last_events(histories: Histories, known_I: BoolArray, most: int) -> Histories:
+    """Of every history the last ``most`` events on known items."""
+    known_E = known_I[histories.items_E]
+    so_far = np.concatenate([[0], np.cumsum(known_E)])
+    left_E = np.repeat(so_far[histories.offsets_B1[1:]], histories.lengths_B) - so_far[1:]
+    kept_E = known_E & (left_E < most)
+    offsets = np.concatenate([[0], np.cumsum(kept_E)])[histories.offsets_B1].astype(np.int64)
+    return Histories(offsets, histories.items_E[kept_E], histories.ratings_E[kept_E], histories.timestamps_E[kept_E])
+
+
+def content_memory(counts: Counts, config: ContentConfig) -> MemoryEstimate:
+    vectors = 4 * counts.num_items * LONG_VECTOR
+    return MemoryEstimate(
+        2 * vectors + counts.num_items,
+        "choose an encoder of shorter vectors in the embeddings section, or drop rare items with data filters",
+    )

@@ -1,0 +1,52 @@
+"""What item vectors and histories tell without a model: inner products, likeness, and who is known at all.
+
+Shape suffixes: B rows of a batch, R items asked about, I items, D dimension.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray
+
+NO_OPINION = np.float32(-np.inf)
+
+
+def knows_item(histories: Histories, known_I: BoolArray) -> BoolArray:
+    """(B,) whether a history holds at least one of the known items."""
+    hits = np.concatenate([[0], np.cumsum(known_I[histories.items_E])])
+    known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
+    return known
+
+
+def inner_products(factors: Factors) -> FloatArray:
+    """(B, I) the scores that two factors stand for."""
+    scores_BI: FloatArray = factors.queries_BD @ factors.items_ID.T
+    if factors.bias_I is not None:
+        scores_BI += factors.bias_I
+    return scores_BI
+
+
+def cosines(items_ID: FloatArray, items_R: IntArray, known_I: BoolArray) -> FloatArray:
+    """(R, I) cosine of item vectors; -inf at the item itself, and where either item is unknown or of no length.
+
+    A dimension in which all known items agree says nothing about which are alike and is left out: a rating model's
+    constant that faces the users' bias would bring all items together.
+    """
+    first = int(np.argmax(known_I)) if len(known_I) else 0
+    differs_D = ((items_ID != items_ID[first : first + 1]) & known_I[:, None]).any(axis=0).astype(np.float32)
+    queries_RD = items_ID[items_R] * differs_D
+    lengths_I = np.sqrt(np.einsum("id,id,d->i", items_ID, items_ID, differs_D))
+    scores_RI: FloatArray = queries_RD @ items_ID.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores_RI /= lengths_I[items_R, None]
+        scores_RI /= lengths_I
+    return comparable(scores_RI, items_R, known_I & (lengths_I > 0))
+
+
+def comparable(scores_RI: FloatArray, items_R: IntArray, known_I: BoolArray) -> FloatArray:
+    """The same block, in place, with -inf at the item itself and where either item is unknown."""
+    scores_RI[:, ~known_I] = NO_OPINION
+    scores_RI[~known_I[items_R]] = NO_OPINION
+    scores_RI[np.arange(len(items_R)), items_R] = NO_OPINION
+    return scores_RI
