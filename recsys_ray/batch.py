@@ -6,6 +6,7 @@ The file name is the commit. A part that is there is whole, and a rerun skips it
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,17 @@ import pyarrow.csv as pcsv
 from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import BoolArray
 from recsys_ray.data.shard import part_file
-from recsys_ray.errors import DataError
-from recsys_ray.recommend import Options, RecommendSettings, check_options, nested, recommend
+from recsys_ray.errors import ConfigError, DataError
+from recsys_ray.recommend import (
+    Options,
+    RankerSettings,
+    RecommendSettings,
+    ScorerRanker,
+    check_options,
+    nested,
+    recommend,
+)
+from recsys_ray.retrieval import Reranker, RerankSettings
 from recsys_ray.storage import Location
 
 
@@ -27,7 +37,7 @@ class ShardRecommender:
         self.run = Location(run_url)
         self.bundle = open_bundle(Location(bundle_url))
         self.settings = settings
-        self.options = read_options(self.bundle, settings)
+        self.options = with_stages(self.bundle, settings, read_options(self.bundle, settings))
         # One answer before the first shard: libraries, kernels and the index are loaded while other actors start.
         recommend(self.bundle, self.bundle.requests(0).slice(0, 1), self.options)
 
@@ -51,16 +61,58 @@ class ShardRecommender:
 
 
 def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
-    """The settings with their item lists read and checked against the catalogue."""
+    """The settings with their item lists read and checked against the catalogue and the model.
+
+    It loads nothing but these lists: enough to check a run. ``with_stages`` adds what answering takes.
+    """
     options = Options(
         n=settings.n,
         filter_seen=settings.filter_seen,
         allowed_I=_allowed(bundle, settings),
         fallback=settings.fallback != "none",
         block_bytes=settings.block_mib << 20,
+        reranker=None if settings.rerank is None else _reranker(bundle, settings.rerank),
     )
     check_options(bundle, options)
     return options
+
+
+def with_stages(bundle: Bundle, settings: RecommendSettings, options: Options) -> Options:
+    """The options with the ranker opened."""
+    if settings.ranker is not None:
+        ranker = ScorerRanker(_open_ranker(bundle, settings.ranker).scorer, options.block_bytes)
+        options = replace(options, ranker=ranker, ranker_pool=settings.ranker.pool)
+    check_options(bundle, options)
+    return options
+
+
+def _open_ranker(bundle: Bundle, settings: RankerSettings) -> Bundle:
+    """Rows of users and items must mean the same to both models, so both must stand on the same prepared data."""
+    ranker = open_bundle(Location.of(settings.bundle))
+    for fact in ("prepared", "vocabulary_sha256"):
+        if ranker.manifest.get(fact) != bundle.manifest.get(fact):
+            raise ConfigError(
+                f"recommend.ranker.bundle: {settings.bundle} was trained on other prepared data than {bundle.location}"
+                "; train both models on the same data section and seed"
+            )
+    return ranker
+
+
+def _reranker(bundle: Bundle, settings: RerankSettings) -> Reranker:
+    genres, names = bundle.genres
+    by_genre = settings.max_per_genre is not None or (settings.diversity > 0 and settings.similarity == "genres")
+    if by_genre and not names:
+        raise ConfigError(
+            "recommend.rerank: the catalogue has no genres; set rerank.similarity=vectors without max_per_genre, "
+            "or name the column with data.item_columns.genres"
+        )
+    vectors_ID = bundle.item_vectors() if settings.similarity == "vectors" else None
+    if settings.similarity == "vectors" and vectors_ID is None:
+        raise ConfigError(
+            f"recommend.rerank.similarity=vectors: model {bundle.manifest.get('model', '?')} has no item vectors; "
+            "set rerank.similarity=genres"
+        )
+    return Reranker(settings, genres, vectors_ID)
 
 
 def read_item_list(path: str, what: str) -> pa.Array:

@@ -44,6 +44,7 @@ from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.shard import part_file
 from recsys_ray.errors import BundleError, DataError, StorageError
 from recsys_ray.models import load_scorer, scorer_kind
+from recsys_ray.retrieval.lists import offsets
 from recsys_ray.storage import Location
 
 FORMAT = 1
@@ -100,6 +101,20 @@ class Bundle:
         return np.asarray(rows.to_numpy(zero_copy_only=False), np.int32)
 
     @cached_property
+    def genres(self) -> tuple[ItemLists, list[str]]:
+        """The genres of every item as ascending numbers, and the name of each number."""
+        if "genres" not in self.items.schema.names:
+            return ItemLists.empty(self.num_items), []
+        lists = self.items.column("genres").combine_chunks()
+        named = lists.flatten().dictionary_encode()
+        codes_E = np.asarray(named.indices.fill_null(-1), np.int64)
+        keys_E = np.asarray(pc.list_parent_indices(lists), np.int64) * max(1, len(named.dictionary)) + codes_E
+        keys_E = np.unique(keys_E[codes_E >= 0])
+        items_E, genres_E = np.divmod(keys_E, max(1, len(named.dictionary)))
+        lengths_I = np.bincount(items_E, minlength=self.num_items)
+        return ItemLists(offsets(lengths_I), genres_E.astype(np.int32)), named.dictionary.to_pylist()
+
+    @cached_property
     def popularity(self) -> Factors:
         """The fallback as factors without dimensions: the share of all users who have an item, as its bias."""
         shares_I = self.item_counts() / max(1, int(self.manifest["num_users"]))
@@ -117,6 +132,14 @@ class Bundle:
             (factors.items_ID, retrieval.ExactIndex(factors.items_ID, factors.bias_I)),
         ]
         return self._indexes[-1][1]
+
+    def item_vectors(self) -> FloatArray | None:
+        """(I, D) what the model's scores are inner products with; None when they are not, or D is 0."""
+        nobody = Requests(
+            pa.array([], self.user_id_type), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0)
+        )
+        factors = self.scorer.factors(nobody)
+        return factors.items_ID if factors is not None and factors.items_ID.shape[1] else None
 
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""

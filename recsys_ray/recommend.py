@@ -1,13 +1,21 @@
 """Requests in, ranked rows out: the only code that masks, filters, ranks, falls back and translates ids.
 
+    retrieval -> ranker -> re-ranking -> fallback
+
+The model finds candidates among all items; a ranker, when there is one, scores those anew; re-ranking picks the list
+from the best of them. Without a ranker and re-ranking the candidates are the list.
+
 The batch job maps it over user shards, an endpoint calls it on a micro-batch, tests call it on one user.
 The answer to a request does not depend on the other requests beside it.
+
+Shape suffixes: B requests, I items, K ranks or candidates, E rows of all lists end to end, S requests with short lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +23,24 @@ from pydantic import Field
 
 from recsys_ray import schema
 from recsys_ray.bundle import Bundle
-from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, Settings
+from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, Scorer, Settings
 from recsys_ray.errors import ConfigError, ModelError
-from recsys_ray.retrieval import TopK, top_k_scores
+from recsys_ray.retrieval import NO_ITEM, Index, Reranker, RerankSettings, TopK, pair_scores, top_k_scores
+from recsys_ray.retrieval.lists import joined, offsets, rows_of
 
 FALLBACK = "popularity"
 Layout = Literal["long", "nested"]
+Explainer = Callable[[Bundle, Requests, IntArray], list[str]]
+"""(bundle, B requests, (B, K) item rows, -1 for none) -> a text for each item that is there, row by row."""
+
+
+class RankerSettings(Settings):
+    """A second model that scores the candidates of the first anew."""
+
+    bundle: str
+    """Path of a model that was trained on the same prepared data."""
+    pool: int = Field(default=200, ge=1)
+    """Candidates per user that it scores."""
 
 
 class RecommendSettings(Settings):
@@ -40,8 +60,20 @@ class RecommendSettings(Settings):
     """Who fills the rows that the model has no opinion on; "none" leaves them out."""
     layout: Layout = "long"
     """A row per recommendation, or a row per user with lists."""
+    ranker: RankerSettings | None = None
+    """A model that scores the candidates of model.name anew; null leaves them as they are."""
+    rerank: RerankSettings | None = None
+    """Variety and category caps; null lists the best candidates."""
     block_mib: int = Field(default=64, ge=1)
     """Upper bound on one block of scores."""
+
+
+class Ranker(Protocol):
+    """Scores the candidates that were retrieved, and only those."""
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        """(B, K) scores of the listed items for their requests, -inf where it has no opinion or the item is -1."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +86,21 @@ class Options:
     """Items that may be shown at all; None for every item."""
     fallback: bool = True
     block_bytes: int = 64 << 20
+    index: Index | None = None
+    """Where candidates of a model with item vectors are searched; None for the exact index."""
+    ranker: Ranker | None = None
+    ranker_pool: int = 200
+    """Candidates that the ranker scores."""
+    reranker: Reranker | None = None
+    explainer: Explainer | None = None
+    """Adds the column ``reason``."""
+
+    @property
+    def num_candidates(self) -> int:
+        """How many items are retrieved for each request."""
+        if self.ranker is not None:
+            return self.ranker_pool
+        return self.n if self.reranker is None else self.reranker.settings.pool
 
 
 def check_options(bundle: Bundle, options: Options) -> None:
@@ -63,6 +110,13 @@ def check_options(bundle: Bundle, options: Options) -> None:
         raise ConfigError(
             f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
         )
+    pools = {"ranker": None if options.ranker is None else options.ranker_pool}
+    pools["rerank"] = None if options.reranker is None else options.reranker.settings.pool
+    for stage, pool in pools.items():
+        if pool is not None and pool < options.n:
+            raise ConfigError(
+                f"recommend.{stage}.pool={pool} can't fill lists of recommend.n={options.n}; set it higher"
+            )
     if allowed == 0:
         raise ConfigError(
             "recommend.allow, recommend.deny and recommend.candidates leave no item to recommend; loosen one of them"
@@ -72,19 +126,21 @@ def check_options(bundle: Bundle, options: Options) -> None:
 def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
     """The top n of every request, as rows of ``schema.recommendations`` in request order, rank by rank.
 
-    Rows of the model come first; ``fallback:popularity`` fills what is missing, its scores continuing below the
-    model's (last model score - 1 + share of users who have the item), so that scores never rise with the rank.
+    Rows of the model come first. Their score is the model's, or the ranker's where it knows the request; with variety
+    asked for it is the marginal relevance by which the item was picked (see ``retrieval.rerank``), in -1..1.
+    ``fallback:popularity`` fills what is missing, its scores continuing below the model's (last model score - 1 + share
+    of users who have the item). So scores never rise with the rank, whatever made the list.
     """
     # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
     factored = bundle.scorer.factors(requests.slice(0, 0)) is not None
-    bytes_per_user = 64 * options.n if factored else 4 * max(1, bundle.num_items)
+    bytes_per_user = 64 * options.num_candidates if factored else 4 * max(1, bundle.num_items)
     users_per_block = max(1, options.block_bytes // bytes_per_user)
     blocks = [
-        _table(bundle, block, _ranked(bundle, block, options))
+        _table(bundle, block, _ranked(bundle, block, options), options.explainer)
         for start in range(0, len(requests), users_per_block)
         for block in [requests.slice(start, min(start + users_per_block, len(requests)))]
     ]
-    return pa.concat_tables(blocks) if blocks else _schema(bundle).empty_table()
+    return pa.concat_tables(blocks) if blocks else _schema(bundle, options.explainer).empty_table()
 
 
 def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArray:
@@ -102,10 +158,35 @@ def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArra
     return np.where(known_E & np.isfinite(scores_E), scores_E, np.nan).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class ScorerRanker:
+    """Any model as a ``Ranker``."""
+
+    scorer: Scorer
+    block_bytes: int = 64 << 20
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        factors = self.scorer.factors(requests)
+        scores_BK = self._from_blocks(requests, rows_BK) if factors is None else pair_scores(factors, rows_BK)
+        known_BK = self.scorer.answers(requests)[:, None] & self.scorer.scorable_I[rows_BK] & (rows_BK >= 0)
+        if np.isnan(scores_BK[known_BK]).any():
+            raise ModelError("recommend.ranker: the model gave NaN scores: refit it with a lower learning rate")
+        return np.where(known_BK, scores_BK, np.float32(-np.inf))
+
+    def _from_blocks(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        step = max(1, self.block_bytes // (4 * max(1, self.scorer.num_items)))
+        blocks = [
+            np.take_along_axis(self.scorer.score(requests.slice(start, stop)), rows_BK[start:stop], axis=1)
+            for start in range(0, len(requests), step)
+            for stop in [min(start + step, len(requests))]
+        ]
+        return np.concatenate(blocks) if blocks else np.zeros(rows_BK.shape, np.float32)
+
+
 def seen_items(requests: Requests) -> ItemLists:
     """History and further seen items of every request, one list each."""
     history = ItemLists(requests.histories.offsets_B1, requests.histories.items_E)
-    return _joined(history, requests.seen) if len(requests.seen.items_E) else history
+    return joined(history, requests.seen) if len(requests.seen.items_E) else history
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +200,7 @@ class _Ranked:
 def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
     exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
     top = _model_rows(bundle, requests, exclude, options)
-    silent_B = ~bundle.scorer.answers(requests)
-    rows_BK, scores_BK = top.rows_BK.copy(), top.scores_BK.copy()
-    rows_BK[silent_B], scores_BK[silent_B] = -1, -np.inf
+    rows_BK, scores_BK = top.rows_BK, top.scores_BK
     from_model_B = (rows_BK >= 0).sum(axis=1)
     short = np.flatnonzero(from_model_B < options.n)
     if options.fallback and len(short):
@@ -130,29 +209,57 @@ def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
 
 
 def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
+    """The part of each list that the model answers for, through all stages."""
+    found = _retrieved(bundle, requests, exclude, options)
+    silent_B = ~bundle.scorer.answers(requests)
+    top = TopK(found.rows_BK.copy(), found.scores_BK.copy())
+    top.rows_BK[silent_B], top.scores_BK[silent_B] = NO_ITEM, -np.inf
+    if options.ranker is not None:
+        top = _scored_anew(options.ranker, requests, top)
+    if options.reranker is not None:
+        pool = options.reranker.settings.pool
+        return options.reranker.pick(TopK(top.rows_BK[:, :pool], top.scores_BK[:, :pool]), options.n)
+    return TopK(top.rows_BK[:, : options.n], top.scores_BK[:, : options.n])
+
+
+def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
     scorer = bundle.scorer
     allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
     factors = scorer.factors(requests)
     if factors is not None:
-        return bundle.index(factors).search(factors.queries_BD, options.n, exclude, allowed_I)
+        index = bundle.index(factors) if options.index is None else options.index
+        return index.search(factors.queries_BD, options.num_candidates, exclude, allowed_I)
     scores_BI = scorer.score(requests)
     if np.isnan(scores_BI).any():
         raise ModelError(
             f"model {bundle.manifest.get('model', '?')} gave NaN scores: refit it with a lower learning rate"
         )
-    return top_k_scores(scores_BI, options.n, exclude, allowed_I)
+    return top_k_scores(scores_BI, options.num_candidates, exclude, allowed_I)
+
+
+def _scored_anew(ranker: Ranker, requests: Requests, found: TopK) -> TopK:
+    """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
+    candidates it knows none."""
+    scores_BK = ranker.score_pairs(requests, found.rows_BK)
+    knows_B1 = (scores_BK > -np.inf).any(axis=1, keepdims=True)
+    scores_BK = np.where(knows_B1, scores_BK, found.scores_BK)
+    rows_BK = np.where(scores_BK > -np.inf, found.rows_BK, NO_ITEM)
+    order_BK = np.lexsort((rows_BK, -scores_BK))
+    return TopK(np.take_along_axis(rows_BK, order_BK, axis=1), np.take_along_axis(scores_BK, order_BK, axis=1))
 
 
 def _fill(
     bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
 ) -> None:
     """Complete the rows numbered ``short`` in place, by popularity."""
-    have_S = (rows_BK[short] >= 0).sum(axis=1)
-    listed = ItemLists(_offsets(have_S), rows_BK[short][rows_BK[short] >= 0])
-    taken = _joined(_rows_of(exclude, short), listed)
-    factors = bundle.popularity
+    listed_SK = rows_BK[short]
+    have_S = (listed_SK >= 0).sum(axis=1)
+    taken = joined(rows_of(exclude, short), ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
     queries = np.zeros((len(short), 0), np.float32)
-    fill = bundle.index(factors).search(queries, options.n, taken, options.allowed_I)
+    depth = options.n if options.reranker is None else options.reranker.settings.pool
+    fill = bundle.index(bundle.popularity).search(queries, depth, taken, options.allowed_I)
+    if options.reranker is not None:
+        fill = options.reranker.within_caps(fill, listed_SK, options.n)
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
     columns_SK = have_S[:, None] + np.arange(options.n)
     fits_SK = columns_SK < options.n
@@ -164,62 +271,34 @@ def _fill(
     scores_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = continued_SK[fits_SK]
 
 
-def _offsets(lengths: LongArray) -> LongArray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _rows_of(lists: ItemLists, rows: LongArray) -> ItemLists:
-    lengths = lists.lengths_B[rows]
-    return ItemLists(_offsets(lengths), lists.items_E[_positions(lists.offsets_B1[rows], lengths)])
-
-
-def _joined(first: ItemLists, second: ItemLists) -> ItemLists:
-    """Row by row, the items of both."""
-    offsets = first.offsets_B1 + second.offsets_B1
-    items_E = np.empty(int(offsets[-1]), np.int32)
-    items_E[_positions(offsets[:-1], first.lengths_B)] = first.items_E
-    items_E[_positions(offsets[:-1] + first.lengths_B, second.lengths_B)] = second.items_E
-    return ItemLists(offsets, items_E)
-
-
-def _table(bundle: Bundle, requests: Requests, ranked: _Ranked) -> pa.Table:
+def _table(bundle: Bundle, requests: Requests, ranked: _Ranked, explainer: Explainer | None) -> pa.Table:
     present_BK = ranked.rows_BK >= 0
     rows_E, columns_E = np.nonzero(present_BK)
     is_model_E = columns_E < ranked.from_model_B[rows_E]
     names = pa.array([schema.SOURCE_MODEL, f"fallback:{FALLBACK}"])
     source = pa.DictionaryArray.from_arrays(pa.array((~is_model_E).astype(np.int8)), names)
-    return pa.table(
-        [
-            requests.user_ids.take(pa.array(rows_E)),
-            pa.array((columns_E + 1).astype(np.int32)),
-            bundle.item_ids.take(pa.array(ranked.rows_BK[present_BK])),
-            pa.array(ranked.scores_BK[present_BK]),
-            source.dictionary_decode(),
-        ],
-        schema=_schema(bundle),
-    )
+    columns = [
+        requests.user_ids.take(pa.array(rows_E)),
+        pa.array((columns_E + 1).astype(np.int32)),
+        bundle.item_ids.take(pa.array(ranked.rows_BK[present_BK])),
+        pa.array(ranked.scores_BK[present_BK]),
+        source.dictionary_decode(),
+    ]
+    if explainer is not None:
+        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK), pa.string()))
+    return pa.table(columns, schema=_schema(bundle, explainer))
 
 
 def nested(table: pa.Table) -> pa.Table:
     """The same rows, a user a row. Users must be contiguous, as ``recommend`` leaves them."""
     ranks = table.column("rank").to_numpy()
     starts = np.append(np.flatnonzero(ranks == 1), len(ranks)).astype(np.int32)
-    lists = [
-        pa.ListArray.from_arrays(pa.array(starts), table.column(name).combine_chunks())
-        for name in ("item_id", "score", "source")
-    ]
+    names = [name for name in ("item_id", "score", "source", "reason") if name in table.schema.names]
+    lists = [pa.ListArray.from_arrays(pa.array(starts), table.column(name).combine_chunks()) for name in names]
     user_ids = table.column("user_id").combine_chunks().take(pa.array(starts[:-1]))
     fields = table.schema.field("user_id").type, table.schema.field("item_id").type
-    return pa.table([user_ids, *lists], schema=schema.nested_recommendations(*fields))
+    return pa.table([user_ids, *lists], schema=schema.nested_recommendations(*fields, reasons="reason" in names))
 
 
-def _schema(bundle: Bundle) -> pa.Schema:
-    return schema.recommendations(bundle.user_id_type, bundle.item_ids.type)
-
-
-def _positions(starts: LongArray, lengths: LongArray) -> LongArray:
-    """Concatenated ranges start:start + length."""
-    total = int(lengths.sum())
-    before = np.cumsum(lengths) - lengths
-    positions: LongArray = np.arange(total, dtype=np.int64) + np.repeat(starts - before, lengths)
-    return positions
+def _schema(bundle: Bundle, explainer: Explainer | None) -> pa.Schema:
+    return schema.recommendations(bundle.user_id_type, bundle.item_ids.type, reasons=explainer is not None)

@@ -76,8 +76,9 @@ def embeddings(item_type: pa.DataType, dims: Mapping[str, int]) -> pa.Schema:
     return pa.schema([("item_id", item_type), ("content_hash", pa.string()), *vectors])
 
 
-def recommendations(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
-    """The published table, long: ``rank`` counts from 1, ``source`` is "model" or "fallback:<name>"."""
+def recommendations(user_type: pa.DataType, item_type: pa.DataType, *, reasons: bool = False) -> pa.Schema:
+    """The published table, long: ``rank`` counts from 1, ``source`` is "model" or "fallback:<name>", ``score`` never
+    rises with the rank; with ``reasons`` a last column ``reason`` for people."""
     return pa.schema(
         [
             ("user_id", user_type),
@@ -85,11 +86,12 @@ def recommendations(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema
             ("item_id", item_type),
             ("score", pa.float32()),
             ("source", pa.string()),
+            *([("reason", pa.string())] if reasons else []),
         ]
     )
 
 
-def nested_recommendations(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+def nested_recommendations(user_type: pa.DataType, item_type: pa.DataType, *, reasons: bool = False) -> pa.Schema:
     """The published table, nested: a user a row, parallel lists in rank order."""
     return pa.schema(
         [
@@ -97,6 +99,7 @@ def nested_recommendations(user_type: pa.DataType, item_type: pa.DataType) -> pa
             ("item_ids", pa.list_(item_type)),
             ("scores", pa.list_(pa.float32())),
             ("sources", pa.list_(pa.string())),
+            *([("reasons", pa.list_(pa.string()))] if reasons else []),
         ]
     )
 

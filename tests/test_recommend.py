@@ -159,7 +159,7 @@ def test_nan_scores_stop_the_run() -> None:
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"recommend\.n=6 is larger than the catalogue of 5"):
         check_options(world(), Options(n=6))
-    with pytest.raises(ConfigError, match=r"recommend\.allow and recommend\.deny leave no item"):
+    with pytest.raises(ConfigError, match=r"recommend\.deny and recommend\.candidates leave no item"):
         check_options(world(), Options(n=1, allowed_I=np.zeros(5, np.bool_)))
 
 

@@ -9,7 +9,7 @@ Shape suffixes: B queries of a call, R rows of a block, D dimension, I items, K 
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 
@@ -20,22 +20,6 @@ from recsys_ray.retrieval.search import Search
 from recsys_ray.retrieval.topk import TopK, checked_filters, checked_finite
 
 DEFAULT_BLOCK_BYTES = 64 << 20
-
-
-@runtime_checkable
-class Index(Protocol):
-    """Finds the items with the largest inner product (plus bias) for each query."""
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the lists are those of a full sort; if not, an index reports its recall against one that is."""
-        ...
-
-    def search(
-        self, queries_BD: FloatArray, k: int, exclude: ItemLists | None = None, allowed_I: BoolArray | None = None
-    ) -> TopK:
-        """The k best items a query, without those excluded for it and those not allowed for anyone."""
-        ...
 
 
 class ExactIndex:

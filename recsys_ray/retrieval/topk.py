@@ -1,11 +1,12 @@
-"""Ranked lists, the checks every search shares, and the ranking of finished score blocks.
+"""Ranked lists, what an index is, the checks every search shares, and the ranking of finished score blocks.
 
-Shape suffixes: B rows of a call, I items, K ranks, E hidden items end to end.
+Shape suffixes: B rows of a call, D dimension, I items, K ranks, E hidden items end to end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,22 @@ class TopK:
         wide.rows_BK[:, : self.rows_BK.shape[1]] = self.rows_BK
         wide.scores_BK[:, : self.rows_BK.shape[1]] = self.scores_BK
         return wide
+
+
+@runtime_checkable
+class Index(Protocol):
+    """Finds the items with the largest inner product (plus bias) for each query."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the lists are those of a full sort; if not, an index reports its recall against one that is."""
+        ...
+
+    def search(
+        self, queries_BD: FloatArray, k: int, exclude: ItemLists | None = None, allowed_I: BoolArray | None = None
+    ) -> TopK:
+        """The k best items a query, without those excluded for it and those not allowed for anyone."""
+        ...
 
 
 def top_k_scores(
