@@ -1,0 +1,163 @@
+"""What callers send: queries and bodies, checked here; nothing else of a request is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
+Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
+Milliseconds = Annotated[int, Field(ge=0, le=10**14, description="UTC milliseconds; now by default")]
+ROWS = Field(default=10, ge=1, le=1000, description="Items to answer with")
+OFFSET = Field(default=0, ge=0, le=100_000, description="Items to skip, for paging")
+
+
+class Sent(BaseModel):
+    """Base of what callers send: unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Page(Sent):
+    """Part of a list."""
+
+    n: int = ROWS
+    offset: int = OFFSET
+
+
+class RecommendationsQuery(Page):
+    """How to answer ``GET /v1/recommendations/{user_id}``."""
+
+    genre: str | None = Field(default=None, max_length=200)
+    """Only items of this genre."""
+    exclude_seen: bool | None = None
+    """Leave out what the user already has; by default as the batch run did."""
+    explain: bool = False
+    """Say why each item is there."""
+    variant: str | None = Field(default=None, max_length=64)
+    """Variant to answer with, instead of the user's own."""
+
+
+class SearchQuery(Page):
+    """Which items."""
+
+    search: str = Field(default="", max_length=200)
+    """Words of title or id, without regard to case and accents; all items for none."""
+
+
+class PopularQuery(Page):
+    """Which of the popular items."""
+
+    genre: str | None = Field(default=None, max_length=200)
+    """Only items of this genre."""
+
+
+class SimilarQuery(Sent):
+    """How many similar items."""
+
+    n: int = ROWS
+    variant: str | None = Field(default=None, max_length=64)
+    """Variant whose model compares them."""
+
+
+class OnboardingQuery(Sent):
+    """How many items to rate."""
+
+    n: int | None = Field(default=None, ge=1, le=100)
+    """By default as many as the service is set up for."""
+
+
+class Nothing(Sent):
+    """No parameters."""
+
+
+class Interaction(Sent):
+    """One item a user had to do with."""
+
+    item_id: ItemId
+    """As the catalogue has it."""
+    rating: Rating = 1.0
+    """On the scale of the data; 1 where it has none."""
+    timestamp: Milliseconds | None = None
+
+
+class RecommendationsRequest(RecommendationsQuery):
+    """For one user, for many, or for a history without a user. Exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "42", "n": 5},
+                {"user_ids": ["42", "7"], "n": 5, "explain": True},
+                {"history": [{"item_id": "1", "rating": 5.0}], "deny": ["2"], "n": 5},
+            ]
+        }
+    )
+    user_id: ItemId | None = None
+    """One user."""
+    user_ids: list[ItemId] | None = Field(default=None, min_length=1)
+    """Many users; the answers come in this order."""
+    history: list[Interaction] | None = None
+    """Somebody unknown with this history."""
+    allow: list[ItemId] | None = None
+    """Nothing else is recommended."""
+    deny: list[ItemId] | None = None
+    """None of these is recommended."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> RecommendationsRequest:
+        given = [name for name in ("user_id", "user_ids", "history") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of user_id, user_ids and history, found {found}")
+        return self
+
+
+class FeedbackEvent(Interaction):
+    """An interaction of a user."""
+
+    user_id: ItemId
+    """Known, temporary, or new."""
+
+
+class FeedbackRequest(Sent):
+    """Interactions; they count in the next answer, and in the next batch run."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"events": [{"user_id": "42", "item_id": "1", "rating": 4.5}]}]}
+    )
+    events: list[FeedbackEvent] = Field(min_length=1)
+
+
+class OnboardingRequest(Sent):
+    """First ratings of somebody new."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"ratings": [{"item_id": str(item), "rating": 4.0} for item in range(1, 6)], "n": 5}]
+        }
+    )
+    ratings: list[Interaction] = Field(min_length=1)
+    user_id: ItemId | None = None
+    """Keep the ratings as this lasting user's; without it a temporary user is made up."""
+    n: int = ROWS
+    explain: bool = True
+
+
+class ActivateRequest(Sent):
+    """Which run a variant answers with."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"run_id": "20260101T000000-0123456789"}]})
+    run_id: str | None = Field(default=None, max_length=128)
+    """A published run; null follows LATEST again."""
+    variant: str | None = Field(default=None, max_length=64)
+    """By default the first."""
+    roll_back: bool = False
+    """Instead of run_id: the run that answered before."""
+
+    @model_validator(mode="after")
+    def _one(self) -> ActivateRequest:
+        if self.roll_back and self.run_id is not None:
+            raise ValueError("give either run_id or roll_back, not both")
+        return self

@@ -1,0 +1,58 @@
+"""What the service counts, in Prometheus' format. One registry per application, so that two never mix."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from recsys_ray.serving.served import Served
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """Counters of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter("recsys_requests", "Requests by route and status", ["route", "status"])
+        self.seconds = histogram("recsys_request_seconds", "Time inside the service", ["route"], buckets=SECONDS)
+        self.in_flight = gauge("recsys_requests_in_flight", "Requests being worked on")
+        self.overloads = counter("recsys_overloads", "Requests refused because too many were in flight")
+        self.answers = counter(
+            "recsys_answers",
+            "Lists shown to users: exposures of the variants",
+            ["variant", "model", "source", "cached"],
+        )
+        self.cache_hits = counter("recsys_cache_hits", "Answers found in the cache", ["cache"])
+        self.cache_misses = counter("recsys_cache_misses", "Answers not found in the cache", ["cache"])
+        self.cache_bytes = gauge("recsys_cache_bytes", "Bytes of answers kept")
+        self.batch_rows = histogram(
+            "recsys_batch_rows", "Histories scored in one call", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+        )
+        self.feedback = counter("recsys_feedback_events", "Interactions taken")
+        self.feedback_files = counter("recsys_feedback_files", "Files written for the next batch run")
+        self.redis_errors = counter("recsys_redis_errors", "Calls of Redis that failed")
+        self.narrations = counter("recsys_narrations", "Texts asked of the language model", ["outcome"])
+        self.narration_seconds = counter("recsys_narration_seconds", "Time spent waiting for it")
+        self.narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
+        self._run_age = gauge("recsys_run_age_seconds", "Age of the run that answers", ["variant"])
+        self._run = gauge("recsys_run", "1 for the run that answers", ["variant", "run_id", "model"])
+
+    def serves(self, variant: str, served: Served) -> None:
+        """Another run answers for a variant from now on."""
+        published = datetime.fromisoformat(served.published_at).timestamp()
+        self._run_age.labels(variant).set_function(lambda: time.time() - published)
+        for labels in [key for key in self._run._metrics if key[0] == variant]:
+            self._run.remove(*labels)
+        self._run.labels(variant, served.run_id, served.model).set(1)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,237 @@
+"""What callers get: the models behind the OpenAPI description. Answers are checked against them in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Given(BaseModel):
+    """Base of what they get."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class Item(Given):
+    """An item of the catalogue."""
+
+    item_id: int | str
+    title: str | None
+    genres: list[str]
+    year: int | None
+    poster: str | None
+    """Address of its poster."""
+
+
+class Cause(Given):
+    """An item of the history that speaks for a recommendation."""
+
+    item_id: int | str
+    title: str | None
+    rating: float
+    share: float
+    """Its part of what speaks for the item, 0 to 1."""
+
+
+class Reason(Given):
+    """Why an item is there."""
+
+    text: str
+    by: str
+    """"template", or the language model's name."""
+    because_of: list[Cause]
+    shared_genres: list[str]
+
+
+class RecommendedItem(Item):
+    """An item with its place in a list."""
+
+    rank: int
+    score: float
+    source: str
+    """"model", or "fallback:popularity"."""
+    reason: Reason | None = None
+
+
+class Origin(Given):
+    """What made an answer."""
+
+    run_id: str
+    model: str
+    variant: str
+    cached: bool
+    took_ms: float
+    """Time inside the service."""
+
+
+class RecommendationList(Given):
+    """One user's recommendations."""
+
+    user_id: int | str | None
+    """As it was asked for; null for a history without a user."""
+    user: str
+    """"known": as the model saw them; "updated": known, with later feedback; "new": by what they sent here;
+    "unknown": answered by the fallback."""
+    stage: str
+    """"trending", "quick", "full" or "rich", by the length of the history."""
+    history: int
+    """Interactions the answer is based on."""
+    ignored: int
+    """Items of the request that are not in the catalogue."""
+    source: str
+    """"model", "fallback:popularity", "mixed", or "none" when nothing is left to recommend."""
+    items: list[RecommendedItem]
+
+
+class Recommendations(RecommendationList, Origin):
+    """One user's recommendations and what made them."""
+
+
+class ManyRecommendations(Given):
+    """Answers in the order of the question."""
+
+    results: list[Recommendations]
+    took_ms: float
+
+
+class SimilarItem(Item):
+    """An item like another."""
+
+    rank: int
+    score: float
+
+
+class SimilarItems(Origin):
+    """Items like one item, most similar first."""
+
+    item: Item
+    items: list[SimilarItem]
+
+
+class Items(Origin):
+    """Items of the catalogue."""
+
+    items: list[Item]
+
+
+class CountedItem(Item):
+    """An item with the number of its interactions."""
+
+    interactions: int
+
+
+class PopularItems(Origin):
+    """The most popular items first."""
+
+    items: list[CountedItem]
+
+
+class Scale(Given):
+    """Ratings of the data."""
+
+    lowest: float
+    highest: float
+
+
+class OnboardingItems(Origin):
+    """Items to rate."""
+
+    items: list[Item]
+    minimum: int
+    """Ratings that are needed."""
+    rating_scale: Scale
+
+
+class Strength(Given):
+    """How much is known of somebody."""
+
+    ratings: int
+    level: str
+    """"fair", "good" or "excellent"."""
+    value: float
+    """0 to 1."""
+
+
+class OnboardingAnswer(Given):
+    """Somebody new, with first recommendations."""
+
+    user_id: int | str
+    expires_at: int | None
+    """UTC milliseconds; null for a lasting user."""
+    strength: Strength
+    recommendations: Recommendations
+
+
+class FeedbackAnswer(Given):
+    """What was taken."""
+
+    accepted: int
+    unknown_items: int
+    """Of them, items that the catalogue does not hold yet."""
+    took_ms: float
+
+
+class DemoUser(Given):
+    """A user of the data to try out."""
+
+    user_id: int | str
+    label: str
+    history: int
+
+
+class DemoUsers(Origin):
+    """Users of the data to try out."""
+
+    users: list[DemoUser]
+
+
+class VariantInfo(Given):
+    """A variant and its run."""
+
+    variant: str
+    weight: float
+    run_id: str | None
+    model: str | None
+    published_at: str | None
+    previous_run_id: str | None
+    follows_latest: bool
+    problem: str | None
+    """Why the run that should answer does not."""
+    runs: list[str]
+    """Published runs it can switch to."""
+
+
+class ModelsAnswer(Given):
+    """All variants."""
+
+    variants: list[VariantInfo]
+
+
+class Info(Given):
+    """About this service."""
+
+    name: str
+    version: str
+    variants: list[dict[str, Any]]
+    users: int
+    items: int
+    genres: list[str]
+    rating_scale: Scale
+    evaluation: dict[str, Any] | None
+    """Metrics of the model that answers by default, as they were measured before it was published."""
+    cache: dict[str, float]
+    uptime_seconds: float
+
+
+class Health(Given):
+    """Alive, or ready."""
+
+    status: str
+
+
+class Error(Given):
+    """What went wrong, in one line."""
+
+    status: int
+    error: str

@@ -1,0 +1,271 @@
+"""The service without HTTP: what is asked in, the bytes of an answer out.
+
+Every answer names the run, model and variant it came from. It is made by ``recommend``, so it equals the published
+file of that run for a user who has sent nothing since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, Requests
+from recsys_ray.errors import ConfigError
+from recsys_ray.recommend import Options
+from recsys_ray.serving.auth import Keys
+from recsys_ray.serving.batching import Batcher
+from recsys_ray.serving.cache import AnswerCache
+from recsys_ray.serving.cold_start import TEMPORARY, stage
+from recsys_ray.serving.http import Problem, encode
+from recsys_ray.serving.metrics import Metrics
+from recsys_ray.serving.models import FOLDER, Models
+from recsys_ray.serving.served import Served
+from recsys_ray.serving.settings import ServeSettings
+from recsys_ray.serving.state import Event, Journal, UserStates
+from recsys_ray.serving.variants import Assignment
+from recsys_ray.similar import similar_items
+from recsys_ray.storage import Location
+
+log = logging.getLogger(__name__)
+exposures = logging.getLogger("recsys_ray.exposures")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How to answer; equal asks about equal states have equal answers."""
+
+    n: int = 10
+    offset: int = 0
+    genre: str | None = None
+    exclude_seen: bool | None = None
+    explain: bool = False
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] | None = None
+
+    @property
+    def scoring(self) -> tuple[Any, ...]:
+        """The part of it that ``recommend`` sees."""
+        return (self.n + self.offset, self.genre, self.exclude_seen, self.allow, self.deny)
+
+
+class Service:
+    """All parts together. ``start`` before the first question, ``stop`` after the last."""
+
+    def __init__(self, settings: ServeSettings, output: Location) -> None:
+        self.settings, self.output = settings, output
+        self.metrics, self.keys = Metrics(), Keys(settings.keys)
+        self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
+        self.journal = Journal(_state_file(settings, output))
+        self.states: UserStates = self.journal
+        self.assignment = Assignment(settings.variants, settings.salt)
+        self._io = ThreadPoolExecutor(4, "io")
+        self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
+        self.models = Models(settings, output, self._io)
+        self.models.on_swap = self._swapped
+        batching = settings.batching
+        self.batcher = Batcher(
+            self._scoring, batching.max_rows, batching.max_wait_ms / 1000, self.metrics.batch_rows.observe
+        )
+        self.started = time.time()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Load what should answer, then keep looking. A run that can't be opened leaves the service unready."""
+        await self.models.refresh()
+        self._tasks = [
+            asyncio.create_task(_every(self.settings.poll_seconds, self.models.refresh)),
+            asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
+        ]
+
+    async def stop(self) -> None:
+        """Write out what was taken and let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.export_feedback()
+        self._scoring.shutdown()
+        self._io.shutdown()
+        self.journal.close()
+
+    async def export_feedback(self) -> None:
+        """What was taken so far as Parquet under <output>/feedback."""
+        served = self.models.served(self.models.default)
+        if served is None:
+            return
+        types = served.bundle.user_id_type, served.bundle.item_ids.type
+        files = await self.in_thread(self.journal.export, self.output / "feedback", *types)
+        self.metrics.feedback_files.inc(len(files))
+
+    # -- who answers ----------------------------------------------------------------------------------------
+
+    def pick(self, variant: str | None, user: str = "") -> tuple[str, Served]:
+        """The variant that was asked for, or the user's own, and its run. Raises Problem 422, 503."""
+        name = self.assignment.of(user) if variant is None else variant
+        if name not in self.models.slots:
+            raise Problem(422, f"variant: there is none of this name; there are {', '.join(self.models.slots)}")
+        served = self.models.served(name)
+        if served is None:
+            raise Problem(503, "no run is loaded yet; see /health/ready", self.retry_after)
+        return name, served
+
+    @property
+    def retry_after(self) -> dict[bytes, bytes]:
+        return {b"retry-after": b"%d" % self.settings.limits.retry_after_seconds}
+
+    # -- recommendations --------------------------------------------------------------------------------------
+
+    async def recommend_user(self, user: str, shown_id: int | str, ask: Ask, variant: str | None) -> tuple[bytes, bool]:
+        """JSON of one user's list, without its closing brace, and whether it was in the cache."""
+        name, served = self.pick(variant, user)
+        version = await self.states.version(user)
+        key = (served.run_id, name, shown_id, version, ask)
+        body = self._cached(key)
+        if body is not None:
+            self._exposed(name, served, user, body[0], True)
+            return body[1], True
+        events = await self.states.events(user) if version else []
+        request, unknown, kind = await self.in_thread(self._known, served, user, events)
+        source, answer = await self._answer(name, served, request, ask, (shown_id, kind, unknown))
+        self.cache.put(key, source.encode() + b"\n" + answer)
+        self.metrics.cache_bytes.set(self.cache.bytes)
+        self._exposed(name, served, user, source, False)
+        return answer, False
+
+    async def recommend_history(self, history: Sequence[Event], ask: Ask, variant: str | None) -> bytes:
+        """The same for a history that belongs to nobody."""
+        who = hashlib.sha256(encode([event.item for event in history])).hexdigest()
+        name, served = self.pick(variant, who)
+        request, unknown = served.request(None, list(history))
+        kind = "new" if len(request.histories.items_E) else "unknown"
+        source, answer = await self._answer(name, served, request, ask, (None, kind, unknown))
+        self._exposed(name, served, who, source, False)
+        return answer
+
+    def _cached(self, key: Any) -> tuple[str, bytes] | None:
+        found = self.cache.get(key)
+        if found is None:
+            self.metrics.cache_misses.labels("memory").inc()
+            return None
+        self.metrics.cache_hits.labels("memory").inc()
+        source, _, body = found.partition(b"\n")
+        return source.decode(), body
+
+    def _known(self, served: Served, user: str, events: list[Event]) -> tuple[Requests, int, str]:
+        known = None if user.startswith(TEMPORARY) else served.users.find(user)
+        request, unknown = served.request(known, events)
+        if known is None:
+            return request, unknown, "new" if len(request.histories.items_E) else "unknown"
+        return request, unknown, "known" if request is known else "updated"
+
+    async def _answer(
+        self, name: str, served: Served, request: Requests, ask: Ask, who: tuple[int | str | None, str, int]
+    ) -> tuple[str, bytes]:
+        options = self._options(served, ask)
+        rows: list[dict[str, Any]] = []
+        if options is not None:
+            table = await self.batcher.answer(served, request, options, ask.scoring)
+            rows = table.slice(ask.offset).select(["rank", "item_id", "score", "source"]).to_pylist()
+        items = [served.catalogue.show(served.catalogue.rows[str(row["item_id"])]) | row for row in rows]
+        sources = {row["source"] for row in rows}
+        source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
+        history = len(request.histories.items_E)
+        shown_id, kind, unknown = who
+        body = {
+            "user_id": shown_id,
+            "user": kind,
+            "stage": stage(history),
+            "history": history,
+            "ignored": unknown,
+            "source": source,
+            "items": items,
+            **origin(name, served),
+        }
+        return source, encode(body)[:-1]
+
+    def _options(self, served: Served, ask: Ask) -> Options | None:
+        """None when nothing could be recommended at all."""
+        masks: list[BoolArray] = []
+        catalogue = served.catalogue
+        if ask.genre is not None:
+            masks.append(self.genre_mask(served, ask.genre))
+        if ask.allow is not None:
+            masks.append(catalogue.mask(catalogue.known_rows(ask.allow)[0]))
+        if ask.deny is not None:
+            masks.append(catalogue.mask(catalogue.known_rows(ask.deny)[0], value=False))
+        allowed_I = served.allowed(*masks)
+        if allowed_I is not None and not allowed_I.any():
+            return None
+        n = min(ask.n + ask.offset, len(catalogue))
+        filter_seen = served.options.filter_seen if ask.exclude_seen is None else ask.exclude_seen
+        return replace(served.options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+
+    def genre_mask(self, served: Served, genre: str) -> BoolArray:
+        """(I,) items of a genre. Raises Problem 422."""
+        found = served.catalogue.genre(genre)
+        if found is None:
+            raise Problem(422, "genre: the catalogue has none of this name; see /info for those it has")
+        return served.catalogue.mask(served.catalogue.genre_rows[found])
+
+    # -- the rest ---------------------------------------------------------------------------------------------
+
+    async def remember(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
+        """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
+        lasting = hours is None
+        await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, lasting=lasting)
+        self.metrics.feedback.inc(len(events))
+
+    def similar(self, served: Served, row: int, n: int) -> list[tuple[int, float]]:
+        """Rows and scores of the items most like one, as the model sees it."""
+        table = similar_items(served.bundle, np.array([row], np.int32), min(n, len(served.catalogue)))
+        rows = [served.catalogue.rows[str(item)] for item in table.column("similar_item_id").to_pylist()]
+        return list(zip(rows, table.column("score").to_pylist(), strict=True))
+
+    async def in_thread(self, function: Any, *args: Any) -> Any:
+        """For what may read files."""
+        return await asyncio.get_running_loop().run_in_executor(self._io, function, *args)
+
+    async def in_scoring(self, function: Any, *args: Any) -> Any:
+        """For what computes."""
+        return await asyncio.get_running_loop().run_in_executor(self._scoring, partial(function, *args))
+
+    def _swapped(self, variant: str, served: Served) -> None:
+        self.metrics.serves(variant, served)
+
+    def _exposed(self, variant: str, served: Served, user: str, source: str, cached: bool) -> None:
+        self.metrics.answers.labels(variant, served.model, source, str(cached).lower()).inc()
+        if len(self.models.slots) > 1:
+            exposures.info(
+                '{"variant": "%s", "run_id": "%s", "user": %s}', variant, served.run_id, encode(user).decode()
+            )
+
+
+def origin(variant: str, served: Served) -> dict[str, str]:
+    """The part of every answer that names what made it."""
+    return {"run_id": served.run_id, "model": served.model, "variant": variant}
+
+
+async def _every(seconds: float, work: Any) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:  # it is tried again; a broken disk must not end the service
+            log.exception("background work failed")
+
+
+def _state_file(settings: ServeSettings, output: Location) -> Path:
+    if settings.state is not None:
+        return Path(settings.state).expanduser().absolute() / "state.sqlite"
+    if not output.is_local:
+        raise ConfigError(f"serve.state: set a local directory for what users send; output {output} is not local")
+    return Path(output.url) / FOLDER / "state.sqlite"

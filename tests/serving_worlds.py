@@ -1,0 +1,81 @@
+"""A published run and a client of the service over it: no Ray, no network, nothing slower than a small fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from starlette.testclient import TestClient
+
+from recsys_ray import publish
+from recsys_ray.batch import ShardRecommender
+from recsys_ray.bundle import write_bundle
+from recsys_ray.contracts import FitContext
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.models import MODELS
+from recsys_ray.recommend import RecommendSettings
+from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.storage import Location
+from tests.data_worlds import prepare_values
+
+DATA: dict[str, Any] = {
+    "source": "synthetic",
+    "users": 200,
+    "items": 80,
+    "interactions_per_user": 12,
+    "shards": 3,
+}
+
+
+def prepared_world(folder: Path, **data: Any) -> Prepared:
+    return prepare_values(folder / "prepared", **DATA | data)
+
+
+def publish_run(
+    folder: Path,
+    prepared: Prepared,
+    model: str = "item_cf",
+    tag: str = "a",
+    data: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+    **recommend: Any,
+) -> Location:
+    """Fit, write every list, publish: what ``recsys-ray run`` leaves behind, without its stages."""
+    output, parts = Location.of(folder), ("train",)
+    bundle = output / "models" / f"{model}-{tag}"
+    config = MODELS[model].config.model_validate(settings or {})
+    scorer = MODELS[model].fit(prepared.train_data(parts), config, FitContext())
+    write_bundle(bundle, scorer, prepared, parts, {"model": model, "fingerprint": tag})
+    asked = RecommendSettings.model_validate({"n": 10} | recommend)
+    run = publish.start_run(output / "recommendations", tag * 10, {})
+    recommender = ShardRecommender(str(bundle), str(run), asked)
+    for shard in range(prepared.num_shards):
+        recommender(shard)
+    facts = {
+        "model": model,
+        "bundle": str(bundle),
+        "config": {"recommend": asked.model_dump(mode="json"), "data": data or {}},
+        "evaluation": {"ndcg@10": 0.5},
+    }
+    publish.publish(output / "recommendations", run, facts)
+    return run
+
+
+def published_rows(run: Location) -> dict[Any, list[dict[str, Any]]]:
+    """User id -> rows of the published file."""
+    tables = [(run / name).read_parquet() for name in run.names() if publish.is_part(name)]
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in pa.concat_tables(tables).to_pylist():
+        found.setdefault(row["user_id"], []).append(row)
+    return found
+
+
+@contextmanager
+def client(folder: Path, **settings: Any) -> Iterator[TestClient]:
+    """The service over everything published in the folder."""
+    app = build_app(ServeSettings.model_validate(settings), str(folder))
+    with TestClient(app, raise_server_exceptions=True) as opened:  # type: ignore[arg-type]
+        yield opened
