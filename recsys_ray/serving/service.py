@@ -37,7 +37,7 @@ from recsys_ray.similar import similar_items
 from recsys_ray.storage import Location
 
 log = logging.getLogger(__name__)
-exposures = logging.getLogger("recsys_ray.exposures")
+EXPOSURES = logging.getLogger("recsys_ray.exposures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Service:
     def _exposed(self, variant: str, served: Served, user: str, source: str, cached: bool) -> None:
         self.metrics.answers.labels(variant, served.model, source, str(cached).lower()).inc()
         if len(self.models.slots) > 1:
-            exposures.info(
+            EXPOSURES.info(
                 '{"variant": "%s", "run_id": "%s", "user": %s}', variant, served.run_id, encode(user).decode()
             )
 
