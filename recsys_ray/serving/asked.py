@@ -149,7 +149,7 @@ class ActivateRequest(Sent):
     """Which run a variant answers with."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"run_id": "20260101T000000-0123456789"}]})
-    run_id: str | None = Field(default=None, max_length=128)
+    run_id: str | None = Field(default=None, min_length=1, max_length=128)
     """A published run; null follows LATEST again."""
     variant: str | None = Field(default=None, max_length=64)
     """By default the first."""

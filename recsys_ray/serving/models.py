@@ -87,7 +87,7 @@ class Models:
         """
         slot = self.slots[variant]
         async with slot.lock:
-            wanted = run_id or await self._in_thread(self._latest, slot)
+            wanted = await self._in_thread(self._latest, slot) if run_id is None else run_id
             served = await self._switch(slot, wanted)
             await self._in_thread(slot.pointer.write_json, {"run_id": run_id})
             return served

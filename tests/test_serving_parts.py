@@ -1,0 +1,331 @@
+"""Parts of the service on their own, and what they do together under load and while models change."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys_ray.errors import StorageError
+from recsys_ray.serving.cache import OVERHEAD, AnswerCache
+from recsys_ray.serving.catalogue import Catalogue
+from recsys_ray.serving.cold_start import onboarding_rows
+from recsys_ray.serving.served import open_run
+from recsys_ray.serving.settings import VariantSettings
+from recsys_ray.serving.state import NAMED, Event, Journal
+from recsys_ray.serving.users import typed_id
+from recsys_ray.serving.variants import Assignment
+from recsys_ray.storage import Location
+from tests.serving_worlds import client, prepared_world, publish_run, published_rows
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two published runs of one data set: item-CF, then popularity as the latest."""
+    folder = tmp_path_factory.mktemp("world")
+    prepared = prepared_world(folder)
+    publish_run(folder, prepared, "item_cf", tag="a")
+    publish_run(folder, prepared, "popularity", tag="b")
+    return folder
+
+
+def runs(world: Path) -> list[str]:
+    """Item-CF's and popularity's."""
+    return sorted((path.name for path in (world / "recommendations").iterdir() if path.is_dir()), key=lambda n: n[-1])
+
+
+def test_the_cache_keeps_to_its_bytes_and_drops_what_was_unused_longest() -> None:
+    cache = AnswerCache(3 * (10 + OVERHEAD), ttl_seconds=60)
+    for key in "abc":
+        cache.put(key, b"x" * 10)
+    assert cache.get("a") is not None
+    cache.put("d", b"x" * 10)
+    assert cache.get("b") is None and cache.get("a") is not None and len(cache) == 3
+    cache.put("huge", b"x" * 1000)
+    assert cache.get("huge") is None and cache.bytes == 3 * (10 + OVERHEAD)
+    cache.put("a", b"y" * 5)
+    assert cache.get("a") == b"y" * 5 and cache.bytes == 3 * OVERHEAD + 25
+    assert (cache.hits, cache.misses) == (3, 2)
+
+
+def test_cached_answers_die_of_age() -> None:
+    cache = AnswerCache(10_000, ttl_seconds=0.02)
+    cache.put("a", b"x")
+    assert cache.get("a") == b"x"
+    time.sleep(0.03)
+    assert cache.get("a") is None and cache.bytes == 0
+
+
+def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
+    arms = [
+        VariantSettings(name="a", weight=3),
+        VariantSettings(name="b", weight=1),
+        VariantSettings(name="c", weight=0),
+    ]
+    users = [str(user) for user in range(8000)]
+    first = [Assignment(arms, "salt").of(user) for user in users]
+    assert first == [Assignment(arms, "salt").of(user) for user in users]
+    assert first.count("a") == pytest.approx(6000, abs=160) and first.count("c") == 0  # four standard deviations
+    other = [Assignment(arms, "other").of(user) for user in users]
+    assert sum(one != two for one, two in zip(first, other, strict=True)) == pytest.approx(3000, abs=200)
+
+
+def test_ids_are_read_as_the_data_writes_them() -> None:
+    assert typed_id("42", pa.int64()) == pa.array([42])
+    for text in ("042", "+42", "4.0", " 42", "-1", "٤٢", "", "99999999999999999999"):
+        assert typed_id(text, pa.int64()) is None
+    assert typed_id("042", pa.string()) == pa.array(["042"])
+
+
+def test_onboarding_items_are_popular_and_differ() -> None:
+    items = pa.table(
+        {
+            "item_id": list("abcdef"),
+            "genres": [["War"], ["War"], ["War"], ["Comedy"], ["Comedy"], ["Drama"]],
+            "year": pa.array([1994, 1995, 1996, 1997, 1984, 1975], pa.int32()),
+            "count": pa.array([60, 50, 40, 30, 20, 10], pa.int32()),
+        }
+    )
+    # The most popular; then the drama of another decade (1/6 + 1 + 1) loses to the older comedy (2/6 + 1 + 1).
+    assert onboarding_rows(Catalogue(items), 3, pool=6) == [0, 4, 5]
+    assert sorted(onboarding_rows(Catalogue(items), 20, pool=6)) == list(range(6))
+
+
+def test_search_finds_words_without_accents_and_case() -> None:
+    items = pa.table(
+        {
+            "item_id": [1, 2, 3],
+            "title": ["Amélie in Paris", "Paris", None],
+            "count": pa.array([1, 5, 9], pa.int32()),
+        }
+    )
+    catalogue = Catalogue(items)
+    assert catalogue.search("PARIS", 10) == [1, 0]
+    assert catalogue.search("amelie paris", 10) == [0]
+    assert catalogue.search("3", 10) == [2] and catalogue.search("rome", 10) == []
+    assert catalogue.search("", 2, 1) == [1, 0]
+
+
+def journal(folder: Path) -> Journal:
+    return Journal(folder / "state.sqlite")
+
+
+def test_what_was_taken_is_there_for_another_process_and_exported_exactly_once(tmp_path: Path) -> None:
+    one, two = journal(tmp_path), journal(tmp_path)
+
+    async def work() -> None:
+        sent = [one.add("7", [Event(str(item), 2.0, item)], 1, lasting=True) for item in range(50)]
+        await asyncio.gather(*sent, two.add("7", [Event("99", 5.0, 99)], 1, lasting=True))
+        assert [event.item for event in await two.events("7")] == [*map(str, range(50)), "99"]
+        assert await two.version("7") == await one.version("7") > 0 == await one.version("8")
+
+    asyncio.run(work())
+    folder = Location.of(tmp_path) / "feedback"
+    files = one.export(folder, pa.int64(), pa.int64()) + two.export(folder, pa.int64(), pa.int64())
+    rows = pa.concat_tables([file.read_parquet() for file in files]).to_pylist()
+    assert sorted(row["item_id"] for row in rows) == [*range(50), 99]
+    assert one.export(folder, pa.int64(), pa.int64()) == []
+    one.close(), two.close()
+
+
+def test_an_export_that_died_is_finished_by_the_next_one_under_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = journal(tmp_path)
+    asyncio.run(kept.add("7", [Event("1", 2.0, 3)], 1, lasting=True))
+    folder = Location.of(tmp_path) / "feedback"
+    whole = Location.write_parquet
+
+    def written_then_killed(*args: Any, **options: Any) -> None:
+        whole(*args, **options)
+        raise StorageError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Location, "write_parquet", written_then_killed)
+        with pytest.raises(StorageError):
+            kept.export(folder, pa.int64(), pa.int64())
+    assert kept._db.execute("SELECT step FROM events").fetchall() == [(NAMED,)]
+    kept.close()
+    after = journal(tmp_path)
+    after.export(folder, pa.int64(), pa.int64())
+    assert [folder / name for name in folder.names()] == [
+        folder / after._db.execute("SELECT file FROM events").fetchone()[0]
+    ]
+    assert (folder / folder.names()[0]).read_parquet().num_rows == 1
+    after.close()
+
+
+def test_a_changed_history_is_the_old_one_with_the_new_events_in_time(world: Path) -> None:
+    served = open_run(Location.of(world), runs(world)[0], 1 << 20)
+    served.min_rating = 3.0
+    known = next(
+        user for user in (served.users.find(str(n)) for n in range(1, 200)) if user and len(user.histories.items_E) > 4
+    )
+    old = known.histories.items_E.tolist()
+    name, last = served.catalogue.ids, int(known.histories.timestamps_E[-1])
+    fresh, low = [row for row in range(80) if row not in old][:2]
+    events = [
+        Event(str(name[old[1]]), 4.0, last + 5),  # rated again: it moves to the end
+        Event(str(name[fresh]), 5.0, last + 3),
+        Event(str(name[low]), 1.0, last + 4),  # disliked: only seen
+        Event(str(name[old[2]]), 1.0, 0),  # older than what is known: nothing new
+        Event("unheard of", 5.0, last + 6),
+    ]
+    request, unknown = served.request(known, events)
+    assert unknown == 1 and request.users_B.tolist() == [-1]
+    assert request.histories.items_E.tolist() == [old[0], *old[2:], fresh, old[1]]
+    assert request.histories.ratings_E.tolist()[-2:] == [5.0, 4.0]
+    assert set(request.seen.items_E.tolist()) == {*known.seen.items_E.tolist(), low}
+    only_seen, _ = served.request(known, events[2:4])
+    assert only_seen.users_B.tolist() == known.users_B.tolist() and only_seen.histories.items_E.tolist() == old
+
+
+def test_user_shards_are_kept_within_their_bytes(world: Path) -> None:
+    served = open_run(Location.of(world), runs(world)[0], 1)
+    for user in range(1, 201):
+        found = served.users.find(str(user))
+        assert found is not None and found.user_ids.to_pylist() == [user]
+        assert len(served.users._shards) == 1
+    assert served.users.find("201") is None and served.users.find("x") is None
+
+
+def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path: Path) -> None:
+    with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 200.0}) as service:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda user: service.get(f"/v1/recommendations/{user}"), range(1, 9)))
+        text = service.get("/metrics").text
+    calls = float(text.split("recsys_batch_rows_count ")[1].split()[0])
+    rows = float(text.split("recsys_batch_rows_sum ")[1].split()[0])
+    assert rows == 8 and calls <= 2
+
+
+def test_too_many_requests_at_once_are_turned_away_and_health_still_answers(world: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"cache": {"mib": 0}, "limits": {"in_flight": 2}, "batching": {"max_wait_ms": 400.0}}
+    with client(world, state=str(tmp_path), **settings) as service, ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(service.get, f"/v1/recommendations/{user}") for user in range(1, 9)]
+        time.sleep(0.1)
+        assert service.get("/health/ready").status_code == 200
+        done = [answer.result() for answer in answers]
+        refused = [answer for answer in done if answer.status_code == 503]
+        assert len(refused) == 6 and all(answer.headers["retry-after"] == "1" for answer in refused)
+        assert "recsys_overloads_total 6.0" in service.get("/metrics").text
+
+
+def test_two_variants_answer_side_by_side_and_exposures_are_counted(world: Path, tmp_path: Path) -> None:
+    item_cf, popularity = runs(world)
+    arms = [{"name": "a", "run": item_cf, "weight": 1.0}, {"name": "b", "run": popularity, "weight": 1.0}]
+    with client(world, state=str(tmp_path), variants=arms) as service:
+        answers = [service.get(f"/v1/recommendations/{user}").json() for user in range(1, 101)]
+        assert {(one["variant"], one["run_id"], one["model"]) for one in answers} == {
+            ("a", item_cf, "item_cf"),
+            ("b", popularity, "popularity"),
+        }
+        shown = sum(one["variant"] == "a" for one in answers)
+        counted = f'recsys_answers_total{{cached="false",model="item_cf",source="model",variant="a"}} {float(shown)}'
+        assert counted in service.get("/metrics").text
+        asked = service.get("/v1/recommendations/1", params={"variant": "b"}).json()
+        assert asked["model"] == "popularity"
+
+
+ADMIN = "an admin's key"
+KEYS = [{"name": "ops", "role": "admin", "sha256": hashlib.sha256(ADMIN.encode()).hexdigest()}]
+AS_ADMIN = {"X-API-Key": ADMIN}
+
+
+def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
+    prepared = prepared_world(tmp_path)
+    first, second = (publish_run(tmp_path, prepared, model, tag=model[0]).name for model in ("item_cf", "popularity"))
+
+    def switch(body: dict[str, Any], status: int = 200) -> Any:
+        answer = service.post("/v1/models/activate", json=body, headers=AS_ADMIN)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def answering() -> str:
+        return str(service.get("/v1/recommendations/5", headers=AS_ADMIN).json()["run_id"])
+
+    with client(tmp_path, keys=KEYS) as service:
+        assert answering() == second
+        assert switch({"run_id": first})["variants"][0]["previous_run_id"] == second
+        assert answering() == first
+        for wrong in ("no-such-run", "../prepared", "a/b", "."):
+            assert "not a published run" in switch({"run_id": wrong}, 409)["error"]
+        assert answering() == first
+    with client(tmp_path, keys=KEYS) as service:  # the choice outlives the process
+        assert answering() == first
+        switch({})
+        assert answering() == second
+        switch({"roll_back": True})
+        assert answering() == first
+
+
+def test_a_newly_published_run_is_followed_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    prepared = prepared_world(tmp_path)
+    first = publish_run(tmp_path, prepared, "item_cf", tag="a").name
+    with client(tmp_path, poll_seconds=0.05) as service:
+
+        def answering_after(change: Any) -> str:
+            change()
+            time.sleep(0.6)
+            return str(service.get("/v1/recommendations/5").json()["run_id"])
+
+        def broken() -> None:
+            run = publish_run(tmp_path, prepared, "item_cf", tag="c")
+            Path((run / "manifest.json").read_json()["bundle"], "manifest.json").unlink()
+
+        assert answering_after(lambda: None) == first
+        second = answering_after(lambda: publish_run(tmp_path, prepared, "popularity", tag="b"))
+        assert second != first
+        assert answering_after(broken) == second
+        assert "not a bundle" in service.get("/v1/models").json()["variants"][0]["problem"]
+
+
+def test_nothing_published_is_unready_until_something_is(tmp_path: Path) -> None:
+    with client(tmp_path, poll_seconds=0.05) as service:
+        assert service.get("/health/live").status_code == 200
+        for path in ("/health/ready", "/v1/recommendations/5"):
+            answer = service.get(path)
+            assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        publish_run(tmp_path, prepared_world(tmp_path))
+        time.sleep(0.5)
+        assert service.get("/health/ready").status_code == 200
+
+
+def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, tmp_path: Path) -> None:
+    names = runs(world)
+    root = Location.of(world) / "recommendations"
+    published = {name: published_rows(root / name) for name in names}
+    stop, answers = threading.Event(), []
+
+    def ask(start: int) -> None:
+        user = start
+        while not stop.is_set():
+            user = user % 200 + 1
+            answers.append((user, service.get(f"/v1/recommendations/{user}", headers=AS_ADMIN)))
+
+    with client(world, state=str(tmp_path), keys=KEYS, cache={"mib": 1}) as service, ThreadPoolExecutor(4) as pool:
+        for start in (0, 50, 100, 150):
+            pool.submit(ask, start)
+        for turn in range(6):
+            body = {"run_id": names[turn % 2]}
+            assert service.post("/v1/models/activate", json=body, headers=AS_ADMIN).status_code == 200
+            time.sleep(0.15)
+        stop.set()
+    (world / "serving" / "ACTIVE-default.json").unlink()
+    assert len(answers) > 100 and {answer.status_code for _, answer in answers} == {200}
+    seen = set()
+    for user, answer in answers:
+        body = answer.json()
+        seen.add(body["run_id"])
+        expected = published[body["run_id"]][user]
+        assert [item["item_id"] for item in body["items"]] == [row["item_id"] for row in expected]
+        np.testing.assert_allclose([i["score"] for i in body["items"]], [r["score"] for r in expected], atol=1e-5)
+    assert seen == set(names)
