@@ -45,10 +45,10 @@ clean:
 	find recsys_ray jobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, four stamps: each adds the extras its target needs. A change of the requirements reinstalls.
-$(VENV)/.installed-run: EXTRAS := s3
+$(VENV)/.installed-run: EXTRAS := s3,embeddings
 $(VENV)/.installed-test: EXTRAS := test
 $(VENV)/.installed-dev: EXTRAS := test,dev
-$(VENV)/.installed-benchmarks: EXTRAS := s3,benchmarks
+$(VENV)/.installed-benchmarks: EXTRAS := s3,embeddings,benchmarks
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(create_environment); }

@@ -17,13 +17,16 @@ from recsys_ray import __version__
 from recsys_ray.errors import RecsysError
 
 STAGES = {
-    "run": "prepare, train, evaluate, recommend and publish; unchanged stages are skipped",
+    "run": "prepare, embed, train, evaluate, recommend and publish; unchanged stages are skipped",
     "prepare": "raw interactions and catalogue to prepared tables",
+    "embed": "texts and posters of the catalogue to item vectors; what did not change is not encoded again",
     "train": "fit the model that is evaluated (without a split: the one that is published)",
     "evaluate": "metrics of the written top-N against held-out interactions",
     "recommend": "write, check and publish the top-N of every user",
+    "report": "one HTML page about the data of a run: report embeddings CONFIG",
     "rollback": "point LATEST back to the run published before (publish.to=RUN_ID for another)",
 }
+REPORTS = ("embeddings",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text in STAGES.items():
         command = commands.add_parser(name, help=text, description=text)
+        if name == "report":
+            command.add_argument("subject", choices=REPORTS, help="what the page is about")
         command.add_argument("config", help="YAML file, see configs/")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
     parsed = parser.parse_args(arguments)
-    return run_stage(parsed.stage, parsed.config, parsed.overrides)
+    stage = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
+    return run_stage(stage, parsed.config, parsed.overrides)
 
 
 def job(stage: str, arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +75,8 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str]) -> int:
 def _run(stage: str, config_path: str, overrides: Sequence[str]) -> dict[str, Any]:
     from recsys_ray.cluster.session import Session  # Ray and torch take seconds to import; --help needs neither
     from recsys_ray.config import load_config
-    from recsys_ray.pipeline import Pipeline, sample
+    from recsys_ray.pipeline import Pipeline
+    from recsys_ray.preview import preview
     from recsys_ray.storage import Location
 
     config = load_config(config_path, overrides)
@@ -78,7 +85,7 @@ def _run(stage: str, config_path: str, overrides: Sequence[str]) -> dict[str, An
         result: dict[str, Any] = getattr(pipeline, stage)()
     written = result if stage == "recommend" else result.get("recommend") if stage == "run" else None
     if written:
-        print(f"\n{written['path']}\n{sample(Location(written['path']), Location(written['bundle']))}\n")
+        print(f"\n{written['path']}\n{preview(Location(written['path']), Location(written['bundle']))}\n")
     return result
 
 

@@ -25,24 +25,28 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
+from recsys_ray.analysis import AnalysisSettings
 from recsys_ray.cluster.session import ClusterSettings
 from recsys_ray.contracts import Settings
 from recsys_ray.data.settings import DataConfig
+from recsys_ray.encoders import EmbeddingSettings
 from recsys_ray.errors import ConfigError
 from recsys_ray.evaluation import EvaluateSettings
 from recsys_ray.gate import GateSettings
-from recsys_ray.models import MODELS
+from recsys_ray.models import MODELS, ColdItemSettings
 from recsys_ray.recommend import RecommendSettings
 
 VERSION = 1
 
 
 class TrainSettings(Settings):
-    """What the published model has seen, and how much memory a fit may take."""
+    """What the published model has seen, how it treats new items, and how much memory a fit may take."""
 
     refit: Literal["all", "train+valid"] = "all"
     """all: after evaluation fit once more on everything, and publish that. train+valid: publish exactly the model (and
     the Parquet) that the test numbers are computed on."""
+    cold_items: ColdItemSettings | None = None
+    """Score items without training interactions by their embeddings, whatever the model; null leaves them out."""
     memory_limit_gib: float | None = Field(default=None, gt=0)
     """Refuse fits predicted to need more; by default what is free on the machine that fits."""
 
@@ -80,7 +84,11 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0)
     """Seed of splits, initial values and sampling."""
     data: DataConfig
+    embeddings: EmbeddingSettings | None = None
+    """Vectors of the items from their texts and posters; null makes none."""
     model: _model_section()  # type: ignore[valid-type]
+    analysis: AnalysisSettings = AnalysisSettings()
+    """What the report about the embeddings looks at."""
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     recommend: RecommendSettings = RecommendSettings()
@@ -98,6 +106,26 @@ class Config(Settings):
     @property
     def has_split(self) -> bool:
         return self.data.split.kind != "none"
+
+    @property
+    def needs_embeddings(self) -> dict[str, str]:
+        """Models whose fit takes item vectors, each with the setting that asks for it."""
+        asked = {name: "evaluate.baselines" for name in self.evaluate.baselines} | {self.model_name: "model.name"}
+        if self.train.cold_items is not None:
+            return dict.fromkeys(asked, "train.cold_items")
+        return {name: setting for name, setting in asked.items() if MODELS[name].needs_content}
+
+    @model_validator(mode="after")
+    def _models_can_be_had(self) -> Config:
+        for name in self.evaluate.baselines:
+            if name not in MODELS:
+                raise ValueError(f"evaluate.baselines: no model {name!r}; models are {', '.join(MODELS)}")
+        if self.embeddings is None:
+            for name, setting in self.needs_embeddings.items():
+                raise ValueError(
+                    f"{setting}: {name} needs item vectors; add a section embeddings (embeddings={{}} will do)"
+                )
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Config:

@@ -1,6 +1,6 @@
 """The stages of a run in order, their fingerprints, and what is skipped.
 
-    prepare -> train -> evaluate -> (refit) -> recommend -> gate -> publish
+    prepare -> embed -> train -> evaluate -> (refit) -> recommend -> gate -> publish
 
 A stage writes into a directory named by the fingerprint of everything that goes into it: input files, the sections of
 the configuration it reads, the format of the code that wrote it. Its manifest is written last. So a stage is done when
@@ -9,38 +9,35 @@ the manifest is there, a change anywhere leads to another directory, and an inte
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from recsys_ray import bundle as bundles
+from recsys_ray import embed as embedding
 from recsys_ray import publish as runs
 from recsys_ray.batch import read_item_list, read_options
 from recsys_ray.bundle import open_bundle, read_manifest
 from recsys_ray.cluster.batch import run_batch
+from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.data import prepare as preparing
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.data.shard import part_file
+from recsys_ray.data.shard import ITEMS
 from recsys_ray.errors import ConfigError
 from recsys_ray.evaluate import evaluate_run
 from recsys_ray.evaluation import Report
-from recsys_ray.gate import check_run, flat
+from recsys_ray.fit import FitJob
+from recsys_ray.gate import check_run
 from recsys_ray.models import MODELS
+from recsys_ray.provenance import fingerprint, versions
 from recsys_ray.recommend import RecommendSettings
+from recsys_ray.schema import PARTS
 from recsys_ray.storage import Location
-
-BASELINE = "popularity"
-
-
-def fingerprint(*facts: Any) -> str:
-    """A stable digest of JSON-ready values."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Pipeline:
@@ -58,6 +55,8 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
         self.prepare()
+        if self.config.embeddings is not None:
+            self.embed()
         self.train()
         if self.config.has_split:
             self.evaluate()
@@ -86,6 +85,32 @@ class Pipeline:
         facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
         return self._done("prepare", location, skipped, facts, started)
 
+    def embed(self) -> dict[str, Any]:
+        """Texts and posters of the catalogue to item vectors; what an earlier table holds is taken from there."""
+        if "embed" in self._results:
+            return self._results["embed"]
+        settings = self.config.embeddings
+        if settings is None:
+            raise ConfigError("embeddings: the section is missing; add it to the configuration (embeddings={} will do)")
+        started = time.perf_counter()
+        items = self.prepared.location / ITEMS
+        store = self.output / "embeddings" if settings.store is None else Location.of(settings.store)
+        made_from = embedding.table_facts(items, settings)
+        key = fingerprint(made_from)[:12]
+        skipped = (store / key / embedding.MANIFEST).exists()
+        facts: dict[str, Any] = {}
+        if not skipped:
+            job = embedding.start_table(items, store, key, made_from, settings, str(self.output))
+            facts = run_embed(self.session, job)
+            embedding.finish_table(job)
+            for name in embedding.prune_tables(store, store / key, str(self.output), settings.keep):
+                self.session.progress(f"embed: deleted the old table {name} (embeddings.keep={settings.keep})")
+        totals = (store / key / embedding.MANIFEST).read_json()
+        facts = {"text_encoded": 0, "image_encoded": 0} | embedding.lasting(totals) | facts
+        if not skipped:
+            self.session.progress(embedding.summary(facts))
+        return self._done("embed", store / key, skipped, facts, started)
+
     def train(self) -> dict[str, Any]:
         """The fit that is evaluated; without a split, the one that is published."""
         parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
@@ -103,20 +128,20 @@ class Pipeline:
             result = (location / "metrics.json").read_json()
         else:
             report = self._measure(run, bundle)
-            result = {"model": report.to_json(), "run": str(run)}
+            result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
             table = report.table()
-            if self.config.evaluate.baseline and self.config.model_name != BASELINE:
-                self._fit("baseline", self._evaluation_parts(), BASELINE)
-                _, baseline_run, baseline_bundle = self._evaluation_run(BASELINE, "baseline")
+            for name in (name for name in self.config.evaluate.baselines if name != self.config.model_name):
+                self._fit(name, self._evaluation_parts(), name)
+                _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
                 baseline = self._measure(baseline_run, baseline_bundle)
-                result["baseline"] = baseline.to_json()
-                table += "\n" + _comparison(report, baseline, self.config.evaluate.max_k)
+                result["baselines"][name] = baseline.to_json()
+                result["runs"].append(str(baseline_run))
+                table += "\n" + report.beside(baseline, name)
             result["table"] = table
             (location / "metrics.json").write_json(result)
         self.session.progress(result["table"])
         facts = {"metrics": result["model"]["metrics"]}
-        if "baseline" in result:
-            facts["baseline"] = {BASELINE: result["baseline"]["metrics"]}
+        facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
         return self._done("evaluate", location, skipped, facts, started)
 
     def recommend(self) -> dict[str, Any]:
@@ -136,6 +161,30 @@ class Pipeline:
                 self._publish(bundle, run, facts["checks"])
         facts |= {"bundle": str(bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
+
+    def report_embeddings(self) -> dict[str, Any]:
+        """One HTML page about the item vectors: neighbours, projection, similarities, gaps."""
+        from recsys_ray.analysis import embedding_report  # libraries for plots, which no other stage needs
+
+        started = time.perf_counter()
+        table, prepared = Location(self.embed()["path"]), self.prepared
+        ids = prepared.items.column("item_id").combine_chunks()
+        settings = self.config.embeddings
+        assert settings is not None  # or embed would have said so
+        has = {kind: embedding.read_content(table, ids, kind).present_I for kind in settings.kinds}
+        everyone = np.zeros(prepared.num_items, np.bool_)
+        facts, page = embedding_report(
+            prepared.items,
+            embedding.read_content(table, ids),
+            has.get("text", everyone),
+            has.get("image", everyone),
+            prepared.item_counts(tuple(PARTS)),
+            self.config.analysis,
+            self._results["embed"],
+        )
+        file = self.output / "reports" / "embeddings.html"
+        file.write_bytes(page.encode())
+        return self._done("report", file, False, facts, started)
 
     def rollback(self) -> dict[str, Any]:
         """LATEST back to the run published before, or to ``publish.to``."""
@@ -172,29 +221,25 @@ class Pipeline:
             return self._results[stage]
         config, started = self.config, time.perf_counter()
         settings = config.model_settings() if model == config.model_name else MODELS[model].config()
-        key = fingerprint(bundles.FORMAT, self.prepared.location.name, model, dump(settings), parts, config.seed)
+        table = Location(self.embed()["path"]) if model in config.needs_embeddings else None
+        cold = None if config.train.cold_items is None else dump(config.train.cold_items)
+        inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
+        key = fingerprint(bundles.FORMAT, inputs, model, dump(settings), parts, config.seed)
         location = self.output / "models" / f"{model}-{key[:12]}"
         skipped = (location / bundles.MANIFEST).exists()
         if not skipped:
-            limit = config.train.memory_limit_gib
             manifest = {
                 "model": model,
                 "fingerprint": key,
                 "config": dump(config),
-                "packages": _versions(),
+                "packages": versions(),
                 "prepared": self.prepared.location.name,
+                "embeddings": None if table is None else table.name,
                 "predicts_ratings": MODELS[model].predicts_ratings,
             }
-            run_fit(
-                self.session,
-                self.prepared.location,
-                location,
-                (model, settings),
-                parts,
-                config.seed,
-                None if limit is None else int(limit * 2**30),
-                manifest,
-            )
+            prepared, limit = self.prepared.location, config.train.memory_limit_gib
+            job = FitJob(prepared, location, model, settings, parts, manifest, table, config.train.cold_items)
+            run_fit(self.session, job, config.seed, None if limit is None else int(limit * 2**30))
         facts = {"model": model, "parts": list(parts)} | read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
@@ -248,13 +293,23 @@ class Pipeline:
             "layout": self.config.recommend.layout,
             "bundle": str(bundle),
             "config": dump(self.config),
-            "packages": _versions(),
+            "packages": versions(),
             "evaluation": self._results.get("evaluate", {}).get("metrics"),
+            "made_with": self._made_with(),
         }
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
         for name in runs.prune(self._recommendations, self.config.publish.keep):
             self.session.progress(f"publish: deleted the old run {name} (publish.keep={self.config.publish.keep})")
+
+    def _made_with(self) -> list[str]:
+        """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""
+        inside = f"{self.output}/"
+        places = [result["path"] for name, result in self._results.items() if name != "embed"]
+        if "evaluate" in self._results:
+            report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
+            places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
+        return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})
 
     def _done(
         self, stage: str, location: Location, skipped: bool, facts: dict[str, Any], started: float
@@ -266,42 +321,3 @@ class Pipeline:
             )
         self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
         return self._results[stage]
-
-
-def sample(run: Location, bundle: Location, users: int = 2) -> str:
-    """The first users' rows as text, with titles, for a person to look at."""
-    opened = open_bundle(bundle)
-    titles = dict(zip(opened.item_ids.to_pylist(), opened.items.column("title").to_pylist(), strict=True))
-    rows = flat((run / part_file(0)).read_parquet()).slice(0, users * 100).to_pylist()
-    wanted = list(dict.fromkeys(row["user_id"] for row in rows))[:users]
-    lines = [f"{'user_id':>12} {'rank':>4} {'score':>10}  {'source':<12} {'item_id':<10} title"]
-    for row in rows:
-        if row["user_id"] in wanted:
-            lines.append(
-                f"{row['user_id']!s:>12} {row['rank']:>4} {row['score']:>10.4f}  {row['source']:<12} "
-                f"{row['item_id']!s:<10} {titles[row['item_id']] or ''}"
-            )
-    return "\n".join(lines)
-
-
-def _comparison(report: Report, baseline: Report, k: int) -> str:
-    """The baseline in a few lines, with the paired difference and its interval."""
-    differences = report.compare(baseline)
-    lines = [f"{BASELINE} on the same targets, and the difference to it"]
-    for name in (f"recall@{k}", f"ndcg@{k}", f"coverage@{k}"):
-        line = f"  {name:<15}{baseline.metrics[name]:.4f}"
-        if name in differences:
-            value, low, high = differences[name]
-            line += f"  {value:+.4f} [{low:+.4f}, {high:+.4f}]"
-        lines.append(line)
-    return "\n".join(lines)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in ("recsys_ray", "ray", "torch", "numpy", "pyarrow", "scipy", "numba"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # the project run from a plain checkout
-            found[name] = "not installed"
-    return found

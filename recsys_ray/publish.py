@@ -61,7 +61,8 @@ def latest_run(root: Location) -> Location | None:
 
 
 def publish(root: Location, run: Location, facts: dict[str, Any]) -> dict[str, Any]:
-    """Commit the run's manifest, then move LATEST to it. ``facts`` are the gate's and the caller's."""
+    """Commit the run's manifest, then move LATEST to it. ``facts`` are the gate's and the caller's; ``made_with`` among
+    them names the directories beside ``root`` that go when the run is pruned."""
     if (run / WITHDRAWN).exists():
         raise PublishError(
             f"{run.name} was withdrawn by a rollback; change the data or the configuration to make a new run"
@@ -98,11 +99,21 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
 
 
 def prune(root: Location, keep: int) -> list[str]:
-    """Delete all but the ``keep`` newest published runs; LATEST and unfinished runs stay. Returns the deleted ids."""
-    published = [name for name in root.names() if (root / name / MANIFEST).exists()]
+    """Delete all but the ``keep`` newest published runs; LATEST and unfinished runs stay. Returns the deleted ids.
+
+    With a run goes what it was made with (``made_with`` of its manifest: prepared data, models, evaluations, as names
+    beside ``root``), as far as no run that stays was made with it too.
+    """
+    made_with = {
+        name: set((root / name / MANIFEST).read_json().get("made_with", []))
+        for name in root.names()
+        if (root / name / MANIFEST).exists()
+    }
     current = latest(root)
-    old = [name for name in published[:-keep] if name != current]
+    old = [name for name in list(made_with)[:-keep] if name != current]
+    needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
     for name in old:
+        root.parent.remove(made_with[name] - needed)
         (root / name).remove()
     return old
 

@@ -28,9 +28,9 @@ def test_two_nodes_give_the_rows_of_one(tmp_path: Path, ray_session: Any) -> Non
     from tests.soak import cluster
 
     one, two = World(tmp_path / "one"), World(tmp_path / "two")
-    one.run("evaluate.baseline=false")
+    one.run("evaluate.baselines=[]")
     with cluster(two_nodes=True) as nodes:
-        result = two.process("run", "evaluate.baseline=false", variables={"RAY_ADDRESS": nodes.address})
+        result = two.process("run", "evaluate.baselines=[]", variables={"RAY_ADDRESS": nodes.address})
     assert result["recommend"]["actors"] == 2  # one core a node: an actor on each
     assert two.published().equals(one.published())
 
@@ -81,7 +81,7 @@ def test_the_pipeline_through_ray_job_submit(tmp_path: Path) -> None:
         f"--dashboard-agent-listen-port={ports['agent']}", f"--object-store-memory={100 * 2**20}",
     ]  # fmt: skip
     address = f"http://127.0.0.1:{ports['dashboard']}"
-    entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baseline=false"]
+    entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baselines=[]"]
     submit = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *entry]
     with running(head, environment):
         wait_for_port(int(ports["dashboard"]))
@@ -95,7 +95,7 @@ def test_the_pipeline_through_ray_job_submit(tmp_path: Path) -> None:
 def test_every_job_file_calls_its_stage(
     tmp_path: Path, ray_session: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, train={"refit": "train+valid"}, evaluate={"baseline": False, "bootstrap": 0})
+    world = World(tmp_path, train={"refit": "train+valid"}, evaluate={"baselines": [], "bootstrap": 0})
     for name in ("pipeline", "prepare", "train", "evaluate", "recommend"):
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", "--config", str(world.config)])
         with pytest.raises(SystemExit) as stopped:

@@ -20,7 +20,7 @@ MAX_LINES = 350
 
 FLOORS = [
     {"errors"},
-    {"storage", "schema"},
+    {"storage", "schema", "provenance"},
     {"contracts"},
     {"data", "retrieval", "evaluation", "analysis", "encoders", "training"},
     {"models", "embed"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"serving"},
     {"cluster"},
     {"config"},
-    {"pipeline"},
+    {"pipeline", "preview"},
     {"cli"},
     {"jobs"},
 ]

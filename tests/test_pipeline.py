@@ -39,7 +39,7 @@ def test_every_user_has_exactly_n_rows_and_nothing_seen(finished: tuple[World, d
 
 def test_metrics_are_above_popularity_and_come_with_intervals(finished: tuple[World, dict[str, Any]]) -> None:
     result = finished[1]["evaluate"]
-    assert result["metrics"]["ndcg@20"] > 1.2 * result["baseline"]["popularity"]["ndcg@20"]
+    assert result["metrics"]["ndcg@20"] > 1.2 * result["baselines"]["popularity"]["ndcg@20"]
     report = json.loads((Path(result["path"]) / "metrics.json").read_text())["model"]
     low, high = report["intervals"]["recall@20"]
     assert low < report["metrics"]["recall@20"] < high
@@ -62,7 +62,7 @@ def test_a_second_run_skips_every_stage_and_says_so(finished: tuple[World, dict[
     assert outcome.status == 0
     assert all(stage["skipped"] for stage in outcome.result.values())
     assert outcome.errors.count("unchanged, skipped") == len(outcome.result)
-    assert set(outcome.result) == set(first) - {"baseline"}  # its numbers are in the report that was kept
+    assert set(outcome.result) == set(first) - {"popularity"}  # its numbers are in the report that was kept
     assert {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.is_file()} == before
 
 
@@ -159,7 +159,7 @@ def test_rollback_and_what_it_withdraws(tmp_path: Path) -> None:
 def test_rating_model_reports_its_error(tmp_path: Path) -> None:
     split = {"kind": "random", "test_ratio": 0.2}
     data = {"source": "synthetic", "users": 300, "items": 120, "interactions_per_user": 12, "shards": 3, "split": split}
-    result = World(tmp_path, data=data, model={"name": "svd"}).run("evaluate.baseline=false", stage="evaluate")
+    result = World(tmp_path, data=data, model={"name": "svd"}).run("evaluate.baselines=[]", stage="evaluate")
     assert 0 < result["metrics"]["mae"] < result["metrics"]["rmse"] < 2
 
 

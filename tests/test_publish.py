@@ -85,3 +85,16 @@ def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) ->
     assert {name for name in root.names() if name != "LATEST"} == {
         run.name for run in (first, second, third, unfinished)
     } - set(deleted)
+
+
+def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path: Path) -> None:
+    output = Location.of(tmp_path)
+    root = output / "recommendations"
+    for name in ("models/old", "models/new", "prepared/both"):
+        (output / name / "manifest.json").write_bytes(b"{}")
+    for letter, made_with in (("a", ["models/old", "prepared/both"]), ("b", ["models/new", "prepared/both"])):
+        run = publish.start_run(root, letter * 64, {})
+        publish.publish(root, run, {"made_with": made_with})
+    assert len(publish.prune(root, keep=1)) == 1
+    assert (output / "models").names() == ["new"] and (output / "prepared").names() == ["both"]
+    assert publish.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()

@@ -185,6 +185,18 @@ class Report:
         intervals = _intervals(differences, self.settings.confidence)
         return {name: (self.metrics[name] - other.metrics[name], *interval) for name, interval in intervals.items()}
 
+    def beside(self, baseline: Report, name: str) -> str:
+        """A baseline in a few lines, each value with its interval, then the paired difference with its own."""
+        differences = self.compare(baseline)
+        lines = [f"{name} on the same targets, and the difference of the model to it"]
+        for metric in (f"{metric}@{self.settings.max_k}" for metric in ("recall", "ndcg", "coverage")):
+            line = f"  {metric:<15}{_cell(baseline.metrics[metric], baseline.intervals.get(metric))}"
+            if metric in differences:
+                value, low, high = differences[metric]
+                line += f"   {value:+.4f} [{low:+.4f}, {high:+.4f}]"
+            lines.append(line)
+        return "\n".join(lines)
+
     def table(self) -> str:
         """The report for a terminal: a line a metric, a column a k, intervals in brackets where there are any."""
         counts = self.counts

@@ -19,8 +19,8 @@ class EvaluateSettings(Settings):
     """Lengths of the top of a list that are looked at, ascending."""
     on: Literal["test", "valid"] = "test"
     """Which held-out part the lists are compared with. Choose settings on "valid", report on "test"."""
-    baseline: bool = True
-    """Evaluate popularity on the same targets and report it beside the model."""
+    baselines: list[str] = Field(default=["popularity"])
+    """Models, at their default settings, that are evaluated on the same targets and reported beside the model."""
     bootstrap: int = Field(default=500, ge=0)
     """Bootstrap replicates behind every confidence interval; 0 leaves the intervals out."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)

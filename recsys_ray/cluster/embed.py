@@ -1,0 +1,102 @@
+"""The embedding job on Ray Data: shard numbers go through reading actors (files, network, decoding) and from there as
+work to encoding actors, which write the parts. The two run at the same time, each with resources of its own."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import ray
+import ray.data
+
+from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, our_errors, set_threads
+from recsys_ray.embed import EmbedJob, ShardEncoder, ShardReader, add_up
+from recsys_ray.errors import RecsysError
+from recsys_ray.publish import finished_shards
+
+READING_SHARE = 0.25
+"""Of an actor's cores, what a reading actor takes where both kinds share the cores."""
+
+
+class _Read:
+    def __init__(self, job: EmbedJob) -> None:
+        set_threads(1)
+        self.reader = ShardReader(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return _boxed(lambda: self.reader(int(batch["shard"][0])))
+
+
+class _Encode:
+    def __init__(self, job: EmbedJob, threads: int) -> None:
+        set_threads(threads)
+        self.encoder = ShardEncoder(job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        work = pickle.loads(batch["result"][0])
+        return _boxed(lambda: work if isinstance(work, RecsysError) else self.encoder(work))
+
+
+def _boxed(action: Any) -> dict[str, Any]:
+    """One pickled result as a batch; an error of ours as a value: Ray Data would wrap it beyond recognition."""
+    try:
+        result = action()
+    except RecsysError as error:
+        result = error
+    return {"result": np.array([cloudpickle.dumps(result)], dtype=object)}
+
+
+def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
+    """Write every part of the table that is not there yet; the counts of what was done.
+
+    Whatever is killed while it runs, calling it again for the same table finishes the rest.
+    """
+    done = finished_shards(job.table)
+    todo = [shard for shard in range(job.num_shards) if shard not in done]
+    if done:
+        session.progress(f"embed: resuming {job.table.name}, {len(done)} of {job.num_shards} parts are there")
+    session.connect()
+    actors, reading, encoding = _resources(session, len(todo))
+    work = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=max(1, len(todo)))
+    dataset = work.map_batches(
+        _Read,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        fn_constructor_args=(job,),
+        **reading,
+    ).map_batches(
+        _Encode,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        fn_constructor_args=(job, max(1, int(session.settings.actor_cpus))),
+        **encoding,
+    )
+    ticker = Ticker(session.progress, "embed", len(todo))
+    shards = []
+    with our_errors():
+        for row in dataset.iter_rows() if todo else []:
+            result = pickle.loads(row["result"])
+            if isinstance(result, RecsysError):
+                raise result
+            shards.append(result)
+            ticker.step(f", {sum(facts['items'] for facts in shards):,} items")
+    job.table.remove(name for name in job.table.names() if name.endswith(".tmp"))  # left behind by killed attempts
+    return {"shards": job.num_shards, "shards_resumed": len(done), "actors": actors} | add_up(shards)
+
+
+def _resources(session: Session, parts: int) -> tuple[int, dict[str, float], dict[str, float]]:
+    """(Actors of each kind, what a reading actor takes, what an encoding actor takes)."""
+    cluster: ClusterSettings = session.settings
+    if cluster.actor_gpus:
+        gpus = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+        room = max(1, int(gpus / cluster.actor_gpus))
+        reading, encoding = {"num_cpus": 1.0}, {"num_cpus": 1.0, "num_gpus": cluster.actor_gpus}
+    else:
+        room = max(1, int(session.num_cpus / cluster.actor_cpus))
+        reading = {"num_cpus": READING_SHARE * cluster.actor_cpus}
+        encoding = {"num_cpus": (1 - READING_SHARE) * cluster.actor_cpus}
+    return max(1, min(cluster.actors or room, parts)), reading, encoding
