@@ -127,7 +127,7 @@ def test_centering_takes_away_what_all_share() -> None:
     shared = np.array([[3, 1, 0], [3, -1, 0], [3, 0, 1], [3, 0, -1], [0, 0, 0]], np.float32)
     present = shared.any(axis=1)
     shared[present] /= np.linalg.norm(shared[present], axis=1, keepdims=True)
-    found = centered(shared, present)
+    found = centered(ItemContent(shared, present)).vectors_ID
     expected = [[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [0, 0, 0]]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     histories = Histories.from_lists([[0]])

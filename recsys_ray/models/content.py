@@ -31,6 +31,7 @@ from recsys_ray.contracts import (
     FloatArray,
     Histories,
     IntArray,
+    ItemContent,
     Requests,
     ScorerState,
     Settings,
@@ -70,17 +71,14 @@ def fit_content(data: TrainData, config: ContentConfig, context: FitContext) -> 
     if data.content is None:
         raise ModelError("content needs item vectors; add an embeddings section")
     _check(data.histories, config)
-    vectors_ID, present_I = data.content.vectors_ID, data.content.present_I
-    if config.center:
-        vectors_ID = centered(vectors_ID, present_I)
-        present_I = vectors_ID.any(axis=1)
-    if not present_I.any():
+    content = centered(data.content) if config.center else data.content
+    if not content.present_I.any():
         raise ModelError(
             "content: no item has a vector of its own; see what the embeddings section reads, or set model.center=false"
         )
     return ContentScorer(
-        vectors_ID=vectors_ID,
-        present_I=present_I,
+        vectors_ID=content.vectors_ID,
+        present_I=content.present_I,
         recent=config.recent,
         half_life_days=config.half_life_days,
         rating_weight=config.rating_weight,
@@ -91,9 +89,9 @@ def _check(histories: Histories, config: ContentConfig) -> None:
     if config.half_life_days is not None and not histories.timestamps_E.any():
         raise ModelError("content: half_life_days needs timestamps, and the interactions have none; unset it")
     ratings_E = histories.ratings_E
-    usable_E: BoolArray = np.isfinite(ratings_E)
+    usable_E = np.isfinite(ratings_E)
     if config.rating_weight == "rating":
-        usable_E &= ratings_E > 0
+        usable_E = usable_E & (ratings_E > 0)
     if config.rating_weight != "none" and not usable_E.all():
         raise ModelError(
             f'content: rating_weight = "{config.rating_weight}" can\'t use the rating {ratings_E[~usable_E][0]}; '
@@ -101,15 +99,15 @@ def _check(histories: Histories, config: ContentConfig) -> None:
         )
 
 
-def centered(vectors_ID: FloatArray, present_I: BoolArray) -> FloatArray:
-    """The present vectors less their mean, normalised again; zero where nothing is left."""
-    mean_D = vectors_ID.sum(axis=0, dtype=np.float64) / max(1, int(present_I.sum()))
-    result_ID: FloatArray = vectors_ID - mean_D.astype(np.float32)
-    result_ID[~present_I] = 0
-    lengths_I = np.linalg.norm(result_ID, axis=1)
-    result_ID[lengths_I < NOTHING] = 0
-    result_ID /= np.maximum(lengths_I, NOTHING)[:, None].astype(np.float32)
-    return result_ID
+def centered(content: ItemContent) -> ItemContent:
+    """The vectors less the mean of those present, normalised again; an item of which nothing is left has none."""
+    mean_D = content.vectors_ID.sum(axis=0, dtype=np.float64) / max(1, int(content.present_I.sum()))
+    vectors_ID: FloatArray = content.vectors_ID - mean_D.astype(np.float32)
+    lengths_I = np.sqrt(np.einsum("id,id->i", vectors_ID, vectors_ID))
+    present_I = content.present_I & (lengths_I > NOTHING)
+    vectors_ID[~present_I] = 0
+    vectors_ID[present_I] /= lengths_I[present_I, None]
+    return ItemContent(vectors_ID, present_I)
 
 
 class ContentScorer:

@@ -9,13 +9,15 @@ from typing import Any
 from recsys_ray.contracts import Counts, FitContext, Scorer, ScorerState, Settings, TrainData
 from recsys_ray.errors import BundleError, SizeError
 from recsys_ray.models.als import ALSConfig, als_memory, fit_als
+from recsys_ray.models.cold import BASES, ColdItemScorer
 from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.models.content import ContentConfig, ContentScorer, content_memory, fit_content
 from recsys_ray.models.ease import EASEConfig, ease_memory, fit_ease
 from recsys_ray.models.graph_filter import GraphFilterConfig, fit_graph_filter, graph_filter_memory
 from recsys_ray.models.item_cf import ItemCFConfig, fit_item_cf, item_cf_memory
 from recsys_ray.models.popularity import PopularityConfig, fit_popularity, popularity_memory
 from recsys_ray.models.pure_svd import PureSVDConfig, fit_pure_svd, pure_svd_memory
-from recsys_ray.models.scorers import FactorScorer, LinearScorer, LowRankScorer, PopularityScorer
+from recsys_ray.models.random import RandomConfig, RandomScorer, fit_random, random_memory
 from recsys_ray.models.svd import SVDConfig, fit_svd, svd_memory
 
 
@@ -30,9 +32,14 @@ class ModelEntry:
     """Scores are in rating units: RMSE and MAE make sense, and the fit needs ratings that differ."""
     personal: bool = True
     """Different histories get different scores."""
+    needs_content: bool = False
+    """The fit takes vectors of the items' texts and posters."""
+    ordered: bool = False
+    """The order of a history matters, not only which items it holds."""
 
 
 MODELS: dict[str, ModelEntry] = {
+    "random": ModelEntry(RandomConfig, fit_random, random_memory, personal=False),
     "popularity": ModelEntry(PopularityConfig, fit_popularity, popularity_memory, personal=False),
     "item_cf": ModelEntry(ItemCFConfig, fit_item_cf, item_cf_memory),
     "ease": ModelEntry(EASEConfig, fit_ease, ease_memory),
@@ -40,14 +47,10 @@ MODELS: dict[str, ModelEntry] = {
     "als": ModelEntry(ALSConfig, fit_als, als_memory),
     "svd": ModelEntry(SVDConfig, fit_svd, svd_memory, predicts_ratings=True),
     "pure_svd": ModelEntry(PureSVDConfig, fit_pure_svd, pure_svd_memory),
+    "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=True, ordered=True),
 }
 
-SCORERS: dict[str, type[Scorer]] = {
-    "factor": FactorScorer,
-    "low_rank": LowRankScorer,
-    "linear": LinearScorer,
-    "popularity": PopularityScorer,
-}
+SCORERS: dict[str, type[Scorer]] = {**BASES, "random": RandomScorer, "content": ContentScorer, "cold": ColdItemScorer}
 
 
 def scorer_kind(scorer: Scorer) -> str:
