@@ -25,7 +25,7 @@ K = D + 1 columns of the map, V dimension of the model's item vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ BASES: dict[str, type[Scorer]] = {
     "linear": LinearScorer,
     "popularity": PopularityScorer,
 }
-"""The scorers that can stand inside, by the name in a saved state."""
+"""The scorers that can stand inside, by the name in a saved state: linear in what an item is."""
 
 
 class ColdItemSettings(Settings):
@@ -70,15 +70,6 @@ class ColdItemSettings(Settings):
     """Added to the diagonal of the warm items' content matrix, in items: with more, cold items differ less."""
     popularity_power: float = Field(default=0.5, ge=0)
     """Warm items teach in proportion to their interactions to this power: 0 all alike, 1 every interaction alike."""
-
-
-@runtime_checkable
-class HasItemVectors(Protocol):
-    """A scorer that can take other item vectors in the place of its own."""
-
-    def factors(self, requests: Requests) -> Factors: ...
-
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> Scorer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +94,7 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         raise ModelError("cold items need item vectors; add an embeddings section or unset train.cold_items")
     counts_I = data.item_counts()
     cold_I = data.content.present_I & (counts_I == 0)
-    mappable = isinstance(scorer, HasItemVectors | LinearScorer)
+    mappable = type(scorer) in BASES.values()
     if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].all()):
         return scorer
     if not mappable:
@@ -116,7 +107,7 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         return ColdItemScorer(
             base=scorer, cold_C=content_map.cold_C, vectors_CK=content_map.cold_CK, queries_IK=queries_IK
         )
-    assert isinstance(scorer, HasItemVectors)
+    assert isinstance(scorer, FactorScorer | LowRankScorer | PopularityScorer)
     factors = scorer.factors(_nobody())
     items_IV = mapped(content_map, factors.items_ID)
     bias_I = None if factors.bias_I is None else mapped(content_map, factors.bias_I[:, None])[:, 0]

@@ -219,7 +219,8 @@ class LowRankScorer:
     def similar(self, items_R: IntArray) -> FloatArray:
         return cosines(self.items_ID, items_R, self.trained_I)
 
-    def with_items(self, items_ID: FloatArray, bias_I: None) -> LowRankScorer:
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> LowRankScorer:
+        assert bias_I is None
         return LowRankScorer(items_ID=items_ID, trained_I=self.trained_I, weighting=self.weighting)
 
     def state(self) -> ScorerState:
@@ -337,7 +338,8 @@ class PopularityScorer:
     def similar(self, items_R: IntArray) -> FloatArray:
         return np.full((len(items_R), self.num_items), NO_OPINION, np.float32)
 
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray) -> PopularityScorer:
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> PopularityScorer:
+        assert bias_I is not None
         return PopularityScorer(scores_I=bias_I)
 
     def state(self) -> ScorerState:
