@@ -133,7 +133,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     manifest = (run / publish.MANIFEST).read_json()
     bundle = open_bundle(Location(manifest["bundle"]))
     config = manifest["config"]
-    options = read_options(bundle, RecommendSettings.model_validate(config["recommend"]))
+    options = replace(read_options(bundle, RecommendSettings.model_validate(config["recommend"])), explainer=None)
     served = Served(
         run_id=run_id,
         model=str(manifest["model"]),
@@ -145,10 +145,18 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
         published_at=str(manifest["published_at"]),
         evaluation=manifest.get("evaluation"),
     )
-    some = next((shard for shard, count in enumerate(bundle.users_per_shard) if count), None)
-    first = served.nobody if some is None else served.users.shard(some).slice(0, 1)
-    served.answer([first], replace(options, n=min(10, bundle.num_items)))
+    _warm(served)
     return served
+
+
+def _warm(served: Served) -> None:
+    """Answer the kinds of question there are, so that no user waits for kernels and indexes to be made."""
+    shards = [shard for shard, count in enumerate(served.bundle.users_per_shard) if count]
+    somebody = [served.users.shard(shards[0]).slice(0, 1)] if shards else []
+    options = replace(served.options, n=min(10, len(served.catalogue)))
+    served.answer([*somebody, served.nobody], options)
+    every_I = served.allowed(np.ones(len(served.catalogue), np.bool_))
+    served.answer([served.nobody], replace(options, allowed_I=every_I, filter_seen=not options.filter_seen))
 
 
 def valid_run_id(run_id: str) -> bool:

@@ -206,6 +206,8 @@ class Service:
         if allowed_I is not None and not allowed_I.any():
             return None
         n = min(ask.n + ask.offset, len(catalogue))
+        if served.options.ranker is not None or served.options.reranker is not None:
+            n = min(n, served.options.num_candidates)
         filter_seen = served.options.filter_seen if ask.exclude_seen is None else ask.exclude_seen
         return replace(served.options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
 

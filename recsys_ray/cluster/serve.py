@@ -1,0 +1,137 @@
+"""The service as a Ray Serve deployment: the very ASGI application of ``serving``, in replicas behind Serve's proxy.
+
+Serve reads its switches from the environment when it is imported, in every process. ``environment`` names them; they
+are set here before a Ray of our own starts, and on a running cluster they must be in its environment (see
+``configs/serve.yaml``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recsys_ray.cluster.session import Session, set_threads
+from recsys_ray.errors import ConfigError
+from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.storage import Location
+
+APPLICATION = "recsys_ray"
+HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+DRAIN_SECONDS = "1"  # a replica that goes answers what it has; by default it would linger for 30 s
+
+
+class Replica:
+    """One process that answers. Built by Serve; its application is made inside, where it runs."""
+
+    def __init__(self, settings: str, output: str) -> None:
+        self._settings, self._output = ServeSettings.model_validate_json(settings), output
+        set_threads(self._settings.threads)
+        logging.getLogger("recsys_ray").setLevel(logging.INFO)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build_app(self._settings, self._output)
+
+
+def environment(settings: ServeSettings) -> dict[str, str]:
+    """Serve's switches for these settings. HAProxy's own pages get free ports: two services may share a machine."""
+    deployment = settings.deployment
+    ports = {name: os.environ.get(name) or str(_free_port()) for name in HAPROXY_PORTS}
+    return ports | {
+        "RAY_SERVE_ENABLE_HA_PROXY": str(int(deployment.haproxy)),
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
+    }
+
+
+def application(settings: ServeSettings, output: Location) -> Any:
+    """The Serve application, for ``serve.run`` and for a configuration file's ``import_path``."""
+    from ray import serve
+
+    asked, limit = settings.deployment, settings.limits.in_flight
+    scaling: dict[str, Any] = {"num_replicas": asked.replicas}
+    if asked.max_replicas is not None:
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": asked.replicas,
+                "max_replicas": asked.max_replicas,
+                "target_ongoing_requests": asked.target_ongoing_requests,
+            }
+        }
+    deployment: Any = serve.deployment(
+        serve.ingress()(Replica),
+        name="service",
+        # Above our own limit: the service itself turns requests away, with Retry-After.
+        max_ongoing_requests=4 * limit,
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=20,
+        ray_actor_options={"num_cpus": asked.cpus},
+        **scaling,
+    )
+    return deployment.bind(settings.model_dump_json(), str(output))
+
+
+@contextmanager
+def deployed(session: Session, settings: ServeSettings, output: Location) -> Iterator[str]:
+    """Start Serve with the application; its address, once it answers. Everything is stopped at the end.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    _refuse_taken(settings.host, settings.port)
+    variables = environment(settings)
+    os.environ.update(variables)
+    session.connect()
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    try:
+        serve.start(
+            proxy_location=ProxyLocation(settings.deployment.proxies),
+            # In HAProxy mode Serve listens on all interfaces unless it is told an address.
+            http_options=HTTPOptions(host=settings.host, port=settings.port),
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            controller_options={"runtime_env": {"env_vars": variables}},
+        )
+        serve.run(application(settings, output), name=APPLICATION, route_prefix="/")
+        yield f"http://{_reachable(settings.host)}:{settings.port}"
+    finally:
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def serve_until(
+    session: Session, settings: ServeSettings, output: Location, progress: Callable[[str], None], stop: threading.Event
+) -> dict[str, Any]:
+    """Serve until ``stop`` is set or the process is interrupted; where it was answered."""
+    with deployed(session, settings, output) as address:
+        progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
+        try:
+            while not stop.wait(1.0):  # short waits: a signal is only seen between them
+                pass
+        except KeyboardInterrupt:
+            progress("serve: stopping")
+    return {"stage": "serve", "path": str(output), "address": address}
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"serve.port={port} on {host} can't be had ({error.strerror}); set another") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
