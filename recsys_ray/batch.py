@@ -6,6 +6,7 @@ The file name is the commit. A part that is there is whole, and a rerun skips it
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
+from recsys_ray import retrieval
 from recsys_ray.bundle import Bundle, open_bundle
-from recsys_ray.contracts import BoolArray
+from recsys_ray.contracts import BoolArray, Factors
 from recsys_ray.data.shard import part_file
 from recsys_ray.errors import ConfigError, DataError
 from recsys_ray.recommend import (
@@ -26,8 +28,10 @@ from recsys_ray.recommend import (
     nested,
     recommend,
 )
-from recsys_ray.retrieval import Reranker, RerankSettings
+from recsys_ray.retrieval import Index, Reranker, RerankSettings
 from recsys_ray.storage import Location
+
+Progress = Callable[[str], None]
 
 
 class ShardRecommender:
@@ -64,7 +68,15 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
     """The settings with their item lists read and checked against the catalogue and the model.
 
     It loads nothing but these lists: enough to check a run. ``with_stages`` adds what answering takes.
+
+    Raises:
+        ConfigError: a stage that this catalogue or model can't have. DataError: an item list names unknown items.
     """
+    if settings.index.kind != "exact" and bundle.item_vectors() is None:
+        raise ConfigError(
+            f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
+            "vectors to index; remove recommend.index"
+        )
     options = Options(
         n=settings.n,
         filter_seen=settings.filter_seen,
@@ -77,13 +89,49 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
     return options
 
 
-def with_stages(bundle: Bundle, settings: RecommendSettings, options: Options) -> Options:
-    """The options with the ranker opened."""
+def with_stages(
+    bundle: Bundle, settings: RecommendSettings, options: Options, progress: Progress = lambda message: None
+) -> Options:
+    """The options with index and ranker opened."""
     if settings.ranker is not None:
         ranker = ScorerRanker(_open_ranker(bundle, settings.ranker).scorer, options.block_bytes)
         options = replace(options, ranker=ranker, ranker_pool=settings.ranker.pool)
+    options = replace(options, index=search_index(bundle, settings, progress)[0])
     check_options(bundle, options)
     return options
+
+
+def search_index(
+    bundle: Bundle, settings: RecommendSettings, progress: Progress = lambda message: None
+) -> tuple[Index | None, dict[str, Any] | None]:
+    """The index that was asked for, or the exact one where its recall is too low, and what was measured; (None, None)
+    for the exact index by choice.
+
+    It is built, measured and kept in the bundle's ``index/`` when first asked for, and read from there afterwards.
+    """
+    if settings.index.kind == "exact":
+        return None, None
+    factors = _sampled_factors(bundle, settings.index.sample)
+    directory = bundle.location / "index"
+    return retrieval.open_index(directory, factors, settings.index, lambda: bundle.index(factors), progress)
+
+
+def _sampled_factors(bundle: Bundle, count: int) -> Factors:
+    """Item vectors, and the queries of the first ``count`` users that the model answers: a random sample, because
+    users are spread over shards by a hash."""
+    requests = bundle.requests(0).slice(0, 0)
+    factors, queries, found = bundle.scorer.factors(requests), [], 0
+    assert factors is not None  # or read_options would have refused
+    for shard in range(bundle.num_shards):
+        if found >= count:
+            break
+        requests = bundle.requests(shard)
+        answered_B = bundle.scorer.answers(requests)
+        of_shard = bundle.scorer.factors(requests)
+        assert of_shard is not None
+        queries.append(of_shard.queries_BD[answered_B][: count - found])
+        found += len(queries[-1])
+    return Factors(np.concatenate([factors.queries_BD, *queries]), factors.items_ID, factors.bias_I)
 
 
 def _open_ranker(bundle: Bundle, settings: RankerSettings) -> Bundle:

@@ -25,7 +25,16 @@ from recsys_ray import schema
 from recsys_ray.bundle import Bundle
 from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, Scorer, Settings
 from recsys_ray.errors import ConfigError, ModelError
-from recsys_ray.retrieval import NO_ITEM, Index, Reranker, RerankSettings, TopK, pair_scores, top_k_scores
+from recsys_ray.retrieval import (
+    NO_ITEM,
+    Index,
+    IndexSettings,
+    Reranker,
+    RerankSettings,
+    TopK,
+    pair_scores,
+    top_k_scores,
+)
 from recsys_ray.retrieval.lists import joined, offsets, rows_of
 
 FALLBACK = "popularity"
@@ -60,6 +69,8 @@ class RecommendSettings(Settings):
     """Who fills the rows that the model has no opinion on; "none" leaves them out."""
     layout: Layout = "long"
     """A row per recommendation, or a row per user with lists."""
+    index: IndexSettings = IndexSettings()
+    """What finds the candidates of a model whose scores are inner products."""
     ranker: RankerSettings | None = None
     """A model that scores the candidates of model.name anew; null leaves them as they are."""
     rerank: RerankSettings | None = None

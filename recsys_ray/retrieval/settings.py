@@ -27,3 +27,38 @@ class RerankSettings(Settings):
         if self.diversity == 0 and self.max_per_genre is None:
             raise ValueError("rerank: changes nothing; set diversity above 0 or max_per_genre, or remove the section")
         return self
+
+
+ONLY_FOR = {"nlist": "ivf", "nprobe": "ivf", "m": "hnsw", "ef_construction": "hnsw", "ef_search": "hnsw"}
+
+
+class IndexSettings(Settings):
+    """What searches the items of a model whose scores are inner products."""
+
+    kind: Literal["exact", "flat", "ivf", "hnsw"] = "exact"
+    """exact: every list is that of a full sort, and small catalogues are searched fastest so. The others are FAISS's:
+    flat (all items), ivf (the nearest of many cells), hnsw (a walk through a graph of neighbours)."""
+    min_recall: float = Field(default=0.95, ge=0, le=1)
+    """Least share of the exact lists that an approximate index must find on a sample of users; below, the exact index
+    is used instead, and progress and the run's facts say so."""
+    recall_at: int = Field(default=20, ge=1)
+    """Length of the lists that recall is measured on."""
+    sample: int = Field(default=500, ge=1)
+    """Users whose lists recall is measured on."""
+    nlist: int | None = Field(default=None, ge=1)
+    """ivf: cells; null takes 4 sqrt(items)."""
+    nprobe: int = Field(default=64, ge=1)
+    """ivf: cells looked into for a query; more find more and take longer."""
+    m: int = Field(default=32, ge=2)
+    """hnsw: neighbours of an item in the graph."""
+    ef_construction: int = Field(default=100, ge=1)
+    """hnsw: items looked at while an item finds its place in the graph."""
+    ef_search: int = Field(default=128, ge=1)
+    """hnsw: items looked at for a query, at least the list length; more find more and take longer."""
+
+    @model_validator(mode="after")
+    def _settings_of_the_kind(self) -> IndexSettings:
+        for name, kind in ONLY_FOR.items():
+            if self.kind != kind and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"index.{name}: belongs to kind={kind}, found kind={self.kind}; remove one of them")
+        return self

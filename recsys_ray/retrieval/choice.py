@@ -1,0 +1,96 @@
+"""Which index answers: the approximate one that was asked for, when its measured recall is good enough.
+
+    <directory>/<key>.faiss    the index, when it is used
+    <directory>/<key>.json     written last: what was measured and what is used
+
+The key is a digest of the settings, so an index is built once for all workers that open the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recsys_ray.contracts import Factors
+from recsys_ray.errors import StorageError
+from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
+from recsys_ray.retrieval.settings import IndexSettings
+from recsys_ray.retrieval.topk import Index
+from recsys_ray.storage import Location
+
+Progress = Callable[[str], None]
+
+
+def open_index(
+    directory: Location,
+    factors: Factors,
+    settings: IndexSettings,
+    exact: Callable[[], Index],
+    progress: Progress = lambda message: None,
+) -> tuple[Index, dict[str, Any]]:
+    """The index to search and its facts: kind, recall, queries, seconds to build, and ``used``, the kind that answers.
+
+    It is read from ``directory`` when it was built before, else built, measured and written there. ``factors`` hold
+    sampled queries beside the items; without any, nothing can be measured and the exact index is used.
+
+    Raises:
+        BundleError: a saved index can't be read or is of other items.
+    """
+    key = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
+    data, record = directory / f"{settings.kind}-{key}.faiss", directory / f"{settings.kind}-{key}.json"
+    if record.exists():
+        facts = record.read_json()
+        if facts["used"] == "exact":
+            return exact(), facts
+        return restored(data.read_bytes(), factors, settings, exact, str(data)), facts
+    index, facts = measured(factors, settings, exact)
+    progress(_summary(facts, settings))
+    try:
+        if isinstance(index, ApproximateIndex):
+            data.write_bytes(index.saved())
+        record.write_json(facts)
+    except StorageError as error:
+        progress(f"index: not kept, every process builds its own ({error})")
+    return index, facts
+
+
+def measured(factors: Factors, settings: IndexSettings, exact: Callable[[], Index]) -> tuple[Index, dict[str, Any]]:
+    """Build, compare with exact search on the queries of ``factors``, choose."""
+    started = time.perf_counter()
+    index = build(factors, settings, exact)
+    seconds = time.perf_counter() - started
+    recall = _recall(index, exact(), factors, min(settings.recall_at, index.num_items))
+    is_used = recall is not None and recall >= settings.min_recall
+    facts = {
+        "kind": settings.kind,
+        "used": settings.kind if is_used else "exact",
+        "recall": recall,
+        "recall_at": settings.recall_at,
+        "queries": len(factors.queries_BD),
+        "build_seconds": round(seconds, 3),
+    }
+    return index if is_used else exact(), facts
+
+
+def _recall(index: ApproximateIndex, exact: Index, factors: Factors, k: int) -> float | None:
+    """Mean share of the exact lists that the index finds by itself."""
+    if not len(factors.queries_BD):
+        return None
+    found, expected = index.unaided(factors.queries_BD, k), exact.search(factors.queries_BD, k)
+    shares = [np.isin(row, listed).mean() for row, listed in zip(expected.rows_BK, found.rows_BK, strict=True)]
+    return float(np.mean(shares))
+
+
+def _summary(facts: dict[str, Any], settings: IndexSettings) -> str:
+    if facts["recall"] is None:
+        return f"index: the model answers no sampled user, so {settings.kind} can't be measured and exact is used"
+    found = f"recall@{facts['recall_at']} {facts['recall']:.4f} against exact search on {facts['queries']} users"
+    if facts["used"] == settings.kind:
+        return f"index: {settings.kind} built in {facts['build_seconds']:.1f} s, {found}"
+    knob = {"ivf": "recommend.index.nprobe", "hnsw": "recommend.index.ef_search"}.get(settings.kind)
+    advice = "set recommend.index.kind=exact" if knob is None else f"set {knob} higher or recommend.index.kind=exact"
+    return f"index: {settings.kind} has {found}, below min_recall={settings.min_recall}: exact is used; {advice}"
