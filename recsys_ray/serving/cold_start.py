@@ -83,10 +83,10 @@ def demo_users(served: Served, n: int) -> list[dict[str, Any]]:
         mask_I = served.catalogue.mask(served.catalogue.genre_rows[genre]).astype(np.float32)
         share_B = (matrix @ mask_I) / np.maximum(1, lengths_B)
         take({row: float(share_B[row]) for row in busy}, f"{genre} fan")
-    take({row: float(lengths_B[row]) for row in busy}, "knows a lot")
+    take({row: float(lengths_B[row]) for row in busy}, "Knows a lot")
     means = {row: float(users.histories.ratings_E[users.histories.row(row)].mean()) for row in busy}
     if len(set(means.values())) > 1:
-        take({row: -mean for row, mean in means.items()}, "strict critic")
+        take({row: -mean for row, mean in means.items()}, "Strict critic")
     return [
         {"user_id": users.user_ids[row].as_py(), "label": label, "history": int(lengths_B[row])}
         for row, label in labels.items()
