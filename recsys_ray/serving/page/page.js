@@ -223,7 +223,7 @@ async function search() {
 }
 
 function open(view) {
-  state.view = view;
+  state.view = $("main").dataset.view = view;
   for (const node of document.querySelectorAll("nav button")) {
     node.setAttribute("aria-pressed", String(node.dataset.view === view));
   }
