@@ -239,8 +239,7 @@ class LinearScorer:
     users alike are scored from their history.
 
     Args:
-        weights: (I, I) float32, a C-ordered array or sparse rows.
-        trained_I: items with training interactions.
+        weights: (I, I) float32, a C-ordered array or sparse rows. trained_I: items with training interactions.
         weighting: what an event of the history counts.
     """
 
@@ -278,8 +277,7 @@ class LinearScorer:
         return comparable(self._score(one_each), items_R, self.trained_I)
 
     def through(self, map_IK: FloatArray) -> FloatArray:
-        """(I, K) ``W @ map``: what one event on each item adds to the scores' image under a linear map; a pair
-        without an entry counts 0."""
+        """(I, K) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
         if not isinstance(self.weights, SparseRows):
             return self.weights @ map_IK
         image_IK = np.zeros(map_IK.shape, np.float32)
