@@ -1,0 +1,245 @@
+"""Requests per second and latency of the online service, through Ray Serve and under plain uvicorn, in one run.
+
+    python benchmarks/serve.py [--seconds 4] [--connections 1 16 64] [--output RUN_OUTPUT]
+
+Targets, all asked by the same load generator in a process of its own beside them:
+
+    serve      the deployment of recsys_ray (HAProxy mode, one replica): answers from its cache, and made anew
+    uvicorn    the same application in one uvicorn process
+    hello      a Serve deployment that answers a constant, deployed the same way: what Serve leaves room for
+
+Without --output a small synthetic world is made and published first. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recsys_ray.cluster.serve import deployed
+from recsys_ray.cluster.session import ClusterSettings, Session
+from recsys_ray.serving import ServeSettings
+from recsys_ray.storage import Location
+
+WORLD: dict[str, Any] = {
+    "name": "serve-benchmark",
+    "data": {"source": "synthetic", "users": 5000, "items": 2000, "interactions_per_user": 30.0},
+    "model": {"name": "item_cf"},
+}
+WARM_SECONDS = 1.0
+UVICORN = """
+import sys, uvicorn
+from recsys_ray.serving import ServeSettings, build_app
+settings = ServeSettings.model_validate_json(sys.argv[1])
+uvicorn.run(build_app(settings, sys.argv[2]), port=settings.port, log_level="warning", access_log=False)
+"""
+
+
+class Hello:
+    """A constant answer of about the size of ours."""
+
+    def __serve_build_asgi_app__(self) -> Any:
+        body = b"x" * 2000
+
+        async def hello(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await _no_lifespan(receive, send)
+                return
+            headers = [(b"content-type", b"text/plain"), (b"content-length", b"2000")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return hello
+
+
+async def _no_lifespan(receive: Any, send: Any) -> None:
+    for _ in range(2):
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection: the next request goes out when the answer is whole. Keeps latencies."""
+
+    def __init__(self, requests: Iterator[bytes], latencies: list[float], failures: list[bytes]) -> None:
+        self._requests, self._latencies, self._failures = requests, latencies, failures
+        self._buffer, self._missing, self._sent = b"", 0, 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._send()
+
+    def _send(self) -> None:
+        self._sent = time.perf_counter()
+        self._transport.write(next(self._requests))
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        fields = head.lower()
+        length = int(fields.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+        if len(body) < length:
+            return
+        self._latencies.append(time.perf_counter() - self._sent)
+        if not head.startswith(b"HTTP/1.1 200"):
+            self._failures.append(head.split(b"\r\n", 1)[0])
+        self._buffer = b""
+        self._send()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self._failures.append(str(error).encode())
+
+
+def load(port: int, paths: list[str], connections: int, seconds: float) -> dict[str, float]:
+    """Requests over keep-alive connections for some seconds, after a warm-up that is not counted."""
+    import uvloop
+
+    latencies: list[float] = []
+    failures: list[bytes] = []
+    requests = itertools.cycle(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode() for path in paths)
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        for _ in range(connections):
+            await loop.create_connection(lambda: Connection(requests, latencies, failures), "127.0.0.1", port)
+        await asyncio.sleep(WARM_SECONDS)
+        latencies.clear()
+        started = time.perf_counter()
+        await asyncio.sleep(seconds)
+        return time.perf_counter() - started
+
+    taken = uvloop.run(run())
+    if failures:
+        raise SystemExit(f"{len(failures)} requests failed, the first with {failures[0]!r}")
+    p50, p99 = np.percentile(np.array(latencies) * 1000, [50, 99])
+    return {
+        "per_second": round(len(latencies) / taken, 1),
+        "p50_ms": round(float(p50), 3),
+        "p99_ms": round(float(p99), 3),
+    }
+
+
+def measure(name: str, port: int, paths: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """One target at every number of connections; the load comes from a process of its own."""
+    found = {}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for connections in arguments.connections:
+            figures = pool.apply(load, (port, paths, connections, arguments.seconds))
+            found[str(connections)] = figures
+            print(f"  {name:<20} {connections:>3} connections  {figures}", file=sys.stderr, flush=True)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings(folder: Path, cached: bool) -> ServeSettings:
+    port = free_port()
+    cache = {} if cached else {"cache": {"mib": 0}}
+    return ServeSettings.model_validate({"port": port, "state": str(folder / f"state-{port}"), **cache})
+
+
+@contextmanager
+def under_uvicorn(asked: ServeSettings, output: str) -> Iterator[int]:
+    command = [sys.executable, "-c", UVICORN, asked.model_dump_json(), output]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{asked.port}/health/ready").close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and process.poll() is None, "uvicorn did not start"
+                time.sleep(0.2)
+        yield asked.port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def publish_world(folder: Path) -> str:
+    """A small published run, made the way users make one."""
+    config = folder / "world.yaml"
+    config.write_text(yaml.safe_dump(WORLD | {"output": str(folder / "out")}))
+    command = [sys.executable, "-m", "recsys_ray.cli", "run", str(config)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(folder / "out")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of every measurement")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--output", help="output directory of a published run, with users 1, 2, 3 and so on")
+    parser.add_argument("--users", type=int, default=1000, help="users that are asked for, from 1")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        output = arguments.output or publish_world(folder)
+        result = compare(folder, output, arguments)
+    print(json.dumps(result))
+
+
+def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    users = random.Random(0).sample(range(1, arguments.users + 1), min(arguments.users, 1000))
+    paths = [f"/v1/recommendations/{user}" for user in users]
+    found: dict[str, Any] = {}
+    for name, cached in (("uvicorn cached", True), ("uvicorn uncached", False)):
+        with under_uvicorn(settings(folder, cached), output) as port:
+            found[name] = measure(name, port, paths, arguments)
+    for name, cached in (("serve cached", True), ("serve uncached", False)):
+        asked = settings(folder, cached)
+        ray = ClusterSettings(num_cpus=4, object_store_mib=128)
+        with Session(ray) as session, deployed(session, asked, Location.of(output)):
+            if cached:
+                from ray import serve
+
+                hello: Any = serve.deployment(serve.ingress()(Hello), name="hello", max_ongoing_requests=1024)
+                serve.run(hello.bind(), name="hello", route_prefix="/hello")
+                found["hello"] = measure("hello", asked.port, ["/hello"], arguments)
+            found[name] = measure(name, asked.port, paths, arguments)
+    most = str(max(arguments.connections))
+    one = str(min(arguments.connections))
+
+    def rate(name: str) -> float:
+        return float(found[name][most]["per_second"])
+
+    return {
+        "benchmark": "serve",
+        "cores": os.cpu_count(),
+        "serve_cached_per_second": rate("serve cached"),
+        "serve_cached_p50_ms_1_connection": found["serve cached"][one]["p50_ms"],
+        "serve_cached_to_hello": round(rate("serve cached") / rate("hello"), 3),
+        "serve_to_uvicorn_cached": round(rate("serve cached") / rate("uvicorn cached"), 3),
+        "serve_to_uvicorn_uncached": round(rate("serve uncached") / rate("uvicorn uncached"), 3),
+        "figures": found,
+    }
+
+
+if __name__ == "__main__":
+    main()
