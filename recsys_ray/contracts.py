@@ -232,6 +232,16 @@ def map_blocks_here(
     return (fn(block, shared) for block in blocks)
 
 
+class RunWorkers(Protocol):
+    """``fn(shared, worker)`` in every one of the workers that train together; the answer of the first.
+
+    ``fn`` is a module-level function, ``shared`` travels once, ``worker`` is a ``training.Worker``. ``key`` names the
+    training: under the same key a run that was killed finds its checkpoints.
+    """
+
+    def __call__(self, fn: Callable[[Any, Any], Result], shared: Any, key: str) -> Result: ...
+
+
 @dataclass(frozen=True, slots=True)
 class FitContext:
     """What changes a run but not the meaning of a model."""
@@ -241,6 +251,8 @@ class FitContext:
     num_blocks: int = 1
     """How many blocks ``map_blocks`` can work on at once."""
     progress: Callable[[str], None] = field(default=lambda message: None)
+    run_workers: RunWorkers | None = None
+    """Where a neural model is trained; None is in this process alone, without checkpoints."""
 
     def rng(self, *keys: int) -> np.random.Generator:
         """An independent stream for (seed, keys)."""
@@ -286,6 +298,10 @@ class Scorer(Protocol):
 
     def score(self, requests: Requests) -> FloatArray:
         """(B, I) scores, higher is better; -inf where the model has no opinion on the pair."""
+        ...
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        """(R, I) how alike every item is to each of these; -inf at the item itself and where the model can't tell."""
         ...
 
     def state(self) -> ScorerState: ...
