@@ -1,0 +1,225 @@
+"""LightGCN as a module on the training loop; ``models/lightgcn.py`` says what it computes.
+
+Shape suffixes: N nodes (users, then items), U users, I items, D dimension, B rows of a batch, M negatives, E pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.models.propagation import Graph, Propagator
+from recsys_ray.models.propagation_scorer import with_length_power
+from recsys_ray.models.validation import ranking_quality
+from recsys_ray.training.checkpoint import Progress
+from recsys_ray.training.loop import Task, generator, stream, train
+from recsys_ray.training.losses import bpr, sampled_softmax
+from recsys_ray.training.negatives import NegativeSampler, is_member
+from recsys_ray.training.worker import Worker
+from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+
+if TYPE_CHECKING:
+    from recsys_ray.models.lightgcn import LightGCNConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LightGCNJob:
+    """All that a worker needs; travels as it is."""
+
+    histories: Histories
+    held_out: ItemLists | None
+    """Targets of the users that are watched, empty lists for the others."""
+    num_items: int
+    initial_ND: FloatArray
+    config: LightGCNConfig
+    seed: int
+
+
+def train_lightgcn(job: LightGCNJob, worker: Worker) -> tuple[FloatArray, Progress]:
+    """(N, D) the trained layer-0 embeddings, users first."""
+    model = LightGCN(job, worker)
+    progress = train(model.task(), job.config, worker, job.seed)
+    return model.embeddings_ND.detach().cpu().numpy(), progress
+
+
+class LightGCN(nn.Module):
+    """The embeddings of layer 0 and their propagation."""
+
+    def __init__(self, job: LightGCNJob, worker: Worker) -> None:
+        super().__init__()
+        self.job, self.worker, self.config = job, worker, job.config
+        matrix = job.histories.matrix(job.num_items)
+        matrix.sort_indices()
+        self.num_users = matrix.shape[0]
+        self.embeddings_ND = nn.Parameter(torch.from_numpy(job.initial_ND.copy()).to(worker.device))
+        self.graph = Graph.of(matrix)
+        self.propagation = propagation(self.graph, job.config.layer_weights, worker.device)
+        users_E = np.repeat(np.arange(self.num_users, dtype=np.int64), np.diff(matrix.indptr))
+        self.users_E = torch.from_numpy(users_E).to(worker.device)
+        self.items_E = torch.from_numpy(matrix.indices.astype(np.int64)).to(worker.device)
+        self.keys_E = self.users_E * job.num_items + self.items_E
+        counts_I = torch.bincount(self.items_E, minlength=job.num_items)
+        self.negatives = NegativeSampler(
+            counts_I,
+            job.config.negatives,
+            job.config.negative_strategy,
+            power=job.config.popularity_power,
+            candidates=job.config.hard_candidates,
+        )
+
+    def task(self) -> Task:
+        return Task(
+            "lightgcn",
+            self,
+            num_steps(len(self.users_E), self.config.batch_size),
+            self.batches,
+            self.loss,
+            None if self.job.held_out is None else self.quality,
+        )
+
+    def batches(self, epoch: int) -> Iterator[tuple[LongArray, torch.Generator]]:
+        """The pairs of every batch, of all workers: each takes its share after the negatives are drawn."""
+        rng = np.random.default_rng(stream(self.job.seed, epoch))
+        parts = batch_rows(rng, len(self.users_E), self.config.batch_size, self.worker.world_size)
+        for step, rows in enumerate(parts):
+            yield rows, generator(self.worker.device, self.job.seed, epoch, step)
+
+    def loss(self, batch: tuple[LongArray, torch.Generator]) -> Tensor:
+        rows, random = batch
+        own = torch.from_numpy(own_rows(np.arange(len(rows)), self.worker)).to(self.worker.device)
+        pairs = torch.from_numpy(rows).to(self.worker.device)
+        final_ND = self.propagation(self.embeddings_ND)
+        compute = self._bpr if self.config.loss == "bpr" else self._softmax
+        loss = compute(final_ND, self.users_E[pairs], self.items_E[pairs], own, random)
+        return loss
+
+    def _bpr(self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator) -> Tensor:
+        vectors = final_ND[users_B], final_ND[self.num_users + items_B]
+
+        def score(items_BM: Tensor) -> Tensor:
+            return torch.einsum("bd,bmd->bm", vectors[0].detach(), final_ND[self.num_users + items_BM].detach())
+
+        drawn_BM = self.unseen_negatives(users_B, items_B, random, score)[own]
+        negatives = final_ND[self.num_users + drawn_BM]
+        positive_B = (vectors[0][own] * vectors[1][own]).sum(dim=1)
+        negative_BM = torch.einsum("bd,bmd->bm", vectors[0][own], negatives)
+        loss = bpr(positive_B, negative_BM)
+        return loss + self._penalty(users_B[own], items_B[own], drawn_BM)
+
+    def unseen_negatives(
+        self, users_B: Tensor, items_B: Tensor, random: torch.Generator, score: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(B, M) drawn items; one that is among the user's own is drawn once more."""
+        drawn_BM = self.negatives.draw(random, items_B, score, per_row=True).items
+        again_BM = self.negatives.draw(random, items_B, score, per_row=True).items
+        mine_BM = is_member(users_B, drawn_BM, self.keys_E, self.job.num_items)
+        return torch.where(mine_BM, again_BM, drawn_BM)
+
+    def _softmax(
+        self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator
+    ) -> Tensor:
+        sample = self.negatives.draw(random, items_B)
+        users_BD = final_ND[users_B[own]]
+        positives_BD = final_ND[self.num_users + items_B[own]]
+        negatives_MD = final_ND[self.num_users + sample.items]
+        if self.config.similarity == "cosine":
+            users_BD, positives_BD, negatives_MD = (
+                functional.normalize(values, dim=1) for values in (users_BD, positives_BD, negatives_MD)
+            )
+        users_BD = users_BD / self.config.temperature
+        loss = sampled_softmax(
+            (users_BD * positives_BD).sum(dim=1),
+            users_BD @ negatives_MD.T,
+            sample.log_expected if self.config.correct_popularity else None,
+            sample.items == items_B[own][:, None],
+        )
+        return loss + self._penalty(users_B[own], items_B[own])
+
+    def _penalty(self, users_B: Tensor, *items: Tensor) -> Tensor:
+        """Half the squared length of the rows of layer 0 that a pair of the batch takes part with, per pair."""
+        if self.config.regularization == 0:
+            return torch.zeros((), device=users_B.device)
+        rows = torch.cat([users_B, *(self.num_users + values.flatten() for values in items)])
+        return self.config.regularization * 0.5 * self.embeddings_ND[rows].square().sum() / len(users_B)
+
+    def quality(self) -> float:
+        """NDCG of the held-out items of the watched users."""
+        assert self.job.held_out is not None
+        with torch.no_grad():
+            final_ND = self.propagation(self.embeddings_ND.detach()).cpu().numpy()
+        users_UD, items_ID = np.split(final_ND, [self.num_users])
+        ranked_ID = with_length_power(items_ID, self.config.length_power)
+        return ranking_quality(users_UD, ranked_ID, self.job.histories, self.job.held_out)
+
+
+class _Propagate(torch.autograd.Function):
+    """The compiled product with its gradient, which is the same product: A is symmetric."""
+
+    @staticmethod
+    def forward(ctx: Any, values_ND: Tensor, forward: Propagator, backward: Propagator) -> Tensor:
+        ctx.backward_product = backward
+        return torch.from_numpy(forward(values_ND.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return torch.from_numpy(ctx.backward_product(gradients[0].contiguous().numpy())), None, None
+
+
+class _OnCPU(nn.Module):
+    def __init__(self, graph: Graph, weights_K: tuple[float, ...]) -> None:
+        super().__init__()
+        self.once = Propagator(graph, weights_K)
+        self.steps = Propagator(graph, weights_K, reuse=True), Propagator(graph, weights_K, reuse=True)
+
+    def forward(self, values_ND: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return torch.from_numpy(self.once(values_ND.detach().numpy()))
+        return _Propagate.apply(values_ND, *self.steps)  # type: ignore[no-any-return]
+
+
+class _OnDevice(nn.Module):
+    def __init__(self, graph: Graph, weights_K: tuple[float, ...], device: str) -> None:
+        super().__init__()
+        self.matrix = torch.sparse_csr_tensor(
+            torch.from_numpy(graph.offsets_N1),
+            torch.from_numpy(graph.neighbors_E.astype(np.int64)),
+            torch.from_numpy(graph.values_E),
+            (graph.num_nodes, graph.num_nodes),
+            device=device,
+        )
+        self.weights_K = weights_K
+
+    def forward(self, values_ND: Tensor) -> Tensor:
+        return _PropagateSparse.apply(values_ND, self.matrix, self.weights_K)  # type: ignore[no-any-return]
+
+
+class _PropagateSparse(torch.autograd.Function):
+    """The same on a GPU, by its sparse product."""
+
+    @staticmethod
+    def forward(ctx: Any, values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
+        ctx.matrix, ctx.weights_K = matrix, weights_K
+        return _horner(values_ND, matrix, weights_K)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _horner(gradients[0], ctx.matrix, ctx.weights_K), None, None
+
+
+def _horner(values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
+    sums_ND = values_ND * weights_K[-1]
+    for weight in reversed(weights_K[:-1]):
+        sums_ND = torch.addmm(values_ND, matrix, sums_ND, beta=weight)
+    return sums_ND
+
+
+def propagation(graph: Graph, weights_K: tuple[float, ...], device: str) -> nn.Module:
+    """(N, D) -> (N, D), differentiable: the fastest product that the device has."""
+    return _OnCPU(graph, weights_K) if device == "cpu" else _OnDevice(graph, weights_K, device)

@@ -1,0 +1,126 @@
+"""A scorer of propagated embeddings: stored queries of known users, a sum over the history for the others.
+
+Shape suffixes: B rows of a batch, U users, I items, D dimension.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+
+import numpy as np
+
+from recsys_ray.contracts import (
+    BoolArray,
+    Factors,
+    FloatArray,
+    Histories,
+    IntArray,
+    Requests,
+    ScorerState,
+)
+from recsys_ray.models.common import history_rows
+from recsys_ray.models.kernels import SparseRows, add_dense_rows
+from recsys_ray.models.vectors import cosines, inner_products, knows_item
+
+
+class PropagationScorer:
+    """``query . item``; an unknown user's query is |H|^-1/2 times the sum of ``history_ID`` over the known items H.
+
+    Args:
+        users_UD: queries of the fit's users. known_U: users with training history; rows of the others are not used.
+        items_ID: item vectors. history_ID: what an item of a history adds to the query.
+        trained_I: items with training interactions.
+    """
+
+    def __init__(
+        self,
+        *,
+        users_UD: FloatArray,
+        known_U: BoolArray,
+        items_ID: FloatArray,
+        history_ID: FloatArray,
+        trained_I: BoolArray,
+    ) -> None:
+        self.users_UD = users_UD
+        self.known_U = known_U
+        self.items_ID = items_ID
+        self.history_ID = history_ID
+        self.trained_I = trained_I
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items_ID)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def _stored_B(self, requests: Requests) -> BoolArray:
+        if len(self.known_U) == 0:
+            return np.zeros(len(requests), np.bool_)
+        stored_B: BoolArray = (requests.users_B >= 0) & self.known_U[requests.users_B]
+        return stored_B
+
+    def answers(self, requests: Requests) -> BoolArray:
+        answered_B: BoolArray = self._stored_B(requests) | knows_item(requests.histories, self.trained_I)
+        return answered_B
+
+    def factors(self, requests: Requests) -> Factors:
+        stored_B = self._stored_B(requests)
+        if stored_B.all():
+            queries_BD = np.ascontiguousarray(self.users_UD[requests.users_B])
+        else:
+            queries_BD = history_sums(requests.histories, self.history_ID, self.trained_I)
+            queries_BD[stored_B] = self.users_UD[requests.users_B[stored_B]]
+        return Factors(queries_BD, self.items_ID)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self.items_ID, items_R, self.trained_I)
+
+    def with_items(self, items_ID: FloatArray, bias_I: None) -> PropagationScorer:
+        changed = copy(self)
+        changed.items_ID = items_ID
+        return changed
+
+    def state(self) -> ScorerState:
+        arrays = {
+            "users": self.users_UD,
+            "known": self.known_U,
+            "items": self.items_ID,
+            "history": self.history_ID,
+            "trained": self.trained_I,
+        }
+        return ScorerState(arrays)
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> PropagationScorer:
+        arrays = state.arrays
+        return cls(
+            users_UD=arrays["users"],
+            known_U=arrays["known"],
+            items_ID=arrays["items"],
+            history_ID=arrays["history"],
+            trained_I=arrays["trained"],
+        )
+
+
+def history_sums(histories: Histories, vectors_ID: FloatArray, known_I: BoolArray) -> FloatArray:
+    """(B, D) |H|^-1/2 times the sum of the vectors over H, the known items of a history, each counted once."""
+    rows = history_rows(histories, len(vectors_ID), "binary")
+    keep_E = known_I[rows.columns]
+    offsets = np.concatenate([[0], np.cumsum(keep_E)])[rows.offsets].astype(np.int64)
+    counts_B = np.diff(offsets)
+    scale_B = np.maximum(counts_B, 1).astype(np.float32) ** np.float32(-0.5)
+    kept = SparseRows(offsets, rows.columns[keep_E], np.repeat(scale_B, counts_B))
+    sums_BD = np.zeros((len(counts_B), vectors_ID.shape[1]), np.float32)
+    add_dense_rows(kept, vectors_ID, sums_BD)
+    return sums_BD
+
+
+def with_length_power(vectors_ID: FloatArray, power: float) -> FloatArray:
+    """Every vector with its length raised to a power; zeros stay."""
+    lengths_I = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+    return np.asarray(vectors_ID * np.maximum(lengths_I, np.finfo(np.float32).tiny) ** (power - 1), np.float32)

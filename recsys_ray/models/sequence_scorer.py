@@ -1,0 +1,133 @@
+"""A scorer whose query is a network's state at the end of a history. torch is loaded when it first scores.
+
+Shape suffixes: B rows of a batch, I items, D dimension, E events.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.models.vectors import cosines, inner_products, knows_item
+
+if TYPE_CHECKING:
+    from recsys_ray.models.networks.transformer import SequenceEncoder
+
+PREFIX = "weights."
+
+
+class SequenceScorer:
+    """``state(history) . item``, known and unknown users alike, whatever the length of the history.
+
+    Events on items that the fit has not seen are passed over; of the others the newest ``max_length`` count.
+
+    Args:
+        weights: of the network, by name. shape: its ``TransformerShape`` as a dict.
+        trained_I: items with training interactions. similarity: "cosine" compares with item vectors of length 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: dict[str, FloatArray],
+        shape: dict[str, Any],
+        trained_I: BoolArray,
+        similarity: Literal["inner", "cosine"],
+    ) -> None:
+        self.weights = weights
+        self.shape = shape
+        self.trained_I = trained_I
+        self.similarity: Literal["inner", "cosine"] = similarity
+        self._encoder: SequenceEncoder | None = None
+        self._items_ID: FloatArray | None = None
+
+    @property
+    def num_items(self) -> int:
+        return len(self.trained_I)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return knows_item(requests.histories, self.trained_I)
+
+    def factors(self, requests: Requests) -> Factors:
+        from recsys_ray.models.networks.sasrec import encode
+
+        items_ID = self._vectors()
+        known = _known_events(requests.histories, self.trained_I)
+        queries_BD = np.zeros((len(requests), items_ID.shape[1]), np.float32)
+        rows_B = np.flatnonzero(known.lengths_B > 0)
+        queries_BD[rows_B] = encode(self._network(), known, rows_B)
+        return Factors(queries_BD, items_ID)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self._vectors(), items_R, self.trained_I)
+
+    def with_items(self, items_ID: FloatArray, bias_I: None) -> SequenceScorer:
+        changed = copy(self)
+        changed._items_ID = items_ID
+        return changed
+
+    def _vectors(self) -> FloatArray:
+        """(I, D) what a state is multiplied with."""
+        if self._items_ID is None:
+            from recsys_ray.models.networks.sasrec import item_vectors
+
+            self._items_ID = item_vectors(self._network(), self.num_items, self.similarity)
+        return self._items_ID
+
+    def _network(self) -> SequenceEncoder:
+        """Built over the weights where they lie."""
+        if self._encoder is None:
+            import torch
+
+            from recsys_ray.models.networks.transformer import SequenceEncoder, TransformerShape
+
+            with torch.device("meta"):
+                encoder = SequenceEncoder(TransformerShape(**self.shape))
+            encoder.load_state_dict({name: _tensor(value) for name, value in self.weights.items()}, assign=True)
+            self._encoder = encoder.eval().requires_grad_(False)
+        return self._encoder
+
+    def state(self) -> ScorerState:
+        arrays: dict[str, Any] = {PREFIX + name: value for name, value in self.weights.items()}
+        return ScorerState(arrays | {"trained": self.trained_I}, {"shape": self.shape, "similarity": self.similarity})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> SequenceScorer:
+        weights = {name.removeprefix(PREFIX): value for name, value in state.arrays.items() if name.startswith(PREFIX)}
+        return cls(
+            weights=weights,
+            shape=state.settings["shape"],
+            trained_I=state.arrays["trained"],
+            similarity=state.settings["similarity"],
+        )
+
+
+def _tensor(values: FloatArray) -> Any:
+    """A tensor over an array, which may be a read-only memory map: nothing here writes to it."""
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(values)
+
+
+def _known_events(histories: Histories, trained_I: BoolArray) -> Histories:
+    """The histories without events on items the fit has not seen."""
+    keep_E = trained_I[histories.items_E]
+    if keep_E.all():
+        return histories
+    offsets = np.concatenate([[0], np.cumsum(keep_E)])[histories.offsets_B1].astype(np.int64)
+    events = histories.items_E[keep_E], histories.ratings_E[keep_E], histories.timestamps_E[keep_E]
+    return Histories(offsets, *events)

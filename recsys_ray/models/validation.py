@@ -1,0 +1,67 @@
+"""Held-out events inside a fit, for early stopping: taken from the training histories, never from the run's own parts.
+
+Shape suffixes: U users, I items, D dimension, B watched users, K ranks, E events.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, FloatArray, Histories, ItemLists
+from recsys_ray.evaluation import metrics
+
+TOP = 20
+HELD_SHARE = 0.2  # of a watched user's events, unless only the last is held out
+MAX_WATCHED = 20_000  # users: enough to tell settings apart, and ranked in a second or two
+
+
+def hold_out(
+    histories: Histories, share: float, rng: np.random.Generator, *, last: bool
+) -> tuple[Histories, ItemLists | None]:
+    """Histories without what is held out, and that as targets for all users (most lists are empty).
+
+    ``share`` of the users with at least three events are watched. ``last`` holds out the last event of each, for models
+    of order; otherwise a fifth of their events, at random, at least one. None where nobody can be watched.
+    """
+    lengths_U = histories.lengths_B
+    able_U = np.flatnonzero(lengths_U >= 3)
+    count = min(round(share * len(able_U)), MAX_WATCHED)
+    if count == 0:
+        return histories, None
+    watched_U = np.sort(rng.choice(able_U, count, replace=False))
+    held_E = np.zeros(histories.num_interactions, np.bool_)
+    for user in watched_U:
+        row = histories.row(int(user))
+        if last:
+            held_E[row.stop - 1] = True
+        else:
+            size = max(1, int(HELD_SHARE * (row.stop - row.start)))
+            held_E[row.start + rng.choice(row.stop - row.start, size, replace=False)] = True
+    return _without(histories, held_E), ItemLists(_offsets(histories, held_E), histories.items_E[held_E])
+
+
+def _offsets(histories: Histories, keep_E: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.concatenate([[0], np.cumsum(keep_E)])[histories.offsets_B1].astype(np.int64)
+
+
+def _without(histories: Histories, held_E: BoolArray) -> Histories:
+    keep_E = ~held_E
+    return Histories(
+        _offsets(histories, keep_E),
+        histories.items_E[keep_E],
+        histories.ratings_E[keep_E],
+        histories.timestamps_E[keep_E],
+    )
+
+
+def ranking_quality(queries_UD: FloatArray, items_ID: FloatArray, histories: Histories, held_out: ItemLists) -> float:
+    """Mean NDCG@20 over the users with targets, all items ranked, those of the history left out."""
+    from recsys_ray.retrieval import ExactIndex
+
+    users = np.flatnonzero(held_out.lengths_B > 0)
+    exclude = ItemLists.from_lists([histories.items_E[histories.row(int(user))].tolist() for user in users])
+    targets = [np.unique(held_out.row(int(user))) for user in users]
+    top = ExactIndex(np.ascontiguousarray(items_ID)).search(np.ascontiguousarray(queries_UD[users]), TOP, exclude)
+    hits_BK = np.stack([np.isin(top.rows_BK[row], targets[row]) for row in range(len(users))])
+    lengths_B = np.array([len(row) for row in targets], np.int64)
+    return float(metrics.ndcg(hits_BK, lengths_B, TOP).mean())
