@@ -40,8 +40,14 @@ class Reason(Given):
     text: str
     by: str
     """"template", or the language model's name."""
+    kind: str
+    """"contribution": the score would be lower without the items named; "likeness": they are alike and were liked;
+    "genres": genres are shared with what was liked; "popularity": many have it."""
     because_of: list[Cause]
+    """The strongest first."""
     shared_genres: list[str]
+    users_share: float
+    """The share of all users who have the item."""
 
 
 class RecommendedItem(Item):

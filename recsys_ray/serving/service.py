@@ -29,8 +29,10 @@ from recsys_ray.serving.cold_start import TEMPORARY, stage
 from recsys_ray.serving.http import Problem, encode
 from recsys_ray.serving.metrics import Metrics
 from recsys_ray.serving.models import FOLDER, Models
+from recsys_ray.serving.reasons import Narrator, reasons, shown
 from recsys_ray.serving.served import Served
 from recsys_ray.serving.settings import ServeSettings
+from recsys_ray.serving.shared import Redis, SharedCache, SharedStates
 from recsys_ray.serving.state import Event, Journal, UserStates
 from recsys_ray.serving.variants import Assignment
 from recsys_ray.similar import similar_items
@@ -67,6 +69,14 @@ class Service:
         self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
         self.journal = Journal(_state_file(settings, output))
         self.states: UserStates = self.journal
+        self.shared: SharedCache | None = None
+        self._redis: Redis | None = None
+        if settings.redis is not None:
+            prefix = f"recsys_ray:{hashlib.sha256(str(output).encode()).hexdigest()[:12]}"
+            self._redis = Redis(settings.redis, prefix, self.metrics.redis_errors.inc)
+            self.states = SharedStates(self._redis, self.journal)
+            self.shared = SharedCache(self._redis, settings.cache.ttl_seconds)
+        self.narrator = None if settings.narrator is None else Narrator(settings.narrator, self.metrics)
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
@@ -93,6 +103,10 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.export_feedback()
+        if self._redis is not None:
+            await self._redis.close()
+        if self.narrator is not None:
+            self.narrator.close()
         self._scoring.shutdown()
         self._io.shutdown()
         self.journal.close()
@@ -129,15 +143,14 @@ class Service:
         name, served = self.pick(variant, user)
         version = await self.states.version(user)
         key = (served.run_id, name, shown_id, version, ask)
-        body = self._cached(key)
+        body = await self._cached(key)
         if body is not None:
             self._exposed(name, served, user, body[0], True)
             return body[1], True
         events = await self.states.events(user) if version else []
         request, unknown, kind = await self.in_thread(self._known, served, user, events)
         source, answer = await self._answer(name, served, request, ask, (shown_id, kind, unknown))
-        self.cache.put(key, source.encode() + b"\n" + answer)
-        self.metrics.cache_bytes.set(self.cache.bytes)
+        await self._keep(key, source.encode() + b"\n" + answer)
         self._exposed(name, served, user, source, False)
         return answer, False
 
@@ -151,14 +164,27 @@ class Service:
         self._exposed(name, served, who, source, False)
         return answer
 
-    def _cached(self, key: Any) -> tuple[str, bytes] | None:
-        found = self.cache.get(key)
+    async def _cached(self, key: Any) -> tuple[str, bytes] | None:
+        found = self._count("memory", self.cache.get(key))
+        if found is None and self.shared is not None:
+            found = self._count("redis", await self.shared.get(key))
+            if found is not None:
+                self.cache.put(key, found)
         if found is None:
-            self.metrics.cache_misses.labels("memory").inc()
             return None
-        self.metrics.cache_hits.labels("memory").inc()
         source, _, body = found.partition(b"\n")
         return source.decode(), body
+
+    def _count(self, cache: str, found: bytes | None) -> bytes | None:
+        counter = self.metrics.cache_misses if found is None else self.metrics.cache_hits
+        counter.labels(cache).inc()
+        return found
+
+    async def _keep(self, key: Any, value: bytes) -> None:
+        self.cache.put(key, value)
+        self.metrics.cache_bytes.set(self.cache.bytes)
+        if self.shared is not None:
+            await self.shared.put(key, value)
 
     def _known(self, served: Served, user: str, events: list[Event]) -> tuple[Requests, int, str]:
         known = None if user.startswith(TEMPORARY) else served.users.find(user)
@@ -176,6 +202,8 @@ class Service:
             table = await self.batcher.answer(served, request, options, ask.scoring)
             rows = table.slice(ask.offset).select(["rank", "item_id", "score", "source"]).to_pylist()
         items = [served.catalogue.show(served.catalogue.rows[str(row["item_id"])]) | row for row in rows]
+        if ask.explain and items:
+            await self._explain(served, request, items)
         sources = {row["source"] for row in rows}
         source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
         history = len(request.histories.items_E)
@@ -191,6 +219,14 @@ class Service:
             **origin(name, served),
         }
         return source, encode(body)[:-1]
+
+    async def _explain(self, served: Served, request: Requests, items: list[dict[str, Any]]) -> None:
+        rows = [served.catalogue.rows[str(item["item_id"])] for item in items]
+        sources = [item["source"] for item in items]
+        for item, reason in zip(items, await self.in_scoring(reasons, served, request, rows, sources), strict=True):
+            item["reason"] = shown(reason)
+        if self.narrator is not None:
+            await self.narrator.word(items)
 
     def _options(self, served: Served, ask: Ask) -> Options | None:
         """None when nothing could be recommended at all."""

@@ -98,10 +98,12 @@ class FeedbackSettings(Settings):
 class NarratorSettings(Settings):
     """A language model that words explanations, behind an OpenAI-compatible address."""
 
-    url: str
+    url: str = Field(pattern=r"^https?://")
     """Base address, such as http://127.0.0.1:8080/v1."""
     model: str
     """Name of the model there."""
+    items: int = Field(default=5, ge=1, le=50)
+    """Leading items of a list that get a text of its own; the others keep the template's."""
     key_variable: str | None = None
     """Environment variable that holds the key."""
     timeout_seconds: float = Field(default=3.0, gt=0)

@@ -1,0 +1,121 @@
+"""What all machines share through Redis: answers, and what users sent. The service works on without it.
+
+Events are durable in the journal of the machine that took them before Redis hears of them; Redis makes them count in
+the next answer of every other machine. While Redis can't be reached, answers are made anew and each machine knows what
+it took itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+from recsys_ray.errors import ConfigError
+from recsys_ray.serving.state import Event, UserStates
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+SECONDS = 0.5  # that one call may take
+PAUSE_SECONDS = 5.0  # without Redis, after a call that failed
+
+
+class Redis:
+    """One connection pool; a call that fails is counted and the next ones are spared for a while."""
+
+    def __init__(self, url: str, prefix: str, on_error: Callable[[], None] = lambda: None) -> None:
+        try:
+            from redis import asyncio as client
+            from redis.exceptions import RedisError
+        except ImportError as error:
+            raise ConfigError("serve.redis needs the package redis: pip install recsys_ray[redis]") from error
+        try:
+            self._client = client.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+        except ValueError as error:
+            raise ConfigError(f"serve.redis: {error}; write redis://host:port/0") from error
+        self._errors = (RedisError, OSError)
+        self._on_error, self._prefix = on_error, prefix
+        self._spared_until = 0.0
+
+    def key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    async def attempt(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
+        """What the work gives with the client, None when Redis can't do it."""
+        if time.monotonic() < self._spared_until:
+            return None
+        try:
+            return await work(self._client)
+        except self._errors as error:
+            self._spared_until = time.monotonic() + PAUSE_SECONDS
+            self._on_error()
+            log.warning("redis: %s; going on without it for %g s", error, PAUSE_SECONDS)
+            return None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class SharedStates:
+    """``UserStates`` in Redis over those of this machine."""
+
+    def __init__(self, redis: Redis, journal: UserStates) -> None:
+        self._redis, self._journal = redis, journal
+
+    async def version(self, user: str) -> int:
+        async def last(client: Any) -> int:
+            row = await client.lindex(self._key(user), -1)
+            return 0 if row is None else int(json.loads(row)[0])
+
+        found = await self._redis.attempt(last)
+        return await self._journal.version(user) if found is None else found
+
+    async def events(self, user: str) -> list[Event]:
+        async def read(client: Any) -> list[Event]:
+            rows = [json.loads(row) for row in await client.lrange(self._key(user), 0, -1)]
+            now = time.time()
+            return sorted((Event(*row[2:]) for row in rows if row[1] > now), key=lambda event: event.timestamp)
+
+        found = await self._redis.attempt(read)
+        return await self._journal.events(user) if found is None else found
+
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
+        await self._journal.add(user, events, hours, lasting=lasting)
+        until = time.time() + hours * 3600
+
+        async def write(client: Any) -> None:
+            number = await client.incrby(self._redis.key("events"), len(events))
+            rows = [
+                json.dumps([number - len(events) + place, until, event.item, event.rating, event.timestamp])
+                for place, event in enumerate(events, start=1)
+            ]
+            async with client.pipeline() as pipe:
+                await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(until) + 1).execute()
+
+        await self._redis.attempt(write)
+
+    def _key(self, user: str) -> str:
+        return self._redis.key("user", user)
+
+
+class SharedCache:
+    """Finished answers of all machines."""
+
+    def __init__(self, redis: Redis, ttl_seconds: float) -> None:
+        self._redis, self._milliseconds = redis, max(1, int(ttl_seconds * 1000))
+
+    async def get(self, key: Hashable) -> bytes | None:
+        name = self._key(key)
+        found: bytes | None = await self._redis.attempt(lambda client: client.get(name))
+        return found
+
+    async def put(self, key: Hashable, value: bytes) -> None:
+        name = self._key(key)
+        await self._redis.attempt(lambda client: client.set(name, value, px=self._milliseconds))
+
+    def _key(self, key: Hashable) -> str:
+        return self._redis.key("answer", hashlib.sha256(repr(key).encode()).hexdigest())

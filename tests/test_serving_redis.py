@@ -1,0 +1,108 @@
+"""Several machines with one Redis, really started; skipped where there is no redis-server."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys_ray.errors import ConfigError
+from recsys_ray.serving import ServeSettings, build_app
+from tests.serving_worlds import client, prepared_world, publish_run
+
+
+class Server:
+    """A Redis on a free port of this machine, without files."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline, "redis-server did not start"
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+@pytest.fixture
+def redis() -> Iterator[Server]:
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server here")
+    server = Server()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    publish_run(folder, prepared_world(folder))
+    return folder
+
+
+def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis: Server) -> None:
+    asked = {"redis": redis.url}
+    with (
+        client(world, state=str(tmp_path / "a"), **asked) as one,
+        client(world, state=str(tmp_path / "b"), **asked) as two,
+    ):
+        first = one.get("/v1/recommendations/5").json()
+        again = two.get("/v1/recommendations/5").json()
+        assert (first["cached"], again["cached"]) == (False, True) and again["items"] == first["items"]
+        assert 'recsys_cache_hits_total{cache="redis"} 1.0' in two.get("/metrics").text
+        liked = first["items"][0]["item_id"]
+        one.post("/v1/feedback", json={"events": [{"user_id": 5, "item_id": liked}]})
+        after = two.get("/v1/recommendations/5").json()
+        assert after["user"] == "updated" and liked not in [item["item_id"] for item in after["items"]]
+        ratings = [{"item_id": item["item_id"]} for item in first["items"]]
+        new = one.post("/v1/onboarding/ratings", json={"ratings": ratings}).json()["user_id"]
+        assert two.get(f"/v1/recommendations/{new}").json()["user"] == "new"
+    # Each machine wrote what it took itself, once.
+    assert len(list((world / "feedback").iterdir())) == 1
+
+
+def test_the_service_goes_on_while_redis_is_away(world: Path, tmp_path: Path, redis: Server) -> None:
+    with client(world, state=str(tmp_path), redis=redis.url) as service:
+        before = service.get("/v1/recommendations/6").json()
+        redis.stop()
+        sent = {"events": [{"user_id": 6, "item_id": before["items"][0]["item_id"]}]}
+        assert service.post("/v1/feedback", json=sent).status_code == 200
+        after = service.get("/v1/recommendations/6").json()
+        assert after["user"] == "updated"
+        assert "recsys_redis_errors_total 0.0" not in service.get("/metrics").text
+        redis.start()
+
+
+def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: Server) -> None:
+    with client(world, state=str(tmp_path), redis=redis.url, onboarding={"hours": 2e-4}) as service:
+        ratings = [{"item_id": item} for item in range(1, 8)]
+        user = service.post("/v1/onboarding/ratings", json={"ratings": ratings}).json()["user_id"]
+        assert service.get(f"/v1/recommendations/{user}").json()["user"] == "new"
+        time.sleep(2.0)
+        assert service.get(f"/v1/recommendations/{user}").json()["user"] == "unknown"
+
+
+def test_an_address_that_is_none_is_refused_at_once(world: Path) -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(ConfigError, match=r"serve\.redis"):
+        build_app(ServeSettings(redis="http://nowhere"), str(world))
