@@ -19,6 +19,7 @@ from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import BoolArray, Factors
 from recsys_ray.data.shard import part_file
 from recsys_ray.errors import ConfigError, DataError
+from recsys_ray.explain import explain_texts
 from recsys_ray.recommend import (
     Options,
     RankerSettings,
@@ -92,11 +93,12 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
 def with_stages(
     bundle: Bundle, settings: RecommendSettings, options: Options, progress: Progress = lambda message: None
 ) -> Options:
-    """The options with index and ranker opened."""
+    """The options with index and ranker opened, and the writer of reasons."""
     if settings.ranker is not None:
         ranker = ScorerRanker(_open_ranker(bundle, settings.ranker).scorer, options.block_bytes)
         options = replace(options, ranker=ranker, ranker_pool=settings.ranker.pool)
-    options = replace(options, index=search_index(bundle, settings, progress)[0])
+    explainer = explain_texts if settings.reasons else None
+    options = replace(options, index=search_index(bundle, settings, progress)[0], explainer=explainer)
     check_options(bundle, options)
     return options
 

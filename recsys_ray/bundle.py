@@ -115,12 +115,14 @@ class Bundle:
         return ItemLists(offsets(lengths_I), genres_E.astype(np.int32)), named.dictionary.to_pylist()
 
     @cached_property
+    def item_shares_I(self) -> FloatArray:
+        """(I,) the share of all users who have an item."""
+        return (self.item_counts() / max(1, int(self.manifest["num_users"]))).astype(np.float32)
+
+    @cached_property
     def popularity(self) -> Factors:
-        """The fallback as factors without dimensions: the share of all users who have an item, as its bias."""
-        shares_I = self.item_counts() / max(1, int(self.manifest["num_users"]))
-        return Factors(
-            np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), shares_I.astype(np.float32)
-        )
+        """The fallback as factors without dimensions: ``item_shares_I`` as the items' bias."""
+        return Factors(np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
 
     def index(self, factors: Factors) -> retrieval.ExactIndex:
         """The exact index over these item vectors, built once for as long as the same array is handed out."""

@@ -39,8 +39,9 @@ from recsys_ray.retrieval.lists import joined, offsets, rows_of
 
 FALLBACK = "popularity"
 Layout = Literal["long", "nested"]
-Explainer = Callable[[Bundle, Requests, IntArray], list[str]]
-"""(bundle, B requests, (B, K) item rows, -1 for none) -> a text for each item that is there, row by row."""
+Explainer = Callable[[Bundle, Requests, IntArray, LongArray], list[str]]
+"""(bundle, B requests, (B, K) item rows, -1 for none, (B,) how many of them are the model's) -> a text for each item
+that is there, row by row."""
 
 
 class RankerSettings(Settings):
@@ -75,6 +76,8 @@ class RecommendSettings(Settings):
     """A model that scores the candidates of model.name anew; null leaves them as they are."""
     rerank: RerankSettings | None = None
     """Variety and category caps; null lists the best candidates."""
+    reasons: bool = False
+    """Write a column that says why each item is in the list."""
     block_mib: int = Field(default=64, ge=1)
     """Upper bound on one block of scores."""
 
@@ -296,7 +299,7 @@ def _table(bundle: Bundle, requests: Requests, ranked: _Ranked, explainer: Expla
         source.dictionary_decode(),
     ]
     if explainer is not None:
-        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK), pa.string()))
+        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK, ranked.from_model_B), pa.string()))
     return pa.table(columns, schema=_schema(bundle, explainer))
 
 
