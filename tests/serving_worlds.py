@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import uvicorn
 from starlette.testclient import TestClient
 
 from recsys_ray import publish
 from recsys_ray.batch import ShardRecommender
 from recsys_ray.bundle import write_bundle
-from recsys_ray.contracts import FitContext
+from recsys_ray.contracts import FitContext, ItemContent
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import MODELS
 from recsys_ray.recommend import RecommendSettings
@@ -47,7 +52,12 @@ def publish_run(
     output, parts = Location.of(folder), ("train",)
     bundle = output / "models" / f"{model}-{tag}"
     config = MODELS[model].config.model_validate(settings or {})
-    scorer = MODELS[model].fit(prepared.train_data(parts), config, FitContext())
+    train = prepared.train_data(parts)
+    if MODELS[model].needs_content:
+        vectors = np.random.default_rng(0).normal(size=(train.num_items, 16)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        train = replace(train, content=ItemContent(vectors, np.ones(train.num_items, np.bool_)))
+    scorer = MODELS[model].fit(train, config, FitContext())
     write_bundle(bundle, scorer, prepared, parts, {"model": model, "fingerprint": tag})
     asked = RecommendSettings.model_validate({"n": 10} | recommend)
     run = publish.start_run(output / "recommendations", tag * 10, {})
@@ -71,6 +81,23 @@ def published_rows(run: Location) -> dict[Any, list[dict[str, Any]]]:
     for row in pa.concat_tables(tables).to_pylist():
         found.setdefault(row["user_id"], []).append(row)
     return found
+
+
+@contextmanager
+def listening(settings: ServeSettings, folder: Path) -> Iterator[str]:
+    """The service under uvicorn in a thread, on a free port; its address."""
+    config = uvicorn.Config(build_app(settings, str(folder)), port=0, log_level="critical", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the service did not start"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from recsys_ray.serving import ServeSettings, build_app
-from tests.serving_worlds import prepared_world, publish_run
+from recsys_ray.serving import ServeSettings
+from tests.serving_worlds import listening, prepared_world, publish_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DESKTOP, PHONE = (1200, 900), (390, 844)
@@ -111,15 +109,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no Chromium here")
     folder = tmp_path_factory.mktemp("world")
     publish_run(folder, prepared_world(folder, posters=True))
-    config = uvicorn.Config(build_app(ServeSettings(), str(folder)), port=0, log_level="error", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(20)
+    with listening(ServeSettings(), folder) as found:
+        yield f"{found}/"
 
 
 @pytest.fixture
