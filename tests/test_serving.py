@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from recsys_ray.serving import schemas
 from recsys_ray.serving.auth import new_key
 from recsys_ray.storage import Location
-from tests.data_worlds import prepare_events
+from tests.data_worlds import histories as read_histories
+from tests.data_worlds import prepare_events, prepare_values
 from tests.serving_worlds import client, prepared_world, publish_run, published_rows
 
 
@@ -130,6 +131,27 @@ def test_feedback_counts_in_the_next_answer_and_becomes_a_file(world: Path, tmp_
     with client(world, state=str(tmp_path)) as service:  # another process finds what the first one took
         assert ids(recommendations(service, 7)) == ids(after)
     assert sorted((world / "feedback").iterdir()) == files  # nothing is written twice
+
+
+def test_the_next_batch_run_reads_feedback_as_interactions(world: Path, tmp_path: Path) -> None:
+    with client(world, state=str(tmp_path)) as service:
+        events = [
+            {"user_id": user, "item_id": item, "rating": 4.0, "timestamp": 10**12}
+            for user in (500, 501)
+            for item in (1, 2)
+        ]
+        post(service, "/v1/feedback", schemas.FeedbackAnswer, {"events": events})
+    columns = {name: name for name in ("user_id", "item_id", "rating", "timestamp")}
+    read = prepare_values(tmp_path / "next", source="table", path=str(world / "feedback"), columns=columns)
+    mine = {user: items for user, items in read_histories(read).items() if user >= 500}
+    assert mine == {500: [(1, "train"), (2, "train")], 501: [(1, "train"), (2, "train")]}
+
+
+def test_an_output_directory_may_be_moved(tmp_path: Path) -> None:
+    publish_run(tmp_path / "made", prepared_world(tmp_path / "made"))
+    (tmp_path / "made").rename(tmp_path / "moved")
+    with client(tmp_path / "moved") as service:
+        assert recommendations(service, 5)["user"] == "known"
 
 
 def published_ids(world: Path, user: int) -> list[int]:

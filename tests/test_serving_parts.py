@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
 from recsys_ray.errors import StorageError
+from recsys_ray.serving.app import Application
 from recsys_ray.serving.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.catalogue import Catalogue
 from recsys_ray.serving.cold_start import onboarding_rows
 from recsys_ray.serving.served import open_run
-from recsys_ray.serving.settings import VariantSettings
+from recsys_ray.serving.service import Service
+from recsys_ray.serving.settings import ServeSettings, VariantSettings
 from recsys_ray.serving.state import NAMED, Event, Journal
 from recsys_ray.serving.users import typed_id
 from recsys_ray.serving.variants import Assignment
@@ -329,3 +332,46 @@ def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, 
         assert [item["item_id"] for item in body["items"]] == [row["item_id"] for row in expected]
         np.testing.assert_allclose([i["score"] for i in body["items"]], [r["score"] for r in expected], atol=1e-5)
     assert seen == set(names)
+
+
+def test_memory_stays_where_it_is_under_load(world: Path, tmp_path: Path) -> None:
+    """A short form of the soak: answers made and dropped, users read and forgotten, feedback taken and written."""
+    settings: dict[str, Any] = {"cache": {"mib": 1}, "feedback": {"roll_seconds": 0.2}, "user_cache_mib": 1}
+    process = psutil.Process()
+
+    async def work(application: Any) -> list[int]:
+        used = []
+        for turn in range(6):
+            for number in range(700):
+                path = f"/v1/recommendations/{number % 260}"
+                assert await status_of(application, path, f"n={1 + number % 7}") == 200
+            await application.service.remember(str(turn), [Event("1", 1.0, turn)])
+            used.append(process.memory_info().rss)
+        return used
+
+    async def soak() -> list[int]:
+        application = Application(
+            Service(ServeSettings.model_validate(settings | {"state": str(tmp_path)}), Location.of(world))
+        )
+        await application.service.start()
+        used = await work(application)
+        await application.service.stop()
+        return used
+
+    used = asyncio.run(soak())
+    assert max(used[3:]) <= 1.05 * used[2]
+
+
+async def status_of(application: Application, path: str, query: str) -> int:
+    """One GET without a socket."""
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query.encode()}
+    messages: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await application(scope | {"headers": [], "root_path": ""}, receive, send)
+    return int(messages[0]["status"])

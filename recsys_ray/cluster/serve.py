@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from recsys_ray.cluster.session import Session, set_threads
-from recsys_ray.errors import ConfigError
+from recsys_ray.errors import ConfigError, PublishError
+from recsys_ray.publish import latest_run
 from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.serving.served import RECOMMENDATIONS
 from recsys_ray.storage import Location
 
 APPLICATION = "recsys_ray"
@@ -103,18 +106,33 @@ def deployed(session: Session, settings: ServeSettings, output: Location) -> Ite
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def serve_until(
-    session: Session, settings: ServeSettings, output: Location, progress: Callable[[str], None], stop: threading.Event
-) -> dict[str, Any]:
-    """Serve until ``stop`` is set or the process is interrupted; where it was answered."""
-    with deployed(session, settings, output) as address:
-        progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
-        try:
-            while not stop.wait(1.0):  # short waits: a signal is only seen between them
-                pass
-        except KeyboardInterrupt:
-            progress("serve: stopping")
+def run_serve(session: Session, settings: ServeSettings, output: Location) -> dict[str, Any]:
+    """Serve until the process is interrupted or terminated; where it was answered.
+
+    Raises:
+        PublishError: there is nothing to serve. ConfigError: the port is taken.
+    """
+    for place in {Location.of(variant.output) if variant.output else output for variant in settings.variants}:
+        if latest_run(place / RECOMMENDATIONS) is None:
+            raise PublishError(f"{place}: nothing is published, so there is nothing to serve; run recsys-ray run first")
+    stop = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        with deployed(session, settings, output) as address:
+            session.progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
+            _wait(stop)
+            session.progress("serve: stopping")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return {"stage": "serve", "path": str(output), "address": address}
+
+
+def _wait(stop: threading.Event) -> None:
+    try:
+        while not stop.wait(1.0):  # short waits: a signal is only seen between them
+            pass
+    except KeyboardInterrupt:
+        pass
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -131,7 +131,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     if not valid_run_id(run_id) or not (run / publish.MANIFEST).exists():
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
     manifest = (run / publish.MANIFEST).read_json()
-    bundle = open_bundle(Location(manifest["bundle"]))
+    bundle = open_bundle(_bundle_of(output, Location(manifest["bundle"])))
     config = manifest["config"]
     options = replace(read_options(bundle, RecommendSettings.model_validate(config["recommend"])), explainer=None)
     served = Served(
@@ -147,6 +147,12 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     )
     _warm(served)
     return served
+
+
+def _bundle_of(output: Location, written: Location) -> Location:
+    """Where the run's model is: in this output directory, even if that was copied elsewhere, or where it was made."""
+    here = output / "models" / written.name
+    return here if (here / "manifest.json").exists() else written
 
 
 def _warm(served: Served) -> None:
