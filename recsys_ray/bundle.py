@@ -4,6 +4,7 @@
     arrays.safetensors    the scorer's arrays, memory-mapped read-only: all actors of a machine share one copy
     items.parquet         vocabulary order; catalogue columns and ``count``, the training interactions of each item
     users/part-00000.parquet ...   user_id and history, as the model saw it; user row numbers run on from shard to shard
+    index/                optional, beside what the manifest lists: approximate indexes, each with its measured recall
 
 A directory without a manifest is not a bundle.
 """

@@ -283,7 +283,7 @@ def _fold_in_differences(scorer: FactorScorer, histories: Histories, rows_K: Int
         leverage_H = np.einsum("hd,hd->h", weighted_HD, inverse_HD)
         residuals_H = weights_H * (targets_H - vectors_HD @ fitted_D) / (1.0 - leverage_H)
         differences_HD = query_D - (fitted_D - residuals_H[:, None] * inverse_HD)
-    return items_H, differences_HD @ scorer.items_ID[rows_K].T.astype(np.float64)
+    return items_H, np.asarray(differences_HD @ scorer.items_ID[rows_K].T.astype(np.float64), np.float64)
 
 
 def _penalty(scorer: FactorScorer, num_events: int) -> DoubleArray:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,7 @@ class RecommendSettings(Settings):
     """Upper bound on one block of scores."""
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """Scores the candidates that were retrieved, and only those."""
 
@@ -174,20 +175,24 @@ def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArra
 
 @dataclass(frozen=True, slots=True)
 class ScorerRanker:
-    """Any model as a ``Ranker``."""
+    """Any model as a ``Ranker``: by its own ``score_pairs``, its factors, or the columns of its score blocks."""
 
     scorer: Scorer
     block_bytes: int = 64 << 20
 
     def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
-        factors = self.scorer.factors(requests)
-        scores_BK = self._from_blocks(requests, rows_BK) if factors is None else pair_scores(factors, rows_BK)
+        scores_BK = self._scores(requests, rows_BK)
         known_BK = self.scorer.answers(requests)[:, None] & self.scorer.scorable_I[rows_BK] & (rows_BK >= 0)
         if np.isnan(scores_BK[known_BK]).any():
             raise ModelError("recommend.ranker: the model gave NaN scores: refit it with a lower learning rate")
         return np.where(known_BK, scores_BK, np.float32(-np.inf))
 
-    def _from_blocks(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+    def _scores(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        if isinstance(self.scorer, Ranker):
+            return self.scorer.score_pairs(requests, rows_BK)
+        factors = self.scorer.factors(requests)
+        if factors is not None:
+            return pair_scores(factors, rows_BK)
         step = max(1, self.block_bytes // (4 * max(1, self.scorer.num_items)))
         blocks = [
             np.take_along_axis(self.scorer.score(requests.slice(start, stop)), rows_BK[start:stop], axis=1)

@@ -26,7 +26,7 @@ from recsys_ray.recommend import Options, RankerSettings, RecommendSettings, Sco
 from recsys_ray.retrieval import Reranker, RerankSettings, TopK, top_k_scores
 from recsys_ray.storage import Location
 from tests.data_worlds import prepare_values
-from tests.test_recommend import SCORES, ask, lists, world
+from tests.test_recommend import SCORES, TableScorer, ask, lists, world
 
 GENRES = [["war"], ["war"], ["comedy", "war"], ["comedy"], []]
 NUMBERS = ItemLists.from_lists([[0], [0], [0, 1], [1], []])
@@ -204,6 +204,23 @@ def test_a_model_as_its_own_ranker_changes_nothing(factored: bool) -> None:
     expected = predict(bundle, requests, ItemLists.from_lists(np.maximum(rows, 0).tolist())).reshape(4, 3)
     expected[np.isnan(expected) | (rows < 0)] = -np.inf
     np.testing.assert_array_equal(itself.score_pairs(requests, rows), expected)
+
+
+@dataclass
+class PairScorer(TableScorer):
+    """Scores pairs itself, and must then not be asked for whole blocks."""
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        return np.where(rows_BK >= 0, -self.table_UI[requests.users_B[:, None], rows_BK], -np.inf)
+
+    def score(self, requests: Requests) -> FloatArray:
+        raise AssertionError("asked for a block of scores")
+
+
+def test_a_model_of_pairs_is_asked_for_pairs() -> None:
+    ranker = ScorerRanker(PairScorer(SCORES, np.array([True, True, True, True, False])))
+    table = recommend(world(), ask([0, -1], [[], []]), Options(n=2, ranker=ranker, ranker_pool=5))
+    assert lists(table) == {100: "dc", 99: "bc"}  # e is not scorable; of the unknown user nothing is known
 
 
 # --- what can't be asked for ---
