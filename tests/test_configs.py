@@ -17,7 +17,7 @@ DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
 def test_every_configuration_parses_and_is_named_as_its_file(path: Path) -> None:
     config = load_config(str(path))
     assert config.name == path.stem
-    assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem == "demo"
+    assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem in ("demo", "movielens-small-cold")
     if path.stem.startswith(("gowalla", "beauty")):
         assert config.train.refit == "train+valid"
 

@@ -55,10 +55,10 @@ class World:
         self.config.write_text(yaml.safe_dump(tree))
 
     def command(self, stage: str, *overrides: str) -> Outcome:
-        """Run a stage in this process."""
+        """Run a stage in this process; a stage of two words is written with the blank between them."""
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            status = main([stage, str(self.config), *overrides])
+            status = main([*stage.split(), str(self.config), *overrides])
         lines = output.getvalue().strip().splitlines()
         result = json.loads(lines[-1]) if status == 0 else {}
         return Outcome(status, result, output.getvalue(), errors.getvalue())

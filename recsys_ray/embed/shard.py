@@ -96,7 +96,7 @@ class ShardReader:
         settings = self.job.settings.image
         assert settings is not None
         references, item_ids = posters_of(items)
-        posters = encoders.readposters_of(references, item_ids, settings)
+        posters = encoders.read_posters(references, item_ids, settings)
         problems = {row: poster.problem for row, poster in enumerate(posters) if poster.problem}
         data = [poster.data for poster in posters]
         made = iter(encoders.image_hashes([one for one in data if one is not None], self.fingerprints["image"]))
