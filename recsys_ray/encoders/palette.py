@@ -39,7 +39,7 @@ TYPICAL_COLOUR = np.array([0.5, 0.0, 0.0, 0.2, 0.03, 0.03], np.float32)
 COLOUR_SPREAD = np.array([0.15, 0.03, 0.04, 0.07, 0.02, 0.02], np.float32)
 LAYOUT_SPREAD = np.array([0.15, 0.03, 0.03], np.float32)
 FAINT = 0.002
-"""Mean difference of lightness below which an image counts as having no edges."""
+"""Mean difference of lightness below which edges count less: the noise of a blank image has directions too."""
 TYPICAL_SHARE_ROOT, TYPICAL_GREY_ROOT = 0.065, 0.17
 TYPICAL_EDGE_ROOT = 0.075
 COLOUR_NORM, LAYOUT_NORM, HISTOGRAM_NORM, EDGES_NORM = 2.4, 8.5, 0.9, 0.42
@@ -129,14 +129,14 @@ def _edges(light_NHW: FloatArray) -> FloatArray:
     column = np.arange(WIDTH)[None] // (WIDTH // COLUMNS)
     strength_NHW = np.hypot(across, down)
     sums_NK = _sums((row * COLUMNS + column) * ORIENTATIONS + orientation, NUM_EDGES, strength_NHW)
-    total_N1 = sums_NK.sum(axis=1, keepdims=True) + np.float32(FAINT * HEIGHT * WIDTH)
+    total_N1 = np.maximum(sums_NK.sum(axis=1, keepdims=True), FAINT * HEIGHT * WIDTH)
     roots_NK: FloatArray = np.sqrt(sums_NK / total_N1)
     return roots_NK
 
 
 def _turns(up: FloatArray, right: FloatArray, whole: float) -> FloatArray:
     """The angle of a direction as a part of a whole turn, 0 to 1."""
-    turns: FloatArray = np.arctan2(up, right) / np.float32(whole) % 1
+    turns: FloatArray = np.arctan2(up, right) / np.float32(whole) % np.float32(1)
     return turns
 
 

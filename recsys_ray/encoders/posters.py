@@ -112,7 +112,7 @@ def _in_directory(directory: Location, item_id: str) -> Path | str | None:
     name = item_id.replace("/", "%2F").replace("\0", "%00")
     if directory.is_local:
         paths = (Path(directory.url) / f"{name}.{suffix}" for suffix in SUFFIXES)
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if os.path.isfile(path)), None)
     name = name.replace(CHAIN, "%3A%3A")
     locations = (directory / f"{name}.{suffix}" for suffix in SUFFIXES)
     return next((location.url for location in locations if _exists(location)), None)
