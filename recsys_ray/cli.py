@@ -23,6 +23,7 @@ STAGES = {
     "train": "fit the model that is evaluated (without a split: the one that is published)",
     "evaluate": "metrics of the written top-N against held-out interactions",
     "recommend": "write, check and publish the top-N of every user",
+    "serve": "answer online, over HTTP, from what is published, until interrupted",
     "report": "one HTML page about the data of a run: report embeddings CONFIG",
     "rollback": "point LATEST back to the run published before (publish.to=RUN_ID for another)",
 }

@@ -35,6 +35,7 @@ from recsys_ray.evaluation import EvaluateSettings
 from recsys_ray.gate import GateSettings
 from recsys_ray.models import MODELS, ColdItemSettings
 from recsys_ray.recommend import RecommendSettings
+from recsys_ray.serving import ServeSettings
 
 VERSION = 1
 
@@ -93,6 +94,7 @@ class Config(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     recommend: RecommendSettings = RecommendSettings()
     publish: PublishSettings = PublishSettings()
+    serve: ServeSettings = ServeSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @property

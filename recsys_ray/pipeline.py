@@ -23,6 +23,7 @@ from recsys_ray.bundle import open_bundle, read_manifest
 from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.fit import run_fit
+from recsys_ray.cluster.serve import run_serve
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.data import prepare as preparing
@@ -185,6 +186,10 @@ class Pipeline:
         file = self.output / "reports" / "embeddings.html"
         file.write_bytes(page.encode())
         return self._done("report", file, False, facts, started)
+
+    def serve(self) -> dict[str, Any]:
+        """Answer online from what is published, until interrupted."""
+        return run_serve(self.session, self.config.serve, self.output)
 
     def rollback(self) -> dict[str, Any]:
         """LATEST back to the run published before, or to ``publish.to``."""
