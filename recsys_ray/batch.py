@@ -16,7 +16,7 @@ import pyarrow.csv as pcsv
 
 from recsys_ray import retrieval
 from recsys_ray.bundle import Bundle, open_bundle
-from recsys_ray.contracts import BoolArray, Factors
+from recsys_ray.contracts import BoolArray, FloatArray
 from recsys_ray.data.shard import part_file
 from recsys_ray.errors import ConfigError, DataError
 from recsys_ray.explain import explain_texts
@@ -73,7 +73,7 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
     Raises:
         ConfigError: a stage that this catalogue or model can't have. DataError: an item list names unknown items.
     """
-    if settings.index.kind != "exact" and bundle.item_vectors() is None:
+    if settings.index.kind != "exact" and bundle.item_factors() is None:
         raise ConfigError(
             f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
             "vectors to index; remove recommend.index"
@@ -113,27 +113,30 @@ def search_index(
     """
     if settings.index.kind == "exact":
         return None, None
-    factors = _sampled_factors(bundle, settings.index.sample)
-    directory = bundle.location / "index"
-    return retrieval.open_index(directory, factors, settings.index, lambda: bundle.index(factors), progress)
-
-
-def _sampled_factors(bundle: Bundle, count: int) -> Factors:
-    """Item vectors, and the queries of the first ``count`` users that the model answers: a random sample, because
-    users are spread over shards by a hash."""
-    requests = bundle.requests(0).slice(0, 0)
-    factors, queries, found = bundle.scorer.factors(requests), [], 0
+    factors = bundle.item_factors()
     assert factors is not None  # or read_options would have refused
+    return retrieval.open_index(
+        bundle.location / "index",
+        factors,
+        settings.index,
+        exact=lambda: bundle.index(factors),
+        sample=lambda: _sampled_queries(bundle, settings.index.sample),
+        progress=progress,
+    )
+
+
+def _sampled_queries(bundle: Bundle, count: int) -> FloatArray:
+    """(at most ``count``, D) queries of the first users that the model answers: a random sample, because users are
+    spread over shards by a hash."""
+    queries: list[FloatArray] = []
     for shard in range(bundle.num_shards):
-        if found >= count:
-            break
         requests = bundle.requests(shard)
-        answered_B = bundle.scorer.answers(requests)
-        of_shard = bundle.scorer.factors(requests)
-        assert of_shard is not None
-        queries.append(of_shard.queries_BD[answered_B][: count - found])
-        found += len(queries[-1])
-    return Factors(np.concatenate([factors.queries_BD, *queries]), factors.items_ID, factors.bias_I)
+        factors = bundle.scorer.factors(requests)
+        assert factors is not None  # no scorer has them for some requests only
+        queries.append(factors.queries_BD[bundle.scorer.answers(requests)])
+        if sum(map(len, queries)) >= count:
+            break
+    return np.concatenate(queries)[:count]
 
 
 def _open_ranker(bundle: Bundle, settings: RankerSettings) -> Bundle:
@@ -156,13 +159,13 @@ def _reranker(bundle: Bundle, settings: RerankSettings) -> Reranker:
             "recommend.rerank: the catalogue has no genres; set rerank.similarity=vectors without max_per_genre, "
             "or name the column with data.item_columns.genres"
         )
-    vectors_ID = bundle.item_vectors() if settings.similarity == "vectors" else None
-    if settings.similarity == "vectors" and vectors_ID is None:
+    factors = bundle.item_factors() if settings.similarity == "vectors" else None
+    if settings.similarity == "vectors" and factors is None:
         raise ConfigError(
             f"recommend.rerank.similarity=vectors: model {bundle.manifest.get('model', '?')} has no item vectors; "
             "set rerank.similarity=genres"
         )
-    return Reranker(settings, genres, vectors_ID)
+    return Reranker(settings, genres, None if factors is None else factors.items_ID)
 
 
 def read_item_list(path: str, what: str) -> pa.Array:

@@ -136,13 +136,13 @@ class Bundle:
         ]
         return self._indexes[-1][1]
 
-    def item_vectors(self) -> FloatArray | None:
-        """(I, D) what the model's scores are inner products with; None when they are not, or D is 0."""
+    def item_factors(self) -> Factors | None:
+        """What the model's scores are inner products with, without a query; None when they are not, or D is 0."""
         nobody = Requests(
             pa.array([], self.user_id_type), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0)
         )
         factors = self.scorer.factors(nobody)
-        return factors.items_ID if factors is not None and factors.items_ID.shape[1] else None
+        return factors if factors is not None and factors.items_ID.shape[1] else None
 
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""

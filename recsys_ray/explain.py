@@ -304,10 +304,10 @@ def _targets(scorer: FactorScorer, histories: Histories) -> DoubleArray:
 
 def _likeness(bundle: Bundle, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
     """(H, K) cosines of item vectors, else what the model calls similar; nothing for a model that compares no items."""
-    vectors_ID = bundle.item_vectors()
-    if vectors_ID is None:
+    factors = bundle.item_factors()
+    if factors is None:
         similar_KI = bundle.scorer.similar(rows_K)
         return np.where(np.isfinite(similar_KI), similar_KI, 0.0)[:, items_H].T.astype(np.float64)
-    left_HD, right_KD = vectors_ID[items_H].astype(np.float64), vectors_ID[rows_K].astype(np.float64)
+    left_HD, right_KD = factors.items_ID[items_H].astype(np.float64), factors.items_ID[rows_K].astype(np.float64)
     lengths_HK = np.linalg.norm(left_HD, axis=1)[:, None] * np.linalg.norm(right_KD, axis=1)
     return np.asarray(left_HD @ right_KD.T / np.where(lengths_HK > 0, lengths_HK, 1.0), np.float64)

@@ -47,6 +47,17 @@ def built(factors: Factors, kind: Any, **values: Any) -> ApproximateIndex:
     return build(factors, IndexSettings(kind=kind, **values), lambda: exact(factors))
 
 
+def opened(place: Location, factors: Factors, settings: IndexSettings, progress: Any = print) -> Any:
+    return open_index(
+        place,
+        replace(factors, queries_BD=factors.queries_BD[:0]),
+        settings,
+        exact=lambda: exact(factors),
+        sample=lambda: factors.queries_BD,
+        progress=progress,
+    )
+
+
 def recall(found: TopK, expected: TopK) -> float:
     pairs = zip(found.rows_BK, expected.rows_BK, strict=True)
     return float(np.mean([len(set(row) & set(listed)) / len(listed) for row, listed in pairs]))
@@ -156,7 +167,7 @@ def test_below_the_wanted_recall_the_exact_index_is_used_and_it_says_so(tmp_path
     settings = IndexSettings(kind="ivf", nprobe=1)
     place = Location.of(tmp_path)
     for _ in range(2):  # built, and read back
-        index, facts = open_index(place, factors, settings, lambda: exact(factors), said.append)
+        index, facts = opened(place, factors, settings, said.append)
         assert index.is_exact and facts["kind"] == "ivf" and facts["used"] == "exact" and facts["recall"] < 0.95
     assert len(said) == 1 and "below min_recall=0.95: exact is used; set recommend.index.nprobe higher" in said[0]
     assert [name.rsplit(".")[-1] for name in place.names()] == ["json"]
@@ -172,8 +183,8 @@ def test_without_a_query_to_measure_on_the_exact_index_is_used() -> None:
 def test_a_kept_index_gives_the_same_lists_and_is_not_built_again(kind: Any, tmp_path: Path) -> None:
     factors, said, place = some_factors(6, bias=True), list[str](), Location.of(tmp_path)
     settings = IndexSettings(kind=kind, min_recall=0.5)
-    first, facts = open_index(place, factors, settings, lambda: exact(factors), said.append)
-    second, facts_again = open_index(place, factors, settings, lambda: exact(factors), said.append)
+    first, facts = opened(place, factors, settings, said.append)
+    second, facts_again = opened(place, factors, settings, said.append)
     assert facts == facts_again and len(said) == 1 and first is not second
     one, two = first.search(factors.queries_BD, 10), second.search(factors.queries_BD, 10)
     np.testing.assert_array_equal(one.rows_BK, two.rows_BK)
@@ -183,14 +194,14 @@ def test_a_kept_index_gives_the_same_lists_and_is_not_built_again(kind: Any, tmp
 def test_a_broken_or_foreign_index_is_refused(tmp_path: Path) -> None:
     factors, place = some_factors(6), Location.of(tmp_path)
     settings = IndexSettings(kind="flat", min_recall=0.5)
-    open_index(place, factors, settings, lambda: exact(factors))
+    opened(place, factors, settings)
     other = some_factors(6, items=2999)
     with pytest.raises(BundleError, match="an index of other item vectors"):
-        open_index(place, other, settings, lambda: exact(other))
+        opened(place, other, settings)
     file = next(tmp_path.glob("*.faiss"))
     file.write_bytes(b"nothing")
     with pytest.raises(BundleError, match="not a readable index; delete it"):
-        open_index(place, factors, settings, lambda: exact(factors))
+        opened(place, factors, settings)
 
 
 def test_where_an_index_can_not_be_kept_it_is_used_and_that_is_said(
@@ -202,7 +213,7 @@ def test_where_an_index_can_not_be_kept_it_is_used_and_that_is_said(
     monkeypatch.setattr(Location, "write_bytes", refuse)
     factors, said = some_factors(6), list[str]()
     settings = IndexSettings(kind="flat", min_recall=0.5)
-    index, _ = open_index(Location.of(tmp_path), factors, settings, lambda: exact(factors), said.append)
+    index, _ = opened(Location.of(tmp_path), factors, settings, said.append)
     assert not index.is_exact and "not kept" in said[-1] and "Read-only" in said[-1]
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from recsys_ray.contracts import Factors
+from recsys_ray.contracts import Factors, FloatArray
 from recsys_ray.errors import StorageError
 from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
 from recsys_ray.retrieval.settings import IndexSettings
@@ -29,13 +30,18 @@ def open_index(
     directory: Location,
     factors: Factors,
     settings: IndexSettings,
+    *,
     exact: Callable[[], Index],
+    sample: Callable[[], FloatArray],
     progress: Progress = lambda message: None,
 ) -> tuple[Index, dict[str, Any]]:
     """The index to search and its facts: kind, recall, queries, seconds to build, and ``used``, the kind that answers.
 
-    It is read from ``directory`` when it was built before, else built, measured and written there. ``factors`` hold
-    sampled queries beside the items; without any, nothing can be measured and the exact index is used.
+    It is read from ``directory`` when it was built before, else built, measured and written there.
+
+    Args:
+        factors: the items; their queries are not looked at. exact: gives the exact index over the same items. sample:
+        gives the queries to measure recall on; when it gives none, nothing can be measured and exact is used.
 
     Raises:
         BundleError: a saved index can't be read or is of other items.
@@ -47,7 +53,7 @@ def open_index(
         if facts["used"] == "exact":
             return exact(), facts
         return restored(data.read_bytes(), factors, settings, exact, str(data)), facts
-    index, facts = measured(factors, settings, exact)
+    index, facts = measured(replace(factors, queries_BD=sample()), settings, exact)
     progress(_summary(facts, settings))
     try:
         if isinstance(index, ApproximateIndex):
