@@ -22,6 +22,7 @@ BATCH: dict[str, dict[str, Any]] = {
     "as they are": {},
     "with seen items": {"filter_seen": False},
     "varied": {"rerank": {"diversity": 0.4, "max_per_genre": 4, "pool": 30}},
+    "with reasons": {"reasons": True},
     "new arrivals": {"candidates": "cold", "n": 1},
 }
 
@@ -35,6 +36,14 @@ def test_the_endpoint_answers_what_the_batch_job_published(model: str, tmp_path:
 def test_the_endpoint_follows_the_settings_of_the_batch_job(how: str, tmp_path: Path) -> None:
     prepared = prepared_world(tmp_path, split={"kind": "cold_items"} if how == "new arrivals" else {"kind": "none"})
     check(tmp_path, publish_run(tmp_path, prepared, **BATCH[how]), "item_cf")
+
+
+def test_the_endpoint_searches_and_ranks_with_the_stages_of_the_batch_job(tmp_path: Path) -> None:
+    prepared = prepared_world(tmp_path)
+    publish_run(tmp_path, prepared, "item_cf", tag="r")
+    ranker = {"bundle": str(tmp_path / "models" / "item_cf-r"), "pool": 40}
+    stages = {"index": {"kind": "hnsw", "min_recall": 0.0}, "ranker": ranker, "rerank": {"diversity": 0.3, "pool": 20}}
+    check(tmp_path, publish_run(tmp_path, prepared, "als", settings=MODELS["als"], **stages), "als")
 
 
 def test_the_endpoint_keeps_to_the_item_lists_of_the_batch_job(tmp_path: Path) -> None:

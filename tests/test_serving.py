@@ -266,7 +266,30 @@ def test_what_is_wrong_is_refused_in_one_line(
 
 def test_a_body_that_is_not_json_is_refused(service: TestClient) -> None:
     for content in (b"", b"{", b"\xff", b'{"user_id": "\\ud800"}', b"[" * 10_000):
-        assert service.post("/v1/recommendations", content=content).status_code == 422
+        declared = {"content-type": "application/json; charset=utf-8"}
+        assert service.post("/v1/recommendations", content=content, headers=declared).status_code == 422
+
+
+def test_a_page_elsewhere_can_not_send_feedback_without_being_asked_for_leave(service: TestClient) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        sent = service.post("/v1/feedback", content=b'{"events": []}', headers={"content-type": kind})
+        assert sent.status_code == 415
+    assert service.options("/v1/feedback", headers={"origin": "https://else.example"}).status_code == 405
+
+
+def test_a_context_varies_the_list(service: TestClient) -> None:
+    plain = ids(recommendations(service, 5, n=8))
+    for context, changes in (
+        ({}, False),
+        ({"diversity": 0.0}, False),
+        ({"diversity": 0.9}, True),
+        ({"max_per_genre": 1}, True),
+    ):
+        asked = {"user_id": 5, "n": 8, "context": context}
+        varied = post(service, "/v1/recommendations", schemas.Recommendations, asked)
+        assert (ids(varied) != plain) == changes
+    genres = [genre for item in varied["items"] for genre in item["genres"]]
+    assert len(genres) == len(set(genres))
 
 
 STRANGE = ["a/b", "a", "../../etc", "%2F", "søren ☃/日本", "a?b#c", "x/similar", "poster", " "]

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.serving import ServeSettings
+from recsys_ray.serving.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -190,3 +191,16 @@ def test_a_failing_call_is_said_on_the_page(address: str, page: Browser) -> None
     )
     page.click("#users li:nth-child(2) button")
     assert page.until("!document.getElementById('problem').hidden && document.getElementById('problem').textContent")
+
+
+def test_the_page_asks_for_a_key_where_one_is_needed(tmp_path: Path, page: Browser) -> None:
+    publish_run(tmp_path, prepared_world(tmp_path))
+    key, digest = new_key()
+    settings = ServeSettings.model_validate({"keys": [{"name": "page", "sha256": digest}]})
+    with listening(settings, tmp_path) as address:
+        page.send("Page.navigate", url=address)
+        page.until("document.getElementById('key-form') && !document.getElementById('key-form').hidden")
+        page.run(f"document.getElementById('key').value = {json.dumps(key)}")
+        page.run("document.getElementById('key-form').requestSubmit()")
+        page.until("document.querySelectorAll('#list .card').length > 0")
+        assert page.run("document.getElementById('key-form').hidden && document.getElementById('problem').hidden")

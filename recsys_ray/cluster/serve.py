@@ -48,6 +48,7 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         "RAY_SERVE_ENABLE_HA_PROXY": str(int(deployment.haproxy)),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
+        "RAY_SERVE_LOG_TO_STDERR": "0",
     }
 
 
@@ -92,6 +93,7 @@ def deployed(session: Session, settings: ServeSettings, output: Location) -> Ite
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(
             proxy_location=ProxyLocation(settings.deployment.proxies),

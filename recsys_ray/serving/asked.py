@@ -82,6 +82,15 @@ class Interaction(Sent):
     timestamp: Milliseconds | None = None
 
 
+class Context(Sent):
+    """The moment of the question: how varied the list should be."""
+
+    diversity: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """0 ranks by score alone, 1 by variety alone; by default as the batch run did."""
+    max_per_genre: int | None = Field(default=None, ge=1, le=1000)
+    """At most so many items of one genre."""
+
+
 class RecommendationsRequest(RecommendationsQuery):
     """For one user, for many, or for a history without a user. Exactly one of the three."""
 
@@ -91,6 +100,7 @@ class RecommendationsRequest(RecommendationsQuery):
                 {"user_id": "42", "n": 5},
                 {"user_ids": ["42", "7"], "n": 5, "explain": True},
                 {"history": [{"item_id": "1", "rating": 5.0}], "deny": ["2"], "n": 5},
+                {"user_id": "42", "context": {"diversity": 0.3, "max_per_genre": 3}},
             ]
         }
     )
@@ -104,6 +114,7 @@ class RecommendationsRequest(RecommendationsQuery):
     """Nothing else is recommended."""
     deny: list[ItemId] | None = None
     """None of these is recommended."""
+    context: Context | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> RecommendationsRequest:

@@ -77,7 +77,11 @@ class Call:
         return _validated(model, values)
 
     async def json(self, model: type[Model]) -> Model:
-        """The body as a model. Raises Problem 413, 422."""
+        """The body as a model. Raises Problem 413, 415, 422."""
+        kind = next((value for name, value in self.scope["headers"] if name == b"content-type"), b"")
+        # A page of another origin can send anything but this type without being asked for leave.
+        if kind.partition(b";")[0].strip().lower() != JSON:
+            raise Problem(415, "send the body with the header Content-Type: application/json")
         body = await self._body()
         try:
             return model.model_validate_json(body)

@@ -20,6 +20,7 @@ PROBLEMS = {
     "404": "Nothing there",
     "409": "The run can't be served",
     "413": "The body is too large",
+    "415": "The body is not declared as JSON",
     "422": "A value is not possible",
     "503": "Overloaded, or not ready: try again after Retry-After seconds",
 }

@@ -36,7 +36,7 @@ class Routes:
 
     async def recommendations_posted(self, call: Call) -> Answer:
         request = await call.json(asked.RecommendationsRequest)
-        ask = self._ask(request, request.allow, request.deny)
+        ask = self._ask(request, request.allow, request.deny, request.context)
         if request.history is not None:
             history = self._events(request.history)
             return _finished(await self.service.recommend_history(history, ask, request.variant), call, False)
@@ -216,6 +216,7 @@ class Routes:
         query: asked.RecommendationsQuery,
         allow: Sequence[ItemId] | None = None,
         deny: Sequence[ItemId] | None = None,
+        context: asked.Context | None = None,
     ) -> Ask:
         self._page(query)
         return Ask(
@@ -226,6 +227,8 @@ class Routes:
             explain=query.explain,
             allow=None if allow is None else self._ids(allow, "allow"),
             deny=None if deny is None else self._ids(deny, "deny"),
+            diversity=None if context is None else context.diversity,
+            max_per_genre=None if context is None else context.max_per_genre,
         )
 
     def _page(self, page: asked.Page) -> None:

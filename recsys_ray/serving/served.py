@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_ray import publish
-from recsys_ray.batch import read_options
+from recsys_ray.batch import read_options, with_stages
 from recsys_ray.bundle import Bundle, open_bundle
 from recsys_ray.contracts import BoolArray, Histories, ItemLists, Requests
 from recsys_ray.errors import PublishError
 from recsys_ray.recommend import Options, RecommendSettings, recommend
+from recsys_ray.retrieval import Reranker, RerankSettings
 from recsys_ray.serving.catalogue import Catalogue
 from recsys_ray.serving.state import Event
 from recsys_ray.serving.users import Users
@@ -93,6 +94,18 @@ class Served:
         user = pa.array([0] if pa.types.is_integer(kind) else [""], kind)
         return Requests(user, np.array([-1], np.int32), Histories.from_lists([[]]), ItemLists.empty(1))
 
+    def reranker(self, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
+        """Re-ranking by these, what is None as in the run. Raises ConfigError where the catalogue can't be varied."""
+        own = self.options.reranker
+        settings = RerankSettings.model_construct(diversity=0.0, max_per_genre=None) if own is None else own.settings
+        asked = {"diversity": diversity, "max_per_genre": max_per_genre}
+        changed = settings.model_copy(update={name: value for name, value in asked.items() if value is not None})
+        if changed.diversity == 0 and changed.max_per_genre is None:
+            return None
+        if own is not None:
+            return replace(own, settings=changed)
+        return read_options(self.bundle, RecommendSettings(n=1, rerank=changed)).reranker
+
     def allowed(self, *masks_I: BoolArray | None) -> BoolArray | None:
         """(I,) items that pass all of these masks and the run's own; None for every item."""
         allowed_I = self.options.allowed_I
@@ -133,7 +146,9 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     manifest = (run / publish.MANIFEST).read_json()
     bundle = open_bundle(_bundle_of(output, Location(manifest["bundle"])))
     config = manifest["config"]
-    options = replace(read_options(bundle, RecommendSettings.model_validate(config["recommend"])), explainer=None)
+    # Reasons are made when a caller asks for them, in more than words.
+    asked = RecommendSettings.model_validate(config["recommend"]).model_copy(update={"reasons": False})
+    options = with_stages(bundle, asked, read_options(bundle, asked))
     served = Served(
         run_id=run_id,
         model=str(manifest["model"]),

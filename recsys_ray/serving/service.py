@@ -53,11 +53,14 @@ class Ask:
     explain: bool = False
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
+    diversity: float | None = None
+    max_per_genre: int | None = None
 
     @property
     def scoring(self) -> tuple[Any, ...]:
         """The part of it that ``recommend`` sees."""
-        return (self.n + self.offset, self.genre, self.exclude_seen, self.allow, self.deny)
+        lists = (self.genre, self.exclude_seen, self.allow, self.deny)
+        return (self.n + self.offset, *lists, self.diversity, self.max_per_genre)
 
 
 class Service:
@@ -241,11 +244,21 @@ class Service:
         allowed_I = served.allowed(*masks)
         if allowed_I is not None and not allowed_I.any():
             return None
+        options = self._varied(served, ask)
         n = min(ask.n + ask.offset, len(catalogue))
-        if served.options.ranker is not None or served.options.reranker is not None:
-            n = min(n, served.options.num_candidates)
+        if options.ranker is not None or options.reranker is not None:
+            n = min(n, options.num_candidates)
         filter_seen = served.options.filter_seen if ask.exclude_seen is None else ask.exclude_seen
-        return replace(served.options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+        return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+
+    def _varied(self, served: Served, ask: Ask) -> Options:
+        """The run's options, with the re-ranking that was asked for. Raises Problem 422."""
+        if ask.diversity is None and ask.max_per_genre is None:
+            return served.options
+        try:
+            return replace(served.options, reranker=served.reranker(ask.diversity, ask.max_per_genre))
+        except ConfigError as error:
+            raise Problem(422, "context: the catalogue has no genres to vary by") from error
 
     def genre_mask(self, served: Served, genre: str) -> BoolArray:
         """(I,) items of a genre. Raises Problem 422."""
