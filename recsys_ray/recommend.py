@@ -111,11 +111,14 @@ class Options:
     """Adds the column ``reason``."""
 
     @property
+    def rerank_pool(self) -> int:
+        """How many items re-ranking picks from: never fewer than it is asked for."""
+        return self.n if self.reranker is None else max(self.n, self.reranker.settings.pool)
+
+    @property
     def num_candidates(self) -> int:
         """How many items are retrieved for each request."""
-        if self.ranker is not None:
-            return self.ranker_pool
-        return self.n if self.reranker is None else self.reranker.settings.pool
+        return self.rerank_pool if self.ranker is None else max(self.n, self.ranker_pool)
 
 
 def check_options(bundle: Bundle, options: Options) -> None:
@@ -236,7 +239,7 @@ def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options:
     if options.ranker is not None:
         top = _scored_anew(options.ranker, requests, top)
     if options.reranker is not None:
-        pool = options.reranker.settings.pool
+        pool = options.rerank_pool
         return options.reranker.pick(TopK(top.rows_BK[:, :pool], top.scores_BK[:, :pool]), options.n)
     return TopK(top.rows_BK[:, : options.n], top.scores_BK[:, : options.n])
 
@@ -275,8 +278,7 @@ def _fill(
     have_S = (listed_SK >= 0).sum(axis=1)
     taken = joined(rows_of(exclude, short), ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
     queries = np.zeros((len(short), 0), np.float32)
-    depth = options.n if options.reranker is None else options.reranker.settings.pool
-    fill = bundle.index(bundle.popularity).search(queries, depth, taken, options.allowed_I)
+    fill = bundle.index(bundle.popularity).search(queries, options.rerank_pool, taken, options.allowed_I)
     if options.reranker is not None:
         fill = options.reranker.within_caps(fill, listed_SK, options.n)
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
