@@ -10,7 +10,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/demo.yaml
-BENCHMARKS ?= batch_topn memory als
+BENCHMARKS ?= batch_topn memory als embed
 PYTHON ?=
 
 .DEFAULT_GOAL := help
