@@ -193,7 +193,6 @@ def test_where_the_ranker_has_no_opinion_the_fallback_fills_and_where_it_has_non
     assert table.equals(recommend(world(), ask([0], [[0]]), Options(n=3)))
 
 
-@pytest.mark.parametrize("factored", [False, True])
 def test_a_list_longer_than_the_pools_is_full_all_the_same() -> None:
     bundle, same = with_genres(world()), Preference(np.ones(5, np.float32))
     plain = Options(n=5, ranker=same, ranker_pool=2)
@@ -203,6 +202,7 @@ def test_a_list_longer_than_the_pools_is_full_all_the_same() -> None:
     assert set(table["source"].to_pylist()) == {"model"} and lists(table)[100][:3] == "ade"
 
 
+@pytest.mark.parametrize("factored", [False, True])
 def test_a_model_as_its_own_ranker_changes_nothing(factored: bool) -> None:
     bundle = world(np.nan_to_num(SCORES, neginf=-9), [True, True, False, True, True], factored)
     requests = ask([0, 2, -1, 1], [[1], [], [3], [0, 4]])
