@@ -16,6 +16,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "als": {"embedding_dim": 8, "epochs": 3},
     "ease": {},
     "content": {},
+    "sasrec": {"embedding_dim": 8, "blocks": 1, "heads": 1, "negatives": 16, "epochs": 1},
     "popularity": {},
 }
 BATCH: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.serving_worlds import prepared_world, publish_run, published_rows
 
@@ -80,3 +81,20 @@ def test_a_deployment_answers_like_the_batch_job_survives_a_kill_and_stops(tmp_p
     assert published[1][0]["item_id"] not in [item["item_id"] for item in found["after_kill"]["items"]]
     assert len(list((tmp_path / "feedback").glob("events-*.parquet"))) == 1
     assert found["left"] == []
+
+
+# Ray 2.60 declares its own models in a way that pydantic has deprecated.
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
+def test_the_configuration_for_a_cluster_is_one_that_serve_takes() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from jobs.serve import application
+
+    root = Path(__file__).parent.parent
+    tree = yaml.safe_load((root / "configs" / "serve" / "deploy.yaml").read_text())
+    ServeDeploySchema.model_validate(tree)
+    [asked] = tree["applications"]
+    assert asked["import_path"] == f"{application.__module__}:{application.__name__}"
+    arguments = asked["args"] | {"config": str(root / asked["args"]["config"]), "overrides": ["serve.port=8123"]}
+    deployment = application(arguments)._bound_deployment
+    assert '"port":8123' in deployment.init_args[0]
