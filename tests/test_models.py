@@ -36,7 +36,14 @@ LIKED, DISLIKED = 5.0, 1.0
 def small_config(name: str) -> Settings:
     """Defaults, with few dimensions for the small world and long enough training for it."""
     config_class = MODELS[name].config
-    wanted = {"embedding_dim": 4, "regularization": 0.05, "learning_rate": 0.02, "epochs": 60}
+    wanted = {
+        "embedding_dim": 4,
+        "regularization": 0.05,
+        "learning_rate": 0.02,
+        "epochs": 60,
+        "dropout": 0.0,
+        "negatives": 40,
+    }
     return config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
 
 
@@ -44,8 +51,13 @@ def checkerboard(name: str) -> TrainData:
     """Implicit models see what suits. Rating models see that with a high and half of what doesn't with a low rating,
     so that the withheld item has rivals among the unseen."""
     items, ratings = [], []
+    rng = np.random.default_rng(0)
     for user in range(SIZE):
         suits = [item for item in range(SIZE) if (user + item) % 2 == 0 and item != user]
+        if MODELS[name].ordered:
+            suits = rng.permutation(
+                suits
+            ).tolist()  # in item order, what comes next would have nothing to do with parity
         others = [item for item in range(SIZE) if (user + item) % 2 == 1 and (user + item) % 4 == 1]
         shown = others if MODELS[name].predicts_ratings else []
         items.append(suits + shown)

@@ -144,13 +144,6 @@ def test_unknown_items_are_passed_over(scorer: SequenceScorer) -> None:
     assert not scorer.scorable_I[ITEMS]
 
 
-def test_other_item_vectors_in_their_place(scorer: SequenceScorer) -> None:
-    factors = scorer.factors(ask([3, 4]))
-    doubled = scorer.with_items(factors.items_ID * 2, None)
-    np.testing.assert_allclose(doubled.score(ask([3, 4])), 2 * scorer.score(ask([3, 4])), rtol=1e-5)
-    np.testing.assert_array_equal(scorer.factors(ask([3, 4])).items_ID, factors.items_ID)
-
-
 def test_heads_must_divide_the_dimension() -> None:
     with pytest.raises(ValueError, match=r"heads: 3 must divide embedding_dim 64"):
         SASRecConfig(heads=3)

@@ -5,8 +5,6 @@ Shape suffixes: B rows of a batch, U users, I items, D dimension.
 
 from __future__ import annotations
 
-from copy import copy
-
 import numpy as np
 
 from recsys_ray.contracts import (
@@ -79,11 +77,6 @@ class PropagationScorer:
 
     def similar(self, items_R: IntArray) -> FloatArray:
         return cosines(self.items_ID, items_R, self.trained_I)
-
-    def with_items(self, items_ID: FloatArray, bias_I: None) -> PropagationScorer:
-        changed = copy(self)
-        changed.items_ID = items_ID
-        return changed
 
     def state(self) -> ScorerState:
         arrays = {

@@ -15,9 +15,13 @@ from recsys_ray.models.content import ContentConfig, ContentScorer, content_memo
 from recsys_ray.models.ease import EASEConfig, ease_memory, fit_ease
 from recsys_ray.models.graph_filter import GraphFilterConfig, fit_graph_filter, graph_filter_memory
 from recsys_ray.models.item_cf import ItemCFConfig, fit_item_cf, item_cf_memory
+from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, lightgcn_memory
 from recsys_ray.models.popularity import PopularityConfig, fit_popularity, popularity_memory
+from recsys_ray.models.propagation_scorer import PropagationScorer
 from recsys_ray.models.pure_svd import PureSVDConfig, fit_pure_svd, pure_svd_memory
 from recsys_ray.models.random import RandomConfig, RandomScorer, fit_random, random_memory
+from recsys_ray.models.sasrec import SASRecConfig, fit_sasrec, sasrec_memory
+from recsys_ray.models.sequence_scorer import SequenceScorer
 from recsys_ray.models.svd import SVDConfig, fit_svd, svd_memory
 
 
@@ -48,9 +52,18 @@ MODELS: dict[str, ModelEntry] = {
     "svd": ModelEntry(SVDConfig, fit_svd, svd_memory, predicts_ratings=True),
     "pure_svd": ModelEntry(PureSVDConfig, fit_pure_svd, pure_svd_memory),
     "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=True, ordered=True),
+    "lightgcn": ModelEntry(LightGCNConfig, fit_lightgcn, lightgcn_memory),
+    "sasrec": ModelEntry(SASRecConfig, fit_sasrec, sasrec_memory, ordered=True),
 }
 
-SCORERS: dict[str, type[Scorer]] = {**BASES, "random": RandomScorer, "content": ContentScorer, "cold": ColdItemScorer}
+SCORERS: dict[str, type[Scorer]] = {
+    **BASES,
+    "random": RandomScorer,
+    "content": ContentScorer,
+    "cold": ColdItemScorer,
+    "propagation": PropagationScorer,
+    "sequence": SequenceScorer,
+}
 
 
 def scorer_kind(scorer: Scorer) -> str:

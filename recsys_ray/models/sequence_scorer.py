@@ -5,7 +5,6 @@ Shape suffixes: B rows of a batch, I items, D dimension, E events.
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -70,11 +69,6 @@ class SequenceScorer:
 
     def similar(self, items_R: IntArray) -> FloatArray:
         return cosines(self._vectors(), items_R, self.trained_I)
-
-    def with_items(self, items_ID: FloatArray, bias_I: None) -> SequenceScorer:
-        changed = copy(self)
-        changed._items_ID = items_ID
-        return changed
 
     def _vectors(self) -> FloatArray:
         """(I, D) what a state is multiplied with."""
