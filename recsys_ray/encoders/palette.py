@@ -136,8 +136,7 @@ def _edges(light_NHW: FloatArray) -> FloatArray:
 
 def _turns(up: FloatArray, right: FloatArray, whole: float) -> FloatArray:
     """The angle of a direction as a part of a whole turn, 0 to 1."""
-    turns: FloatArray = np.arctan2(up, right) / np.float32(whole) % np.float32(1)
-    return turns
+    return (np.arctan2(up, right) / whole % 1).astype(np.float32)
 
 
 def _steps(value: FloatArray, steps: int) -> npt.NDArray[np.int64]:
