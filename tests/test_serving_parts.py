@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import threading
 import time
@@ -16,10 +17,12 @@ import pyarrow as pa
 import pytest
 
 from recsys_ray.errors import StorageError
+from recsys_ray.serving import posters
 from recsys_ray.serving.app import Application
 from recsys_ray.serving.cache import OVERHEAD, AnswerCache
-from recsys_ray.serving.catalogue import Catalogue
+from recsys_ray.serving.catalogue import Catalogue, poster_path
 from recsys_ray.serving.cold_start import onboarding_rows
+from recsys_ray.serving.http import decoded
 from recsys_ray.serving.served import open_run
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.settings import ServeSettings, VariantSettings
@@ -117,6 +120,29 @@ def test_search_finds_words_without_accents_and_case() -> None:
     assert catalogue.search("", 2, 1) == [1, 0]
 
 
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
+
+
+def test_posters_are_images_of_the_catalogue_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(PNG)
+    (tmp_path / "secret.txt").write_bytes(b"password")
+    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * posters.MAX_BYTES)
+    inline = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    for place in (str(tmp_path / "good.png"), f"file://{tmp_path}/good.png", inline):
+        assert posters.poster(place) == (PNG, b"image/png")
+    nothing = [None, *(str(tmp_path / name) for name in ("secret.txt", "huge.png", "none.png")), "nofs://x/y"]
+    script = "data:text/html,<script>alert(1)</script>"
+    for place in (*nothing, script, "data:image/png;base64,@@", "https://elsewhere.example/poster.png"):
+        assert posters.poster(place) is None
+
+
+def test_the_address_of_a_poster_leads_back_to_its_item() -> None:
+    for name in ("a/b", "%2F", "x/poster", "søren ☃", 7):
+        path = poster_path(name)
+        assert decoded(path.removeprefix("/v1/items/").removesuffix("/poster"), 100) == str(name)
+        assert path.count("/") == 4
+
+
 def journal(folder: Path) -> Journal:
     return Journal(folder / "state.sqlite")
 
@@ -208,6 +234,20 @@ def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path:
     calls = float(text.split("recsys_batch_rows_count ")[1].split()[0])
     rows = float(text.split("recsys_batch_rows_sum ")[1].split()[0])
     assert rows == 8 and calls <= 2
+
+
+def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path: Path) -> None:
+    genre = open_run(Location.of(world), runs(world)[0], 1 << 20).catalogue.genres[0][0]
+    asked = [{"n": 3}, {"n": 7}, {"n": 7, "offset": 2}, {"n": 5, "genre": genre}, {"n": 50, "exclude_seen": False}]
+    with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 100.0}) as service:
+
+        def ask(params: dict[str, Any]) -> Any:
+            return service.get("/v1/recommendations/5", params=params).json()["items"]
+
+        alone = [ask(params) for params in asked]
+        with ThreadPoolExecutor(5) as pool:
+            assert list(pool.map(ask, asked)) == alone
+    assert [len(items) for items in alone[:3]] == [3, 7, 7]
 
 
 def test_too_many_requests_at_once_are_turned_away_and_health_still_answers(world: Path, tmp_path: Path) -> None:

@@ -47,6 +47,14 @@ def test_the_fallback_is_explained_by_popularity(world: Path, tmp_path: Path) ->
         assert service.get("/v1/recommendations/nobody").json()["items"][0].get("reason") is None
 
 
+def test_rows_that_fill_a_list_up_are_explained_by_popularity_though_genres_are_shared(tmp_path: Path) -> None:
+    publish_run(tmp_path, prepared_world(tmp_path), "item_cf", settings={"neighbors": 3})
+    with client(tmp_path) as service:
+        items = service.post("/v1/recommendations", json=LIKED).json()["items"]
+    filled = [item["reason"]["kind"] for item in items if item["source"] == "fallback:popularity"]
+    assert len(filled) > 20 and set(filled) == {"popularity"}
+
+
 class Endpoint:
     """A language model's address that says what it is told to, and counts."""
 
