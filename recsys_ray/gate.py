@@ -1,8 +1,9 @@
 """The publish gate: a finished run is read back and checked, shard by shard, before anyone sees it.
 
 A run passes when every user is present with exactly n rows (or the honest maximum: what the lists and the user's own
-history leave), ranks run from 1, no item repeats or was seen, every item is in the catalogue, scores are finite and
-never rise with the rank, and coverage, fallback share and overlap with the last run are inside the configured bounds.
+history leave; with category caps, which hold, between one row and that), ranks run from 1, no item repeats or was seen,
+every item is in the catalogue, scores are finite and never rise with the rank, and coverage, fallback share and overlap
+with the last run are inside the configured bounds.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from recsys_ray.contracts import LongArray, MapBlocks, Requests, Settings, map_b
 from recsys_ray.data.shard import part_file
 from recsys_ray.errors import PublishError, RecsysError
 from recsys_ray.recommend import Options, RecommendSettings, seen_items
+from recsys_ray.retrieval.lists import rows_of
 from recsys_ray.storage import Location
 
 
@@ -162,8 +164,14 @@ def _check_rows(
         _count(problems, "items that the lists forbid", ~options.allowed_I[items])
     rows_B = np.bincount(users, minlength=len(requests))
     expected_B = _honest_maximum(bundle, requests, seen_pairs, options)
-    wrong_B = rows_B != expected_B if options.fallback else rows_B > expected_B
+    cap = None if options.reranker is None else options.reranker.settings.max_per_genre
+    least_B = np.minimum(expected_B, 1 if cap is not None else options.n) if options.fallback else 0 * expected_B
+    wrong_B = (rows_B < least_B) | (rows_B > expected_B)
     _count(problems, f"users without exactly {options.n} rows or the honest maximum", wrong_B)
+    if cap is not None:
+        listed = rows_of(bundle.genres[0], items)
+        keys = np.repeat(users, listed.lengths_B) * len(bundle.genres[1]) + listed.items_E
+        _count(problems, "genres above recommend.rerank.max_per_genre", np.unique(keys, return_counts=True)[1] > cap)
     return np.bincount(items, minlength=bundle.num_items)
 
 

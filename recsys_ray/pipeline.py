@@ -18,7 +18,7 @@ import numpy as np
 from recsys_ray import bundle as bundles
 from recsys_ray import embed as embedding
 from recsys_ray import publish as runs
-from recsys_ray.batch import read_item_list, read_options
+from recsys_ray.batch import read_item_list, read_options, search_index
 from recsys_ray.bundle import open_bundle, read_manifest
 from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.embed import run_embed
@@ -37,6 +37,7 @@ from recsys_ray.gate import check_run
 from recsys_ray.models import MODELS
 from recsys_ray.provenance import fingerprint, versions
 from recsys_ray.recommend import RecommendSettings
+from recsys_ray.retrieval import IndexSettings
 from recsys_ray.schema import PARTS
 from recsys_ray.storage import Location
 
@@ -159,7 +160,7 @@ class Pipeline:
             facts = self._batch(bundle, run, self.config.recommend)
             facts["checks"] = self._check(bundle, run)
             if self.config.publish.enabled:
-                self._publish(bundle, run, facts["checks"])
+                self._publish(bundle, run, facts)
         facts |= {"bundle": str(bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
@@ -253,6 +254,8 @@ class Pipeline:
             None if path is None else fingerprint(read_item_list(path, key).to_pylist())
             for key, path in (("recommend.allow", settings.allow), ("recommend.deny", settings.deny))
         ]
+        if settings.ranker is not None:
+            lists.append(read_manifest(Location.of(settings.ranker.bundle))["fingerprint"])
         key = fingerprint(read_manifest(bundle)["fingerprint"], dump(settings), lists)
         read_options(open_bundle(bundle), settings)
         return runs.start_run(root, key, {"bundle": str(bundle), "recommend": dump(settings)})
@@ -261,7 +264,9 @@ class Pipeline:
         users_per_shard = read_manifest(bundle)["users_per_shard"]
         if len(runs.finished_shards(run)) < len(users_per_shard):
             open_bundle(bundle, verify=True)  # every byte, once, before many actors trust them
-        return run_batch(self.session, bundle, run, settings, users_per_shard)
+        # An approximate index is built here, once for all actors; what was measured of it belongs to the run's facts.
+        _, index = search_index(open_bundle(bundle), settings, self.session.progress)
+        return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard)
 
     def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
         """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
@@ -272,7 +277,10 @@ class Pipeline:
             settings, root = config.recommend, self._recommendations
         else:
             rows = min(max(config.recommend.n, *config.evaluate.k), self.prepared.num_items)
-            settings = config.recommend.model_copy(update={"n": rows, "layout": "long"})
+            # Reasons are not measured, and a baseline is its own plain list: it may not even have vectors to index.
+            plain = {"index": IndexSettings(), "ranker": None, "rerank": None} if model != config.model_name else {}
+            changes = {"n": rows, "layout": "long", "reasons": False} | plain
+            settings = config.recommend.model_copy(update=changes)
             root = self.output / "evaluation" / "runs"
         run = self._start_run(root, bundle, settings)
         self._batch(bundle, run, settings)
@@ -290,9 +298,10 @@ class Pipeline:
             open_bundle(bundle), run, settings, self.config.publish.gate, previous, self.session.map_blocks
         )
 
-    def _publish(self, bundle: Location, run: Location, checks: dict[str, Any]) -> None:
+    def _publish(self, bundle: Location, run: Location, found: dict[str, Any]) -> None:
         facts = {
-            "checks": checks,
+            "checks": found["checks"],
+            "index": found["index"],
             "model": self.config.model_name,
             "n": self.config.recommend.n,
             "layout": self.config.recommend.layout,

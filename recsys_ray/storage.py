@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -129,7 +130,8 @@ class Location:
                 os.fsync(file.fileno())
             aside.replace(target)
         except OSError as error:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a parent that is a file has no entries to remove
+                aside.unlink(missing_ok=True)
             raise StorageError(f"{self.url}: can't write ({error.strerror or error})") from error
 
     def read_json(self) -> dict[str, Any]:

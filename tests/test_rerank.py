@@ -19,7 +19,7 @@ from recsys_ray.batch import ShardRecommender, read_options, with_stages
 from recsys_ray.bundle import Bundle, open_bundle, write_bundle
 from recsys_ray.contracts import FitContext, FloatArray, IntArray, ItemLists, Requests
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.errors import ConfigError
+from recsys_ray.errors import ConfigError, PublishError
 from recsys_ray.gate import GateSettings, check_run
 from recsys_ray.models import MODELS
 from recsys_ray.recommend import Options, RankerSettings, RecommendSettings, ScorerRanker, predict, recommend
@@ -329,3 +329,18 @@ def test_a_ranker_of_other_data_is_refused(trained: dict[str, Bundle], tmp_path:
     wanted = RecommendSettings(n=5, ranker=RankerSettings(bundle=str(stranger.location)))
     with pytest.raises(ConfigError, match="was trained on other prepared data"):
         with_stages(first, wanted, read_options(first, wanted))
+
+
+def test_a_capped_run_passes_the_gate_short_lists_included_and_a_broken_cap_does_not(
+    trained: dict[str, Bundle], tmp_path: Path
+) -> None:
+    bundle = trained["als"]
+    capped = RecommendSettings(n=20, rerank=RerankSettings(max_per_genre=1, pool=60))
+    table = run(bundle, tmp_path / "capped", capped)
+    assert table.num_rows < 150 * 20 and len(table["user_id"].unique()) == 150
+    with pytest.raises(PublishError, match=r"genres above recommend\.rerank\.max_per_genre"):
+        location = Location.of(tmp_path / "plain")
+        recommender = ShardRecommender(str(bundle.location), str(location), RecommendSettings(n=20))
+        for shard in range(bundle.num_shards):
+            recommender(shard)
+        check_run(bundle, location, capped, GateSettings())
