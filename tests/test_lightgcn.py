@@ -29,7 +29,7 @@ def world(seed: int = 0, users: int = USERS, items: int = ITEMS) -> TrainData:
     histories = []
     for user in range(users - 1):
         half = np.arange(user % 2, items - 1, 2)
-        histories.append(rng.choice(half, min(8, len(half)), replace=False).tolist())
+        histories.append(rng.choice(half, rng.integers(4, 13), replace=False).tolist())
     return TrainData(Histories.from_lists([*histories, []]), pa.table({"item_id": pa.array(range(items))}))
 
 
@@ -201,7 +201,7 @@ def in_a_process(rank: int, directory: str) -> None:
 
 
 def pair_job(data: TrainData) -> LightGCNJob:
-    config = LightGCNConfig(embedding_dim=4, epochs=5, batch_size=58, learning_rate=0.05, negatives=16)
+    config = LightGCNConfig(embedding_dim=4, epochs=5, batch_size=40, learning_rate=0.05, negatives=16)
     return model_of(data, config).job
 
 

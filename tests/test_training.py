@@ -24,7 +24,7 @@ from recsys_ray.training.loop import Task, generator, train
 from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.schedule import learning_rate
 from recsys_ray.training.worker import LocalWorker
-from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+from recsys_ray.training.workers import average_gradients, batch_rows, num_steps, own_rows
 
 ROWS, WIDTH = 24, 3
 
@@ -228,6 +228,10 @@ def in_a_process(rank: int, directory: str) -> None:
     config = LoopConfig(epochs=4, batch_size=8, learning_rate=0.05, gradient_clip=1.0)
     task = regression(config, worker, lambda: 1.0 if rank == 0 else math.nan)
     progress = train(task, config, worker, seed=0)
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([1.0, 2.0]) * (rank + 1)
+    average_gradients([parameter], worker)
+    assert parameter.grad.tolist() == [1.5, 3.0]  # Adam alone would not notice a wrong scale
     Path(directory, f"{rank}.json").write_text(json.dumps([weights(task), progress.history, progress.best]))
     dist.destroy_process_group()
 
@@ -268,14 +272,16 @@ def test_sampled_softmax_over_everything_is_the_full_one() -> None:
     torch.testing.assert_close(sampled, losses.full_cross_entropy(scores, targets))
 
 
-def test_log_q_makes_the_sampled_partition_sum_unbiased() -> None:
-    """The mean of sum exp(score - log expected) over many samples is the sum over all items."""
+@pytest.mark.parametrize("strategy", ["uniform", "popularity"])
+def test_log_q_makes_the_sampled_loss_that_over_all_items(strategy: Any) -> None:
     counts = torch.tensor([1, 2, 4, 8, 16])
-    scores = torch.tensor([0.3, -0.2, 1.0, 0.1, -0.5])
-    for strategy in ("uniform", "popularity"):
-        sample = NegativeSampler(counts, 20_000, strategy).draw(generator("cpu", 0), torch.zeros(1, dtype=torch.long))
-        total = torch.exp(scores[sample.items] - sample.log_expected).sum()
-        assert float(total) == pytest.approx(float(torch.exp(scores).sum()), rel=0.05)
+    scores = torch.tensor([[0.3, -0.2, 1.0, 0.1, -0.5]])
+    for target in (0, 2, 4):
+        targets = torch.tensor([target])
+        sample = NegativeSampler(counts, 40_000, strategy).draw(generator("cpu", target), targets)
+        same = sample.items[None, :] == target
+        sampled = losses.sampled_softmax(scores[:, target], scores[:, sample.items], sample.log_expected, same)
+        assert float(sampled) == pytest.approx(float(losses.full_cross_entropy(scores, targets)), rel=0.03)
 
 
 def test_info_nce_is_cross_entropy_of_cosines() -> None:
@@ -342,3 +348,26 @@ def test_membership() -> None:
     keys = torch.tensor([0 * 5 + 1, 0 * 5 + 4, 2 * 5 + 0])
     found = is_member(torch.tensor([0, 1, 2]), torch.tensor([[1, 2], [1, 4], [0, 4]]), keys, 5)
     assert found.tolist() == [[True, False], [False, False], [True, False]]
+
+
+def test_ray_workers_end_where_one_process_does(
+    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies in epoch 3 is replaced, and the training goes on from its last checkpoint."""
+    from recsys_ray.cluster.train import WorkerSettings, ray_workers
+    from recsys_ray.storage import Location
+    from tests.ray_train_case import Case, fit_line
+
+    monkeypatch.setattr("recsys_ray.training.loop.CHECKPOINT_SECONDS", 0.0)  # put back after the case sets it here
+    expected = fit_line(Case(), LocalWorker())
+    storage = tmp_path / "storage"
+    run = ray_workers(WorkerSettings(count=1, cpus=1), Location.of(storage), "fingerprint")
+    found = run(fit_line, Case(die_once=tmp_path / "died"), "line")
+    assert (tmp_path / "died").exists()
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    assert expected[2] == [0, 1, 2, 3, 4]
+    assert found[2] in ([2, 3, 4], [1, 2, 3, 4])  # the last checkpoint may not have been noted yet when a worker dies
+    assert [path.name for path in storage.iterdir() if path.is_dir() and not path.name.startswith(".")] == []
+    with pytest.raises(ModelError, match="line: loss nan in epoch 1"):
+        run(fit_line, Case(poisoned=True), "poisoned")

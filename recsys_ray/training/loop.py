@@ -93,12 +93,12 @@ def _epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(number, config.epochs * task.steps, config)
         with _memory_advice(task.name, config, epoch, step):
-            total += _step(task, optimizer, config, worker, next(batches), (epoch, step))
+            total += training_step(task, optimizer, config, worker, next(batches), (epoch, step))
     task.module.eval()
     return float(total) / task.steps
 
 
-def _step(
+def training_step(
     task: Task,
     optimizer: torch.optim.Optimizer,
     config: LoopConfig,
@@ -106,6 +106,7 @@ def _step(
     batch: Any,
     where: tuple[int, int],
 ) -> Tensor:
+    """One step on one batch, ``where`` = (epoch, step); the loss, averaged over the workers."""
     optimizer.zero_grad(set_to_none=True)
     with precision(worker.device):
         loss = task.loss(batch)

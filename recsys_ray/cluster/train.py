@@ -1,0 +1,152 @@
+"""Neural training on Ray Train: a group of workers, checkpoints in the run's storage, restarts after failures.
+
+A worker that dies takes its group down; Ray starts a new one, which continues from the last checkpoint, at most
+``max_failures`` times. When the driver dies, the same command finds the checkpoints again: they lie under a name that
+is made of everything that decides the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from pydantic import Field
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from recsys_ray.cluster.session import set_threads
+from recsys_ray.contracts import RunWorkers, Settings
+from recsys_ray.errors import ModelError, RecsysError
+from recsys_ray.storage import Location
+from recsys_ray.training import progress_line
+
+
+class WorkerSettings(Settings):
+    """The processes that train a neural model together."""
+
+    count: int = Field(default=1, ge=1)
+    """How many. The batch size is that of all together, so the result does not depend on it."""
+    cpus: int | None = Field(default=None, ge=1)
+    """Cores, and threads, of each; by default an equal share of the largest machine."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a group that lost a worker starts again from the last checkpoint."""
+
+
+def ray_workers(settings: WorkerSettings, storage: Location, fingerprint: str) -> RunWorkers:
+    """``FitContext.run_workers`` on Ray Train.
+
+    ``storage`` is where checkpoints go, reached from every machine; it is empty again after a training that ended well.
+    ``fingerprint`` stands for data, model and settings: under another one no checkpoint is found.
+    """
+
+    def run(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
+        name = hashlib.sha256(f"{fingerprint}/{key}/{settings.count}".encode()).hexdigest()[:16]
+        quiet = LoggingConfig(log_level="CRITICAL")  # what goes wrong is raised, once
+        trainer = _Trainer(
+            _in_worker,
+            train_loop_config={"fn": fn, "shared": ray.put(shared), "threads": _cpus(settings)},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=settings.count,
+                use_gpu=settings.gpus > 0,
+                resources_per_worker={"CPU": _cpus(settings), **({"GPU": settings.gpus} if settings.gpus else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                logging_config=quiet,  # type: ignore[call-arg]
+            ),
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if settings.gpus else "gloo"),
+        )
+        try:
+            answer = trainer.fit().return_value  # type: ignore[attr-defined]
+        except TrainingFailedError as error:
+            raise _ours(error, settings) from None
+        if isinstance(answer, RecsysError):
+            raise answer
+        (storage / name).remove()
+        return answer
+
+    return run
+
+
+class RayWorker:
+    """``training.Worker`` in a process of Ray Train."""
+
+    keeps_checkpoints = True
+
+    def __init__(self) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.device = str(ray.train.torch.get_device())
+
+    @contextmanager
+    def latest(self) -> Iterator[str | None]:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+        else:
+            with checkpoint.as_directory() as directory:
+                yield directory
+
+    def report(self, metrics: dict[str, float], checkpoint: str | None) -> None:
+        kept = None if checkpoint is None else ray.train.Checkpoint.from_directory(checkpoint)
+        ray.train.report(metrics, checkpoint=kept)
+        if self.rank == 0:
+            print(progress_line(metrics), file=sys.stderr, flush=True)
+
+
+class _Trainer(ray.train.torch.TorchTrainer):
+    """Without the actor that asks the dashboard's State API every second whether the controller is alive.
+
+    A Ray of our own has no dashboard, and each question would be an error in the log. What it would clean up, the
+    workers' placement group, goes with the job anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+
+def _in_worker(config: dict[str, Any]) -> Any:
+    set_threads(config["threads"])
+    worker = RayWorker()
+    try:
+        return config["fn"](ray.get(config["shared"]), worker)
+    except RecsysError as error:
+        if worker.world_size > 1:  # the others may be waiting for this one: only its end lets them go
+            raise
+        return error  # as a value: trying it again would end the same
+
+
+def _cpus(settings: WorkerSettings) -> int:
+    if settings.cpus is not None:
+        return settings.cpus
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return max(1, int(max(nodes, default=os.cpu_count() or 1)) // settings.count)
+
+
+def _ours(error: TrainingFailedError, settings: WorkerSettings) -> RecsysError:
+    """The error of ours that a worker ended with, or one line on how they were lost."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    for failure in failures:
+        seen: BaseException | None = failure
+        while seen is not None:
+            if isinstance(seen, RecsysError):
+                return seen
+            seen = getattr(seen, "cause", None) or seen.__cause__
+    first = (str(failures[0] if failures else error).strip() or "no message").splitlines()
+    return ModelError(
+        f"training: workers failed more than train.workers.max_failures={settings.max_failures} times; the last one "
+        f"with: {first[0]}"
+    )
