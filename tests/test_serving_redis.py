@@ -94,11 +94,11 @@ def test_the_service_goes_on_while_redis_is_away(world: Path, tmp_path: Path, re
 
 
 def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: Server) -> None:
-    with client(world, state=str(tmp_path), redis=redis.url, onboarding={"hours": 2e-4}) as service:
+    with client(world, state=str(tmp_path), redis=redis.url, onboarding={"hours": 5e-4}) as service:
         ratings = [{"item_id": item} for item in range(1, 8)]
         user = service.post("/v1/onboarding/ratings", json={"ratings": ratings}).json()["user_id"]
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "new"
-        time.sleep(2.0)
+        time.sleep(3.2)
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "unknown"
 
 

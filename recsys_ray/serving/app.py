@@ -60,6 +60,7 @@ class Application:
             self._add(route)
         self._fixed = _fixed_answers()
         self._in_flight = 0
+        service.metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,9 +88,7 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        metrics = self.service.metrics
         self._in_flight += 1
-        metrics.in_flight.set(self._in_flight)
         name = "none"
         try:
             name, answer = await self._answered(scope, receive, started)
@@ -99,8 +98,7 @@ class Application:
             self._in_flight -= 1
         if scope["method"] == "HEAD":
             answer.body = b""
-        metrics.requests.labels(name, str(answer.status)).inc()
-        metrics.seconds.labels(name).observe(time.perf_counter() - started)
+        self.service.metrics.answered(name, answer.status, time.perf_counter() - started)
         await answer.send(send, HEADERS)
 
     async def _answered(self, scope: Scope, receive: Receive, started: float) -> tuple[str, Answer]:
@@ -125,7 +123,7 @@ class Application:
     async def _routed(self, route: Route, segment: str, scope: Scope, receive: Receive, started: float) -> Answer:
         limits = self.service.settings.limits
         if route.role is not None:
-            self.service.keys.check(dict(scope["headers"]), route.role)
+            self.service.keys.check(scope["headers"], route.role)
             if self._in_flight > limits.in_flight:
                 self.service.metrics.overloads.inc()
                 raise Problem(503, "too many requests at once; try again shortly", self.service.retry_after)

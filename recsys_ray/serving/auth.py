@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from recsys_ray.serving.settings import KeySettings, Role
 
@@ -24,7 +24,7 @@ class Keys:
     def __init__(self, keys: Sequence[KeySettings]) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key.name, key.role) for key in keys]
 
-    def check(self, headers: Mapping[bytes, bytes], role: Role) -> str | None:
+    def check(self, headers: Iterable[tuple[bytes, bytes]], role: Role) -> str | None:
         """Name of the key that was presented, None where no key is needed.
 
         Raises:
@@ -34,7 +34,7 @@ class Keys:
             if role == "admin":
                 raise Refused(403, "this call needs an admin key, and none is set up; add one to serve.keys")
             return None
-        given = presented(headers)
+        given = presented(dict(headers))
         if given is None:
             raise Refused(401, "this call needs an API key in the header X-API-Key")
         digest = hashlib.sha256(given).digest()

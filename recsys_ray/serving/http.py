@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
@@ -66,7 +67,8 @@ class Call:
         """The query as a model. Raises Problem 422."""
         raw: bytes = self.scope["query_string"]
         if not raw:
-            return _validated(model, {})
+            found: Model = defaults(model)
+            return found
         try:
             pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
         except ValueError as error:
@@ -133,6 +135,12 @@ def explain(error: ValidationError) -> str:
 def encode(value: Any) -> bytes:
     """JSON in UTF-8; numbers that JSON can't write become null."""
     return to_json(value)
+
+
+@cache
+def defaults(model: type[Model]) -> Model:
+    """What an empty query asks for; models of queries are frozen."""
+    return model()
 
 
 def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:

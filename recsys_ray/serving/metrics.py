@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -22,17 +22,17 @@ class Metrics:
         counter = partial(Counter, registry=self.registry)
         gauge = partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        self.requests = counter("recsys_requests", "Requests by route and status", ["route", "status"])
-        self.seconds = histogram("recsys_request_seconds", "Time inside the service", ["route"], buckets=SECONDS)
+        self._requests = counter("recsys_requests", "Requests by route and status", ["route", "status"])
+        self._seconds = histogram("recsys_request_seconds", "Time inside the service", ["route"], buckets=SECONDS)
         self.in_flight = gauge("recsys_requests_in_flight", "Requests being worked on")
         self.overloads = counter("recsys_overloads", "Requests refused because too many were in flight")
-        self.answers = counter(
+        self._answers = counter(
             "recsys_answers",
             "Lists shown to users: exposures of the variants",
             ["variant", "model", "source", "cached"],
         )
-        self.cache_hits = counter("recsys_cache_hits", "Answers found in the cache", ["cache"])
-        self.cache_misses = counter("recsys_cache_misses", "Answers not found in the cache", ["cache"])
+        self._cache_hits = counter("recsys_cache_hits", "Answers found in the cache", ["cache"])
+        self._cache_misses = counter("recsys_cache_misses", "Answers not found in the cache", ["cache"])
         self.cache_bytes = gauge("recsys_cache_bytes", "Bytes of answers kept")
         self.batch_rows = histogram(
             "recsys_batch_rows", "Histories scored in one call", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -45,6 +45,25 @@ class Metrics:
         self.narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
         self._run_age = gauge("recsys_run_age_seconds", "Age of the run that answers", ["variant"])
         self._run = gauge("recsys_run", "1 for the run that answers", ["variant", "run_id", "model"])
+
+        # Finding a labelled counter takes longer than counting: those of every request are kept at hand.
+        self._request = cache(lambda route, status: self._requests.labels(route, str(status)))
+        self._time = cache(lambda route: self._seconds.labels(route))
+        self._answer = cache(lambda *labels: self._answers.labels(*labels))
+        self._lookup = cache(lambda name, hit: (self._cache_hits if hit else self._cache_misses).labels(name))
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """One request is done."""
+        self._request(route, status).inc()
+        self._time(route).observe(seconds)
+
+    def exposed(self, variant: str, model: str, source: str, cached: bool) -> None:
+        """One list was shown."""
+        self._answer(variant, model, source, "true" if cached else "false").inc()
+
+    def looked_up(self, cache_name: str, hit: bool) -> None:
+        """One question to a cache."""
+        self._lookup(cache_name, hit).inc()
 
     def serves(self, variant: str, served: Served) -> None:
         """Another run answers for a variant from now on."""

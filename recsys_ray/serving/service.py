@@ -179,8 +179,7 @@ class Service:
         return source.decode(), body
 
     def _count(self, cache: str, found: bytes | None) -> bytes | None:
-        counter = self.metrics.cache_misses if found is None else self.metrics.cache_hits
-        counter.labels(cache).inc()
+        self.metrics.looked_up(cache, found is not None)
         return found
 
     async def _keep(self, key: Any, value: bytes) -> None:
@@ -293,7 +292,7 @@ class Service:
         self.metrics.serves(variant, served)
 
     def _exposed(self, variant: str, served: Served, user: str, source: str, cached: bool) -> None:
-        self.metrics.answers.labels(variant, served.model, source, str(cached).lower()).inc()
+        self.metrics.exposed(variant, served.model, source, cached)
         if len(self.models.slots) > 1:
             EXPOSURES.info(
                 '{"variant": "%s", "run_id": "%s", "user": %s}', variant, served.run_id, encode(user).decode()
