@@ -26,7 +26,8 @@ output, port = sys.argv[1], int(sys.argv[2])
 
 def get(path, body=None):
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(address + path, data, timeout=30) as answer:
+    request = urllib.request.Request(address + path, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
 
 def replicas():
