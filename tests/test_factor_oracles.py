@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import numba
 import numpy as np
@@ -12,11 +14,20 @@ import pytest
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.errors import ModelError
 from recsys_ray.models import als, graph_filter, svd
-from recsys_ray.models.least_squares import solve_rows
+from recsys_ray.models.conjugate_gradient import improve_rows
+from recsys_ray.models.least_squares import principal_axes, rotate, solve_rows
 from tests.dense import ITEMS, USERS, ask, dense, in_pieces, random_data
 
-# --- ALS
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(threads)
+
+
+# --- ALS
 
 ALS = als.ALSConfig(embedding_dim=8, epochs=3, regularization=0.05, unobserved_weight=0.3, popularity_power=0.5)
 
@@ -77,6 +88,118 @@ def test_als_long_histories() -> None:
         left = factors[part].T.astype(float) * weights[part]
         expected = np.linalg.solve(left @ factors[part] + np.diag(penalty + 0.5), left @ targets[part])
         np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-5)
+
+
+def ragged_problem(lengths: list[int], dim: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The arguments of ``solve_rows``: rows of these lengths against 300 items."""
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    items = np.concatenate([rng.choice(300, length, replace=False) for length in lengths]).astype(np.int32)
+    floats = (rng.uniform(0.5, 2, len(items)), rng.standard_normal(len(items)), rng.standard_normal((300, dim)))
+    penalties = (rng.uniform(0, 2, dim), rng.uniform(0.1, 1, len(lengths)))
+    return offsets, items, *(values.astype(np.float32) for values in (*floats, *penalties))
+
+
+def losses_of(rows: np.ndarray, problem: tuple[np.ndarray, ...]) -> np.ndarray:
+    """What ``solve_rows`` minimizes, by row."""
+    offsets, items, weights, targets, factors, penalty, ridge = problem
+    owner = np.repeat(np.arange(len(rows)), np.diff(offsets))
+    scores = np.einsum("ed,ed->e", rows.astype(float)[owner], factors[items].astype(float))
+    return np.bincount(owner, weights * (targets - scores) ** 2, len(rows)) + (
+        (penalty + ridge[:, None]) * rows.astype(float) ** 2
+    ).sum(axis=1)
+
+
+LENGTHS = [0, 1, 2, 3, 4, 5, 19, 20, 21, 0, 64, 300, 7, 0]
+
+
+@pytest.mark.parametrize("dim", [1, 16, 20])
+def test_improved_rows_gain_and_approach_the_exact_ones(dim: int) -> None:
+    problem = ragged_problem(LENGTHS, dim)
+    exact = solve_rows(*problem)
+    start = np.random.default_rng(1).standard_normal(exact.shape).astype(np.float32)
+    least, before = losses_of(exact, problem), losses_of(start, problem)
+    rows = improve_rows(*problem, start)
+    after = losses_of(rows, problem)
+    has_events = np.array(LENGTHS) > 0
+    assert not rows[~has_events].any()
+    assert (after - least <= 0.02 * (before - least))[has_events].all()
+    for _ in range(5):
+        rows = improve_rows(*problem, rows)
+    np.testing.assert_allclose(rows, exact, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(improve_rows(*problem, exact), exact, rtol=1e-3, atol=1e-5)
+
+
+def test_improved_rows_do_not_change_by_a_bit_with_batch_or_threads() -> None:
+    problem = ragged_problem(LENGTHS * 50, 20)
+    offsets, items, weights, targets, factors, penalty, ridge = problem
+    start = np.random.default_rng(1).standard_normal((len(ridge), 20)).astype(np.float32)
+    whole = improve_rows(*problem, start)
+    with one_thread():
+        np.testing.assert_array_equal(whole, improve_rows(*problem, start))
+    for row in range(2 * len(LENGTHS)):
+        events = slice(offsets[row], offsets[row + 1])
+        single = (np.array([0, offsets[row + 1] - offsets[row]]), items[events], weights[events], targets[events])
+        alone = improve_rows(*single, factors, penalty, ridge[row : row + 1], start[row : row + 1])
+        np.testing.assert_array_equal(alone[0], whole[row])
+    assert improve_rows(np.zeros(1, np.int64), *single[1:], factors, penalty, ridge[:0], start[:0]).shape == (0, 20)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(1, 1), (7, 5), (131, 16), (3001, 20)])
+def test_principal_axes_make_the_weighted_gram_matrix_diagonal(count: int, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, weights = rng.standard_normal((count, dim)).astype(np.float32), rng.uniform(0, 2, count).astype(np.float32)
+    axes, values = principal_axes(rows, weights)
+    rotated = rotate(rows, axes)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(dim), atol=1e-5)
+    np.testing.assert_allclose(rotated, rows.astype(float) @ axes, atol=1e-5)
+    gram = rotated.astype(float).T @ (weights[:, None] * rotated)
+    np.testing.assert_allclose(gram, np.diag(values), atol=1e-5 * max(values.max(), 1))
+    with one_thread():
+        np.testing.assert_array_equal(rotated, rotate(rows, principal_axes(rows, weights)[0]))
+
+
+def test_als_half_step_from_the_exact_rows_stays_there() -> None:
+    """Whatever the axes in which they are handed over."""
+    data = random_data(density=0.4)
+    user_side, _ = als.sides(data.histories.matrix(ITEMS), ALS)
+    rng = np.random.default_rng(1)
+    opposite = rng.standard_normal((ITEMS, ALS.embedding_dim)).astype(np.float32)
+    exact, rotated, _ = als.half_step(user_side, opposite, ALS, FitContext())
+    turn = np.linalg.qr(rng.standard_normal((ALS.embedding_dim,) * 2))[0].astype(np.float32)
+    rows, again, _ = als.half_step(user_side, rotated @ turn, ALS, FitContext(), start_RD=exact @ turn)
+    np.testing.assert_allclose(rows @ again.T, exact @ rotated.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("popularity", [0.0, 0.7])
+@pytest.mark.parametrize("unobserved", [0.3, 0.003])
+def test_als_loss_keeps_up_with_exact_half_steps(popularity: float, unobserved: float) -> None:
+    data = random_data(users=200, items=80)
+    config = ALS.model_copy(update={"popularity_power": popularity, "unobserved_weight": unobserved})
+    user_side, item_side = als.sides(data.histories.matrix(80), config)
+    items = np.random.default_rng(2).standard_normal((80, 8)).astype(np.float32) * np.float32(0.1)
+    users, exact_items = np.zeros((200, 8), np.float32), items
+    for _ in range(8):
+        users, items, _ = als.half_step(user_side, items, config, FitContext(), start_RD=users)
+        items, users, _ = als.half_step(item_side, users, config, FitContext(), start_RD=items)
+        exact_users, exact_items, _ = als.half_step(user_side, exact_items, config, FitContext())
+        exact_items, exact_users, _ = als.half_step(item_side, exact_users, config, FitContext())
+    reached = als.loss(user_side, users, items, config)
+    assert reached < 1.001 * als.loss(user_side, exact_users, exact_items, config)
+
+
+@pytest.mark.parametrize("popularity", [0.0, 0.7])
+def test_als_fitted_users_have_zero_gradient(popularity: float) -> None:
+    data = random_data(density=0.4)
+    config = ALS.model_copy(update={"popularity_power": popularity})
+    scorer = als.fit_als(data, config, FitContext())
+    matrix, zeros = dense(data), zero_weights(dense(data), config)
+    x, y = scorer.users_UD.astype(float), scorer.items_ID.astype(float)
+    ridge = config.regularization * (matrix.sum(axis=1) + config.unobserved_weight * ITEMS)
+    scores = x @ y.T
+    gradient = (config.unobserved_weight * zeros * scores - matrix * (1 - scores)) @ y + ridge[:, None] * x
+    assert np.abs(gradient[matrix.any(axis=1)]).max() < 1e-4
+    assert np.abs(x).max() > 0.1
 
 
 @pytest.mark.parametrize("popularity", [0.0, 0.7])
@@ -218,14 +341,10 @@ def test_svd_says_what_to_set() -> None:
 def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
     data = random_data(users=400, items=200, density=0.3)
     results = []
-    threads = numba.get_num_threads()
-    try:
-        for count in (1, threads):
-            numba.set_num_threads(count)
+    for threads in (one_thread(), nullcontext()):
+        with threads:
             scorer = als.fit_als(data, ALS, FitContext())
             linear = graph_filter.fit_graph_filter(data, graph_filter.GraphFilterConfig(), FitContext())
             results.append((scorer.users_UD, linear.score(ask(data))))
-    finally:
-        numba.set_num_threads(threads)
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)

@@ -1,20 +1,23 @@
-"""Many small ridge regressions at once, solved exactly: the inner loop of ALS and of every fold-in.
+"""Many small ridge regressions at once, solved exactly: the inner loop of ALS and of every fold-in; and the rotation
+that gives them all a diagonal penalty.
 
 All loops that matter are inner products of adjacent memory whose length is a multiple of LANES, which compilers turn
 into vector instructions without a remainder. One thread works out a row, in an order that depends on that row alone:
 a result doesn't change by a bit with the batch it is computed in, nor with the number of threads.
 
-Shape suffixes: B rows of a batch, I items, D dimension, E interactions of the batch, H interactions of one row, S
-size of a system, K length of an inner product. Matrices end in TILE spare rows, so that the last tile needs no
-bounds.
+Shape suffixes: B rows of a batch, I items, N rows of any kind, D dimension, E interactions of the batch, H interactions
+of one row, S size of a system, K length of an inner product, or D in whole LANES, P parts of a sum. Systems end in TILE
+spare rows, so that the last tile needs no bounds.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numba import njit, prange
+from threadpoolctl import ThreadpoolController
 
 from recsys_ray.contracts import FloatArray, IntArray, LongArray
 from recsys_ray.models.kernels import read_only, threads_for
@@ -22,6 +25,7 @@ from recsys_ray.models.kernels import read_only, threads_for
 LANES = 16
 TILE = 4
 CHUNK = 64  # events of a long history that are added up together
+PARTS = 32  # of a Gram matrix: as many threads can work on it, in an order that doesn't depend on how many do
 
 
 @njit(cache=True)
@@ -189,3 +193,105 @@ def solve_rows(
     with threads_for(16.0 * out_BD.shape[1] * len(items_E)):
         _solve_rows(order_B, *read_only(*arrays), out_BD)  # type: ignore[call-arg]
     return out_BD
+
+
+@njit(inline="always")
+def _add_tile(weights_44, from_NK, start, last, to_NK, place):  # type: ignore[no-untyped-def]
+    """Four rows of ``to`` get ``weights`` times four rows of ``from``; behind the last row, that one again."""
+    n0, n1, n2, n3 = start, min(start + 1, last), min(start + 2, last), min(start + 3, last)
+    a0, a1, a2, a3 = weights_44[0, 0], weights_44[0, 1], weights_44[0, 2], weights_44[0, 3]
+    b0, b1, b2, b3 = weights_44[1, 0], weights_44[1, 1], weights_44[1, 2], weights_44[1, 3]
+    c0, c1, c2, c3 = weights_44[2, 0], weights_44[2, 1], weights_44[2, 2], weights_44[2, 3]
+    d0, d1, d2, d3 = weights_44[3, 0], weights_44[3, 1], weights_44[3, 2], weights_44[3, 3]
+    for k in range(from_NK.shape[1]):
+        x0, x1, x2, x3 = from_NK[n0, k], from_NK[n1, k], from_NK[n2, k], from_NK[n3, k]
+        to_NK[place, k] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+        to_NK[place + 1, k] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+        to_NK[place + 2, k] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+        to_NK[place + 3, k] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+
+
+@njit(cache=True, fastmath=True)
+def _rotate_part(first, stop, rows_NK, axes_KK, out_NK) -> None:  # type: ignore[no-untyped-def]
+    size, last = len(axes_KK), len(rows_NK) - 1
+    weights_44, sums_4K = np.empty((TILE, TILE), np.float32), np.empty((TILE, size), np.float32)
+    for n in range(first, stop, TILE):
+        sums_4K[:] = 0
+        for i in range(0, size, TILE):
+            for row in range(TILE):
+                for k in range(TILE):
+                    weights_44[row, k] = rows_NK[min(n + row, last), i + k]
+            _add_tile(weights_44, axes_KK, i, size, sums_4K, 0)
+        out_NK[n : n + TILE] = sums_4K
+
+
+@njit(cache=True, fastmath=True)
+def _gram_part(first, stop, rows_NK, weights_N, out_KK) -> None:  # type: ignore[no-untyped-def]
+    last, size = stop - 1, len(out_KK)
+    weights_44, sums_KK = np.empty((TILE, TILE), np.float32), np.zeros((size, size), np.float32)
+    for n in range(first, stop, TILE):
+        for i in range(0, size, TILE):
+            for row in range(TILE):
+                weight = weights_N[n + row] if n + row <= last else np.float32(0)
+                for k in range(TILE):
+                    weights_44[k, row] = weight * rows_NK[min(n + row, last), i + k]
+            _add_tile(weights_44, rows_NK, n, last, sums_KK, i)
+    out_KK[:] = sums_KK
+
+
+@njit(cache=True, parallel=True)
+def _rotate(rows_NK, axes_KK, out_NK) -> None:  # type: ignore[no-untyped-def]
+    """``out`` is in whole TILEs; what it has more than ``rows`` repeats the last one."""
+    tiles = len(out_NK) // TILE
+    for part in prange(PARTS):
+        first, stop = tiles * part // PARTS * TILE, tiles * (part + 1) // PARTS * TILE
+        _rotate_part(first, stop, rows_NK, axes_KK, out_NK)
+
+
+@njit(cache=True, parallel=True)
+def _gram(rows_NK, weights_N, out_PKK) -> None:  # type: ignore[no-untyped-def]
+    """``out[p]`` becomes the p-th part of the sum, over contiguous rows."""
+    count = len(rows_NK)
+    for part in prange(PARTS):
+        _gram_part(count * part // PARTS, count * (part + 1) // PARTS, rows_NK, weights_N, out_PKK[part])
+
+
+def whole_lanes(rows_ND: FloatArray) -> FloatArray:
+    """(N, K) with zero columns behind; the array itself where D is a multiple of LANES."""
+    more = -rows_ND.shape[1] % LANES
+    return np.pad(rows_ND, ((0, 0), (0, more))) if more else rows_ND
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """To look through the loaded libraries takes longer than the eigenvectors: once is enough."""
+    return ThreadpoolController()
+
+
+def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The eigenvectors of ``rows' diag(weights) rows``, (D, D) by columns, and its eigenvalues (D,).
+
+    Rotated into these axes, rows have a diagonal weighted Gram matrix. N D^2 operations.
+    """
+    count, dim = rows_ND.shape
+    rows_NK = whole_lanes(rows_ND)
+    parts_PKK = np.empty((PARTS, rows_NK.shape[1], rows_NK.shape[1]), np.float32)
+    with threads_for(float(count) * dim**2):
+        _gram(*read_only(rows_NK, weights_N), parts_PKK)  # type: ignore[call-arg]
+    gram_DD = parts_PKK.sum(axis=0, dtype=np.float64)[:dim, :dim]
+    # Threads of BLAS would keep waiting for more, on the cores that the loops here need.
+    with _blas().limit(limits=1, user_api="blas"):
+        values_D, axes_DD = np.linalg.eigh(gram_DD)
+    return axes_DD.astype(np.float32), np.maximum(values_D, 0).astype(np.float32)
+
+
+def rotate(rows_ND: FloatArray, axes_DD: FloatArray) -> FloatArray:
+    """(N, D) ``rows @ axes``."""
+    count, dim = rows_ND.shape
+    rows_NK = whole_lanes(rows_ND)
+    axes_KK = np.zeros((rows_NK.shape[1], rows_NK.shape[1]), np.float32)
+    axes_KK[:dim, :dim] = axes_DD
+    out_NK = np.empty((-(-count // TILE) * TILE, rows_NK.shape[1]), np.float32)
+    with threads_for(float(count) * dim**2):
+        _rotate(*read_only(rows_NK, axes_KK), out_NK)  # type: ignore[call-arg]
+    return np.ascontiguousarray(out_NK[:count, :dim])
