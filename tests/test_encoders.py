@@ -278,7 +278,7 @@ def test_texts_of_like_meaning_are_near(minilm: Any) -> None:
 
 
 def test_vectors_do_not_depend_on_order_or_company(minilm: Any) -> None:
-    texts = ["word " * length + str(number) for number, length in enumerate([1, 90, 3, 300, 2, 40, 1, 7])]
+    texts = ["word " * length + str(number) for number, length in enumerate([1, 12, 3, 40, 2, 20, 1, 7])]
     together = minilm.encode(texts)
     order = [3, 1, 7, 0, 2, 6, 5, 4]
     np.testing.assert_allclose(minilm.encode([texts[row] for row in order]), together[order], atol=1e-5)
