@@ -8,6 +8,7 @@ is made of everything that decides the result.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +51,8 @@ def ray_workers(settings: WorkerSettings, storage: Location, fingerprint: str) -
 
     def run(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
         name = hashlib.sha256(f"{fingerprint}/{key}/{settings.count}".encode()).hexdigest()[:16]
+        # A watcher for machines about to be taken away: checkpoints are regular, and on one machine it fills the log.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         quiet = LoggingConfig(log_level="CRITICAL")  # what goes wrong is raised, once
         trainer = _Trainer(
             _in_worker,
@@ -103,7 +106,8 @@ class RayWorker:
         kept = None if checkpoint is None else ray.train.Checkpoint.from_directory(checkpoint)
         ray.train.report(metrics, checkpoint=kept)
         if self.rank == 0:
-            print(progress_line(metrics), file=sys.stderr, flush=True)
+            sys.stderr.write(progress_line(metrics) + "\n")  # Ray Train has a print of its own, which says it twice
+            sys.stderr.flush()
 
 
 class _Trainer(ray.train.torch.TorchTrainer):
@@ -119,6 +123,7 @@ class _Trainer(ray.train.torch.TorchTrainer):
 
 
 def _in_worker(config: dict[str, Any]) -> Any:
+    logging.getLogger("ray.train").setLevel(logging.ERROR)  # a line for every report
     set_threads(config["threads"])
     worker = RayWorker()
     try:

@@ -62,7 +62,7 @@ class LightGCNConfig(LoopConfig):
     """L2 penalty on the embeddings of layer 0 that a batch touches, per pair."""
     initial_std: float = Field(default=0.1, gt=0)
     """Standard deviation of the initial embeddings."""
-    length_power: float = Field(default=0.5, ge=0)
+    length_power: float = Field(default=0.75, ge=0)
     """Item vectors are ranked with their length to this power, which grows with popularity: 1 is the inner product, 0
     the cosine."""
 
