@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from recsys_ray.analysis import AnalysisSettings
 from recsys_ray.cluster.session import ClusterSettings
+from recsys_ray.cluster.train import WorkerSettings
 from recsys_ray.contracts import Settings
 from recsys_ray.data.settings import DataConfig
 from recsys_ray.encoders import EmbeddingSettings
@@ -46,6 +47,8 @@ class TrainSettings(Settings):
     refit: Literal["all", "train+valid"] = "all"
     """all: after evaluation fit once more on everything, and publish that. train+valid: publish exactly the model (and
     the Parquet) that the test numbers are computed on."""
+    workers: WorkerSettings = WorkerSettings()
+    """The processes that train a neural model."""
     cold_items: ColdItemSettings | None = None
     """Score items without training interactions by their embeddings, whatever the model; null leaves them out."""
     memory_limit_gib: float | None = Field(default=None, gt=0)

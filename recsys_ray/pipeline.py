@@ -245,7 +245,7 @@ class Pipeline:
             }
             prepared, limit = self.prepared.location, config.train.memory_limit_gib
             job = FitJob(prepared, location, model, settings, parts, manifest, table, config.train.cold_items)
-            run_fit(self.session, job, config.seed, None if limit is None else int(limit * 2**30))
+            run_fit(self.session, job, config.seed, config.train.workers, None if limit is None else int(limit * 2**30))
         facts = {"model": model, "parts": list(parts)} | read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
