@@ -88,7 +88,7 @@ def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
     return {"shards": job.num_shards, "shards_resumed": len(done), "actors": actors} | add_up(shards)
 
 
-def _resources(session: Session, parts: int) -> tuple[int, dict[str, float], dict[str, float]]:
+def _resources(session: Session, parts: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """(Actors of each kind, what a reading actor takes, what an encoding actor takes)."""
     cluster: ClusterSettings = session.settings
     if cluster.actor_gpus:

@@ -62,8 +62,8 @@ class ShardReader:
         self.shards_I = hash_ids(ids) & np.uint64(job.num_shards - 1)
         text, image = job.settings.text, job.settings.image
         self.fingerprints = {
-            "text": encoders.text_fingerprint(text) if text else None,
-            "image": encoders.image_fingerprint(image) if image else None,
+            "text": encoders.text_fingerprint(text) if text else {},
+            "image": encoders.image_fingerprint(image) if image else {},
         }
         self.earlier = [(table, int((table / START).read_json()["num_shards"])) for table in job.known]
 
