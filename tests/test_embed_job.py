@@ -108,9 +108,10 @@ def test_changed_texts_are_encoded_and_the_page_is_written(tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_session")
 def test_killed_midway_the_same_command_finishes_the_table(tmp_path: Path) -> None:
     whole = poster_world(tmp_path / "whole", items_per_shard=1)
-    expected = table_of(whole.process("embed")["path"])
+    expected = table_of(whole.run(stage="embed")["path"])
     world = poster_world(tmp_path / "killed", items_per_shard=1)
     command = [sys.executable, "-m", "recsys_ray.cli", "embed", str(world.config)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
