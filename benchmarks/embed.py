@@ -7,9 +7,10 @@
 - ours: the Ray Data job, from a table of items to the written table of vectors.
 
 All clocks run from before the libraries and weights are loaded until the last vector is there: both sides pay for
-their start, and Ray itself is up before. ``working`` leaves the start of both out (for the job: the seconds of its busier
-stage, reading or encoding, since the two run side by side). Texts are MovieLens titles, genres and tags, or those of a synthetic world without --data. Images are
-drawn posters of 500 x 750 pixels as JPEG files. ResNet-18 has random weights here: its speed does not depend on them.
+their start, and Ray itself is up before. ``working`` leaves the start of both out (for the job: the seconds of its
+busier stage, reading or encoding, since the two run side by side). Texts are MovieLens titles, genres and tags, or
+those of a synthetic world without --data. Images are drawn posters of 500 x 750 pixels as JPEG files. ResNet-18 has
+random weights here: its speed does not depend on them.
 
 ``ratio_text_fast`` is the job at ``precision: bfloat16`` against the plain loop at float32, and ``neighbours_kept`` the
 share of every item's ten nearest neighbours that it keeps. The last line is one JSON object.
