@@ -26,8 +26,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from recsys_ray.analysis import AnalysisSettings
-from recsys_ray.cluster.session import ClusterSettings
-from recsys_ray.cluster.train import WorkerSettings
+from recsys_ray.cluster.session import ClusterSettings, WorkerSettings
 from recsys_ray.contracts import Settings
 from recsys_ray.data.settings import DataConfig
 from recsys_ray.encoders import EmbeddingSettings

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 from recsys_ray.analysis.catalogue import Catalogue
 from recsys_ray.contracts import BoolArray, LongArray
@@ -74,6 +73,8 @@ def _estimate(values_Q: npt.NDArray[np.float64], bootstrap: int, seed: int) -> E
     mean = float(values_Q.mean())
     if len(values_Q) < 2:
         return Estimate(mean, mean, mean)
+    import scipy.stats  # slow to import, and needed for a report alone
+
     interval = scipy.stats.bootstrap(
         (values_Q,),
         np.mean,

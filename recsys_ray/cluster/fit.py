@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from recsys_ray.cluster.session import ClusterSettings, Session, available_memory
-from recsys_ray.cluster.train import WorkerSettings, ray_workers
+from recsys_ray.cluster.session import ClusterSettings, Session, WorkerSettings, available_memory
 from recsys_ray.contracts import FitContext
 from recsys_ray.fit import FitJob, fit_bundle
 
@@ -22,7 +22,12 @@ def _fit(
     settings: ClusterSettings, job: FitJob, seed: int, workers: WorkerSettings, memory_limit: int | None
 ) -> dict[str, Any]:
     session = Session(settings, lambda message: print(message, file=sys.stderr, flush=True))
-    # A neural model trains in workers of its own while this task waits, and gives its cores back meanwhile.
-    training = ray_workers(workers, job.bundle.parent / "checkpoints", str(job.manifest["fingerprint"]))
-    context = FitContext(seed, session.map_blocks, session.num_cpus, session.progress, run_workers=training)
+
+    def train(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
+        """A neural model trains in workers of its own while this task waits, and gives its cores back meanwhile."""
+        from recsys_ray.cluster.train import ray_workers  # Ray Train brings torch, which other fits do without
+
+        return ray_workers(workers, job.bundle.parent / "checkpoints", job.manifest["fingerprint"])(fn, shared, key)
+
+    context = FitContext(seed, session.map_blocks, session.num_cpus, session.progress, run_workers=train)
     return fit_bundle(job, context, available_memory() if memory_limit is None else memory_limit)

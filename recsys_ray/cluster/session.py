@@ -51,6 +51,19 @@ class ClusterSettings(Settings):
     """GPUs of the fit."""
 
 
+class WorkerSettings(Settings):
+    """The processes that train a neural model together."""
+
+    count: int = Field(default=1, ge=1)
+    """How many. The batch size is that of all together, so the result does not depend on it."""
+    cpus: int | None = Field(default=None, ge=1)
+    """Cores, and threads, of each; by default an equal share of the largest machine."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a group that lost a worker starts again from the last checkpoint."""
+
+
 class Session:
     """Use as a context manager; a Ray that this session started is stopped at the end."""
 

@@ -18,28 +18,14 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from pydantic import Field
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from recsys_ray.cluster.session import set_threads
-from recsys_ray.contracts import RunWorkers, Settings
+from recsys_ray.cluster.session import WorkerSettings, set_threads
+from recsys_ray.contracts import RunWorkers
 from recsys_ray.errors import ModelError, RecsysError
 from recsys_ray.storage import Location
 from recsys_ray.training import progress_line
-
-
-class WorkerSettings(Settings):
-    """The processes that train a neural model together."""
-
-    count: int = Field(default=1, ge=1)
-    """How many. The batch size is that of all together, so the result does not depend on it."""
-    cpus: int | None = Field(default=None, ge=1)
-    """Cores, and threads, of each; by default an equal share of the largest machine."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
-    max_failures: int = Field(default=3, ge=0)
-    """How often a group that lost a worker starts again from the last checkpoint."""
 
 
 def ray_workers(settings: WorkerSettings, storage: Location, fingerprint: str) -> RunWorkers:
