@@ -50,7 +50,7 @@ def test_published_rows_are_the_same_as_on_a_disk(tmp_path: Path, s3: dict[str, 
             data={"source": "table", "path": path, "columns": COLUMNS, "shards": 2, "split": split},
             model={"name": "als", "embedding_dim": 4, "epochs": 2},
             recommend={"n": 3},
-            evaluate={"k": [3], "bootstrap": 0},
+            evaluate={"k": [3], "bootstrap": 0, "baselines": []},
         )
         result = world.process("run", variables=s3)
         root = Location.of(output) / "recommendations"
