@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
-import cloudpickle
-import numpy as np
 import ray
 import ray.data
 
 from recsys_ray.batch import ShardRecommender
-from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
-from recsys_ray.errors import RecsysError
+from recsys_ray.cluster.session import Session, Ticker, boxed, our_errors, set_threads, unboxed
 from recsys_ray.publish import finished_shards
 from recsys_ray.recommend import RecommendSettings
 from recsys_ray.storage import Location
@@ -26,11 +22,7 @@ class _Actor:
         self.recommender = ShardRecommender(bundle_url, run_url, settings)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        try:
-            result: Any = [self.recommender(int(shard)) for shard in batch["shard"]]
-        except RecsysError as error:  # as a value: Ray Data would wrap it beyond recognition
-            result = error
-        return {"result": np.array([cloudpickle.dumps(result)], dtype=object)}
+        return {"result": boxed(lambda: [self.recommender(int(shard)) for shard in batch["shard"]])}
 
 
 def run_batch(
@@ -63,10 +55,7 @@ def run_batch(
     score_seconds = seconds = 0.0
     with our_errors():
         for row in dataset.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, RecsysError):
-                raise result
-            for part in result:
+            for part in unboxed(row["result"]):
                 facts["users_written"] += part["users"]
                 score_seconds, seconds = score_seconds + part["score_seconds"], seconds + part["seconds"]
                 ticker.step(f", {facts['users_written']:,} users")

@@ -3,17 +3,13 @@ work to encoding actors, which write the parts. The two run at the same time, ea
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
-import cloudpickle
-import numpy as np
 import ray
 import ray.data
 
-from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, our_errors, set_threads
+from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, boxed, our_errors, set_threads, unboxed
 from recsys_ray.embed import EmbedJob, ShardEncoder, ShardReader, add_up
-from recsys_ray.errors import RecsysError
 from recsys_ray.publish import finished_shards
 
 READING_SHARE = 0.25
@@ -26,7 +22,7 @@ class _Read:
         self.reader = ShardReader(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return _boxed(lambda: self.reader(int(batch["shard"][0])))
+        return {"result": boxed(lambda: self.reader(int(batch["shard"][0])))}
 
 
 class _Encode:
@@ -35,17 +31,7 @@ class _Encode:
         self.encoder = ShardEncoder(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        work = pickle.loads(batch["result"][0])
-        return _boxed(lambda: work if isinstance(work, RecsysError) else self.encoder(work))
-
-
-def _boxed(action: Any) -> dict[str, Any]:
-    """One pickled result as a batch; an error of ours as a value: Ray Data would wrap it beyond recognition."""
-    try:
-        result = action()
-    except RecsysError as error:
-        result = error
-    return {"result": np.array([cloudpickle.dumps(result)], dtype=object)}
+        return {"result": boxed(lambda: self.encoder(unboxed(batch["result"][0])))}
 
 
 def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
@@ -79,10 +65,7 @@ def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
     shards = []
     with our_errors():
         for row in dataset.iter_rows() if todo else []:
-            result = pickle.loads(row["result"])
-            if isinstance(result, RecsysError):
-                raise result
-            shards.append(result)
+            shards.append(unboxed(row["result"]))
             ticker.step(f", {sum(facts['items'] for facts in shards):,} items")
     job.table.remove(name for name in job.table.names() if name.endswith(".tmp"))  # left behind by killed attempts
     return {"shards": job.num_shards, "shards_resumed": len(done), "actors": actors} | add_up(shards)

@@ -146,9 +146,7 @@ class Session:
         with our_errors():
             for row in dataset.iter_rows():
                 ticker.step()
-                done[int(row["index"])] = pickle.loads(row["result"])
-                if isinstance(done[int(row["index"])], RecsysError):
-                    raise done[int(row["index"])]
+                done[int(row["index"])] = unboxed(row["result"])
                 while following in done:
                     yield done.pop(following)
                     following += 1
@@ -216,6 +214,23 @@ class our_errors:
             ) from None
 
 
+def boxed(action: Callable[[], Any]) -> Any:
+    """A result as a column of one pickled value; an error of ours too: Ray Data would wrap it beyond recognition."""
+    try:
+        result = action()
+    except RecsysError as error:
+        result = error
+    return np.array([cloudpickle.dumps(result)], dtype=object)
+
+
+def unboxed(box: bytes) -> Any:
+    """What was ``boxed``; raised when it was an error."""
+    result = pickle.loads(box)
+    if isinstance(result, RecsysError):
+        raise result
+    return result
+
+
 class _ChunkFunction:
     """A batch of one pickled chunk in, its pickled result out. A callable, so that Ray Data ships ``shared`` once."""
 
@@ -224,11 +239,8 @@ class _ChunkFunction:
         self.__name__ = getattr(fn, "__name__", "chunk")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        try:
-            result: Any = self.fn(pickle.loads(batch["block"][0]), self.shared)
-        except RecsysError as error:  # as a value: Ray Data would wrap it beyond recognition
-            result = error
-        return {"index": batch["index"], "result": np.array([cloudpickle.dumps(result)], dtype=object)}
+        result = boxed(lambda: self.fn(pickle.loads(batch["block"][0]), self.shared))
+        return {"index": batch["index"], "result": result}
 
 
 def set_threads(count: int) -> None:

@@ -87,13 +87,19 @@ def start_table(
 
 def _earlier(store: Location, key: str, facts: dict[str, Any]) -> list[Location]:
     """The newest tables that share an encoder with this one, finished or not."""
-    found = []
-    for name in store.names():
-        if name != key and (store / name / START).exists():
-            start = (store / name / START).read_json()
-            if any(facts[kind] is not None and facts[kind] == start.get(kind) for kind in KINDS):
-                found.append((start["started_at"], store / name))
-    return [table for _, table in sorted(found, key=lambda entry: entry[0], reverse=True)[:EARLIER_TABLES]]
+    shared = [
+        store / name
+        for name, start in _others(store, key)
+        if any(facts[kind] is not None and facts[kind] == start.get(kind) for kind in KINDS)
+    ]
+    return shared[:EARLIER_TABLES]
+
+
+def _others(store: Location, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names and starts of the tables beside this one, newest first."""
+    names = [name for name in store.names() if name != key and (store / name / START).exists()]
+    found = [(name, (store / name / START).read_json()) for name in names]
+    return sorted(found, key=lambda entry: str(entry[1]["started_at"]), reverse=True)
 
 
 def finish_table(job: EmbedJob) -> dict[str, Any]:
@@ -109,13 +115,7 @@ def finish_table(job: EmbedJob) -> dict[str, Any]:
 
 def prune_tables(store: Location, current: Location, owner: str, keep: int) -> list[str]:
     """Delete all but the newest ``keep`` tables of this owner beside the current one; their names."""
-    mine = []
-    for name in store.names():
-        if name != current.name and (store / name / START).exists():
-            start = (store / name / START).read_json()
-            if start.get("owner") == owner:
-                mine.append((start["started_at"], name))
-    old = [name for _, name in sorted(mine, reverse=True)[keep:]]
+    old = [name for name, start in _others(store, current.name) if start.get("owner") == owner][keep:]
     store.remove(old)
     return old
 

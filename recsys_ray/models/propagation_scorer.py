@@ -18,7 +18,7 @@ from recsys_ray.contracts import (
 )
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
-from recsys_ray.models.vectors import cosines, inner_products, knows_item
+from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
 
 
 class PropagationScorer:
@@ -53,18 +53,12 @@ class PropagationScorer:
     def scorable_I(self) -> BoolArray:
         return self.trained_I
 
-    def _stored_B(self, requests: Requests) -> BoolArray:
-        if len(self.known_U) == 0:
-            return np.zeros(len(requests), np.bool_)
-        stored_B: BoolArray = (requests.users_B >= 0) & self.known_U[requests.users_B]
-        return stored_B
-
     def answers(self, requests: Requests) -> BoolArray:
-        answered_B: BoolArray = self._stored_B(requests) | knows_item(requests.histories, self.trained_I)
+        answered_B: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
         return answered_B
 
     def factors(self, requests: Requests) -> Factors:
-        stored_B = self._stored_B(requests)
+        stored_B = has_stored_row(requests, self.known_U)
         if stored_B.all():
             queries_BD = np.ascontiguousarray(self.users_UD[requests.users_B])
         else:

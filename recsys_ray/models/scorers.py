@@ -34,7 +34,7 @@ from recsys_ray.contracts import (
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows, add_sparse_rows
 from recsys_ray.models.least_squares import solve_rows
-from recsys_ray.models.vectors import NO_OPINION, comparable, cosines, inner_products, knows_item
+from recsys_ray.models.vectors import NO_OPINION, comparable, cosines, has_stored_row, inner_products, knows_item
 
 Weighting = Literal["binary", "rating"]
 SPARSE_NAMES = ("offsets", "columns", "values")
@@ -95,15 +95,8 @@ class FactorScorer:
     def scorable_I(self) -> BoolArray:
         return self.trained_I
 
-    def _stored_B(self, requests: Requests) -> BoolArray:
-        """(B,) which requests have a stored row."""
-        if len(self.known_U) == 0:
-            return np.zeros(len(requests), np.bool_)
-        stored: BoolArray = (requests.users_B >= 0) & self.known_U[requests.users_B]
-        return stored
-
     def answers(self, requests: Requests) -> BoolArray:
-        answered: BoolArray = self._stored_B(requests) | knows_item(requests.histories, self.trained_I)
+        answered: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
         return answered
 
     def factors(self, requests: Requests) -> Factors:
@@ -114,7 +107,7 @@ class FactorScorer:
 
     def queries(self, requests: Requests) -> FloatArray:
         """(B, D) stored or solved."""
-        stored_B = self._stored_B(requests)
+        stored_B = has_stored_row(requests, self.known_U)
         queries_BD = np.zeros((len(requests), self.items_ID.shape[1]), np.float32)
         queries_BD[stored_B] = self.users_UD[requests.users_B[stored_B]]
         if not stored_B.all():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests
 
 NO_OPINION = np.float32(-np.inf)
 
@@ -17,6 +17,14 @@ def knows_item(histories: Histories, known_I: BoolArray) -> BoolArray:
     hits = np.concatenate([[0], np.cumsum(known_I[histories.items_E])])
     known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
     return known
+
+
+def has_stored_row(requests: Requests, known_U: BoolArray) -> BoolArray:
+    """(B,) which requests are of a user of the fit who has a row there; U users."""
+    if len(known_U) == 0:
+        return np.zeros(len(requests), np.bool_)
+    stored: BoolArray = (requests.users_B >= 0) & known_U[requests.users_B]
+    return stored
 
 
 def inner_products(factors: Factors) -> FloatArray:
