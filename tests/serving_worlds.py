@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from recsys_ray import publish
@@ -106,3 +107,10 @@ def client(folder: Path, **settings: Any) -> Iterator[TestClient]:
     app = build_app(ServeSettings.model_validate(settings), str(folder))
     with TestClient(app, raise_server_exceptions=True) as opened:  # type: ignore[arg-type]
         yield opened
+
+
+def counted(service: TestClient, name: str, **labels: str) -> float:
+    """A sample of /metrics by name and labels, added up over the replicas; 0 where nothing was counted."""
+    families = text_string_to_metric_families(service.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples if sample.name == name]
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())

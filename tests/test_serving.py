@@ -18,7 +18,7 @@ from recsys_ray.serving.auth import new_key
 from recsys_ray.storage import Location
 from tests.data_worlds import histories as read_histories
 from tests.data_worlds import prepare_events, prepare_values
-from tests.serving_worlds import client, prepared_world, publish_run, published_rows
+from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +214,9 @@ def test_health_info_and_metrics(service: TestClient) -> None:
     assert get(service, "/health/ready", schemas.Health)["status"] == "ready"
     info = get(service, "/info", schemas.Info)
     assert (info["users"], info["items"], info["evaluation"]) == (200, 80, {"ndcg@10": 0.5})
-    text = service.get("/metrics").text
-    assert 'recsys_requests_total{route="/v1/recommendations/{user_id}",status="200"} 1.0' in text
-    assert 'recsys_answers_total{cached="false",model="item_cf",source="model",variant="default"} 1.0' in text
+    assert counted(service, "recsys_requests_total", route="/v1/recommendations/{user_id}", status="200") == 1
+    shown = {"cached": "false", "model": "item_cf", "source": "model", "variant": "default"}
+    assert counted(service, "recsys_answers_total", **shown) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from recsys_ray.serving.state import NAMED, Event, Journal
 from recsys_ray.serving.users import typed_id
 from recsys_ray.serving.variants import Assignment
 from recsys_ray.storage import Location
-from tests.serving_worlds import client, prepared_world, publish_run, published_rows
+from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows
 
 
 @pytest.fixture(scope="module")
@@ -232,10 +232,7 @@ def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path:
     with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 1000.0}) as service:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda user: service.get(f"/v1/recommendations/{user}"), range(1, 9)))
-        text = service.get("/metrics").text
-    calls = float(text.split("recsys_batch_rows_count ")[1].split()[0])
-    rows = float(text.split("recsys_batch_rows_sum ")[1].split()[0])
-    assert rows == 8 and calls <= 2
+        assert counted(service, "recsys_batch_rows_sum") == 8 and counted(service, "recsys_batch_rows_count") <= 2
 
 
 def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path: Path) -> None:
@@ -261,7 +258,7 @@ def test_too_many_requests_at_once_are_turned_away_and_health_still_answers(worl
         done = [answer.result() for answer in answers]
         refused = [answer for answer in done if answer.status_code == 503]
         assert len(refused) == 6 and all(answer.headers["retry-after"] == "1" for answer in refused)
-        assert "recsys_overloads_total 6.0" in service.get("/metrics").text
+        assert counted(service, "recsys_overloads_total") == 6
 
 
 def test_two_variants_answer_side_by_side_and_exposures_are_counted(world: Path, tmp_path: Path) -> None:
@@ -274,8 +271,7 @@ def test_two_variants_answer_side_by_side_and_exposures_are_counted(world: Path,
             ("b", popularity, "popularity"),
         }
         shown = sum(one["variant"] == "a" for one in answers)
-        counted = f'recsys_answers_total{{cached="false",model="item_cf",source="model",variant="a"}} {float(shown)}'
-        assert counted in service.get("/metrics").text
+        assert counted(service, "recsys_answers_total", model="item_cf", source="model", variant="a") == shown
         asked = service.get("/v1/recommendations/1", params={"variant": "b"}).json()
         assert asked["model"] == "popularity"
 

@@ -1,12 +1,20 @@
-"""What the service counts, in Prometheus' format. One registry per application, so that two never mix."""
+"""What the service counts, in Prometheus' format. One registry per application, so that two never mix.
+
+The text holds the counts of every replica, told apart by the label ``replica``: a scrape that reaches another one each
+time still sees every series go on where it was. ``sum without (replica)`` adds them up.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cache, partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from recsys_ray.serving.served import Served
 
@@ -73,5 +81,35 @@ class Metrics:
             self._run.remove(*labels)
         self._run.labels(variant, served.run_id, served.model).set(1)
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def families(self) -> list[list[Any]]:
+        """All counts, JSON-ready: name, help, type, and samples of name, labels and value."""
+        return [
+            [
+                one.name,
+                one.documentation,
+                one.type,
+                [[sample.name, sample.labels, sample.value] for sample in one.samples],
+            ]
+            for one in self.registry.collect()
+        ]
+
+
+class _Together(Collector):
+    """The families of several replicas as one set of metrics."""
+
+    def __init__(self, replicas: Mapping[str, list[list[Any]]]) -> None:
+        self._replicas = replicas
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        for replica, families in self._replicas.items():
+            for name, documentation, kind, samples in families:
+                metric = found.setdefault(name, Metric(name, documentation, kind))
+                for sample, labels, value in samples:
+                    metric.add_sample(sample, {"replica": replica} | labels, value)
+        yield from found.values()
+
+
+def text(replicas: Mapping[str, list[list[Any]]]) -> bytes:
+    """Families by replica in Prometheus' format."""
+    return generate_latest(_Together(replicas))

@@ -1,8 +1,9 @@
 """Which run answers for which variant: loaded beside the one in use, warmed, then swapped by one assignment.
 
 A request takes its run once and keeps it to the end, so no answer mixes two runs and no request waits for a swap. The
-choice of an administrator is a small file beside the runs, which every process and machine looks at; without one the
-variant follows LATEST.
+choice of an administrator is a small file beside the runs, which every process and machine looks at each
+``serve.poll_seconds``; without one the variant follows LATEST. What was answered before is read from files too, so
+that every replica rolls back to the same run, also one that has just started.
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ class Slot:
     def pointer(self) -> Location:
         return self.output / FOLDER / f"ACTIVE-{self.settings.name}.json"
 
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """Facts of a published run; none when it is gone."""
+        file = self.output / RECOMMENDATIONS / run_id / publish.MANIFEST
+        return file.read_json() if file.exists() else {}
+
 
 class Models:
     """The runs of all variants."""
@@ -74,7 +80,10 @@ class Models:
                 try:
                     wanted = await self._in_thread(self._wanted, slot)
                     if wanted != slot.failed or time.monotonic() >= slot.retry_at:
+                        first = slot.current is None
                         await self._switch(slot, wanted)
+                        if first and not self._settings.follow_latest and not slot.pointer.exists():
+                            await self._in_thread(self._pin, slot, None)  # replicas that start later stay on it too
                 except RecsysError as error:
                     slot.problem = str(error)
                     log.error("variant %s: %s", slot.settings.name, error)
@@ -88,23 +97,26 @@ class Models:
         slot = self.slots[variant]
         async with slot.lock:
             wanted = await self._in_thread(self._latest, slot) if run_id is None else run_id
+            before = await self._in_thread(self._before, slot)
+            if slot.current is not None and slot.current.run_id != wanted:
+                before = slot.current.run_id
             served = await self._switch(slot, wanted)
-            await self._in_thread(slot.pointer.write_json, {"run_id": run_id})
+            await self._in_thread(self._pin, slot, before, run_id is None)
             return served
 
     async def roll_back(self, variant: str) -> Served:
         """Back to the run that answered before the one in use."""
-        previous = self.slots[variant].previous
-        if previous is None:
-            raise PublishError("this process has not served another run before; name one with run_id")
-        return await self.activate(variant, previous.run_id)
+        before = await self._in_thread(self._before, self.slots[variant])
+        if before is None:
+            raise PublishError("no run answered before this one; name one with run_id")
+        return await self.activate(variant, before)
 
     def describe(self) -> list[dict[str, Any]]:
         """Every variant with its run, and the runs it could switch to."""
         return [self._describe(slot) for slot in self.slots.values()]
 
     def _describe(self, slot: Slot) -> dict[str, Any]:
-        current, previous = slot.current, slot.previous
+        current = slot.current
         root = slot.output / RECOMMENDATIONS
         return {
             "variant": slot.settings.name,
@@ -112,7 +124,7 @@ class Models:
             "run_id": current.run_id if current else None,
             "model": current.model if current else None,
             "published_at": current.published_at if current else None,
-            "previous_run_id": previous.run_id if previous else None,
+            "previous_run_id": self._before(slot),
             "follows_latest": self._pinned(slot) is None and self._settings.follow_latest,
             "problem": slot.problem,
             "runs": [name for name in root.names() if valid_run_id(name) and (root / name / publish.MANIFEST).exists()],
@@ -144,6 +156,23 @@ class Models:
         if not slot.pointer.exists():
             return slot.settings.run
         return slot.pointer.read_json().get("run_id")
+
+    def _pin(self, slot: Slot, before: str | None, follow: bool = False) -> None:
+        """Tell every process what answers, what answered before, and whether LATEST is followed from here."""
+        assert slot.current is not None
+        answers = slot.current.run_id
+        run_id = None if follow and self._settings.follow_latest else answers
+        slot.pointer.write_json({"run_id": run_id, "answers": answers, "previous": before})
+
+    def _before(self, slot: Slot) -> str | None:
+        """The run that answered before: as the last switch noted it, or the one published before this one."""
+        if slot.current is None:
+            return None
+        run_id = slot.current.run_id
+        noted = slot.pointer.read_json() if slot.pointer.exists() else {}
+        facts = noted if noted.get("answers") == run_id else slot.manifest(run_id)
+        previous: str | None = facts.get("previous")
+        return previous
 
     def _latest(self, slot: Slot) -> str:
         run = publish.latest_run(slot.output / RECOMMENDATIONS)

@@ -10,12 +10,13 @@ from typing import Any
 from recsys_ray import __version__
 from recsys_ray.errors import RecsysError
 from recsys_ray.serving import asked, cold_start
+from recsys_ray.serving.ask import Ask, genre_mask
 from recsys_ray.serving.asked import ItemId
 from recsys_ray.serving.http import Answer, Call, Problem, encode
-from recsys_ray.serving.metrics import CONTENT_TYPE
+from recsys_ray.serving.metrics import CONTENT_TYPE, text
 from recsys_ray.serving.posters import poster
 from recsys_ray.serving.served import Served
-from recsys_ray.serving.service import Ask, Service, origin
+from recsys_ray.serving.service import Service, origin
 from recsys_ray.serving.state import Event
 from recsys_ray.serving.users import typed_id
 
@@ -90,7 +91,7 @@ class Routes:
         self._page(query)
         catalogue = served.catalogue
         rows_I = catalogue.by_popularity_I
-        allowed_I = served.allowed(None if query.genre is None else self.service.genre_mask(served, query.genre))
+        allowed_I = served.allowed(None if query.genre is None else genre_mask(served, query.genre))
         if allowed_I is not None:
             rows_I = rows_I[allowed_I[rows_I]]
         rows = rows_I[query.offset : query.offset + query.n].tolist()
@@ -185,29 +186,22 @@ class Routes:
     async def info(self, call: Call) -> Answer:
         call.query(asked.Nothing)
         _, served = self.service.pick(None)
-        service, cache = self.service, self.service.cache
-        looked_up = cache.hits + cache.misses
-        slots = service.models.slots
+        own, *others = [facts["info"] for facts in await self.service.everybody()]
         answer = {
             "name": "recsys_ray",
             "version": __version__,
-            "variants": [origin(name, slot.current) for name, slot in slots.items() if slot.current is not None],
             "users": int(served.bundle.manifest["num_users"]),
             "items": len(served.catalogue),
             "genres": list(served.catalogue.genre_rows),
             "rating_scale": await self._scale(served),
             "evaluation": served.evaluation,
-            "cache": {
-                "entries": len(cache),
-                "bytes": cache.bytes,
-                "hit_rate": cache.hits / looked_up if looked_up else 0.0,
-            },
-            "uptime_seconds": time.time() - service.started,
+            "others": others,
         }
-        return Answer(encode(answer))
+        return Answer(encode(answer | own))
 
     async def metrics(self, call: Call) -> Answer:
-        return Answer(self.service.metrics.text(), content_type=CONTENT_TYPE)
+        found = {facts["info"]["replica"]: facts["metrics"] for facts in await self.service.everybody()}
+        return Answer(text(found), content_type=CONTENT_TYPE)
 
     # -- what they share --------------------------------------------------------------------------------------------
 

@@ -214,20 +214,31 @@ class ModelsAnswer(Given):
     variants: list[VariantInfo]
 
 
-class Info(Given):
-    """About this service."""
+class Replica(Given):
+    """One process that answers."""
+
+    replica: str
+    """Its name, as the label ``replica`` of the metrics."""
+    variants: list[dict[str, Any]]
+    """The run and model of every variant."""
+    cache: dict[str, float]
+    """Answers it keeps, and how often one was there."""
+    uptime_seconds: float
+
+
+class Info(Replica):
+    """About this service; what differs between processes as the one that answered has it."""
 
     name: str
     version: str
-    variants: list[dict[str, Any]]
     users: int
     items: int
     genres: list[str]
     rating_scale: Scale
     evaluation: dict[str, Any] | None
     """Metrics of the model that answers by default, as they were measured before it was published."""
-    cache: dict[str, float]
-    uptime_seconds: float
+    others: list[Replica]
+    """The other processes, as they were a second ago."""
 
 
 class Health(Given):

@@ -12,16 +12,15 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, Requests
+from recsys_ray.contracts import Requests
 from recsys_ray.errors import ConfigError
-from recsys_ray.recommend import Options
+from recsys_ray.serving.ask import Ask, options_of
 from recsys_ray.serving.auth import Keys
 from recsys_ray.serving.batching import Batcher
 from recsys_ray.serving.cache import AnswerCache
@@ -30,9 +29,10 @@ from recsys_ray.serving.http import Problem, encode
 from recsys_ray.serving.metrics import Metrics
 from recsys_ray.serving.models import FOLDER, Models
 from recsys_ray.serving.reasons import Narrator, reasons, shown
+from recsys_ray.serving.replicas import SECONDS, LocalPeers, Peers
 from recsys_ray.serving.served import Served
 from recsys_ray.serving.settings import ServeSettings
-from recsys_ray.serving.shared import Redis, SharedCache, SharedStates
+from recsys_ray.serving.shared import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.state import Event, Journal, UserStates
 from recsys_ray.serving.variants import Assignment
 from recsys_ray.similar import similar_items
@@ -40,27 +40,6 @@ from recsys_ray.storage import Location
 
 log = logging.getLogger(__name__)
 EXPOSURES = logging.getLogger("recsys_ray.exposures")
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """How to answer; equal asks about equal states have equal answers."""
-
-    n: int = 10
-    offset: int = 0
-    genre: str | None = None
-    exclude_seen: bool | None = None
-    explain: bool = False
-    allow: tuple[str, ...] | None = None
-    deny: tuple[str, ...] | None = None
-    diversity: float | None = None
-    max_per_genre: int | None = None
-
-    @property
-    def scoring(self) -> tuple[Any, ...]:
-        """The part of it that ``recommend`` sees."""
-        lists = (self.genre, self.exclude_seen, self.allow, self.deny)
-        return (self.n + self.offset, *lists, self.diversity, self.max_per_genre)
 
 
 class Service:
@@ -72,6 +51,7 @@ class Service:
         self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
         self.journal = Journal(_state_file(settings, output))
         self.states: UserStates = self.journal
+        self.peers: Peers = LocalPeers(self.journal.file.parent / "replicas")
         self.shared: SharedCache | None = None
         self._redis: Redis | None = None
         if settings.redis is not None:
@@ -79,6 +59,7 @@ class Service:
             self._redis = Redis(settings.redis, prefix, self.metrics.redis_errors.inc)
             self.states = SharedStates(self._redis, self.journal)
             self.shared = SharedCache(self._redis, settings.cache.ttl_seconds)
+            self.peers = SharedPeers(self._redis, self.peers)
         self.narrator = None if settings.narrator is None else Narrator(settings.narrator, self.metrics)
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
@@ -98,7 +79,9 @@ class Service:
         self._tasks = [
             asyncio.create_task(_every(self.settings.poll_seconds, self.models.refresh)),
             asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
+            asyncio.create_task(_every(SECONDS, self.tell)),
         ]
+        await self.tell()
 
     async def stop(self) -> None:
         """Write out what was taken and let go of everything."""
@@ -106,6 +89,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.export_feedback()
+        await self.peers.leave()
         if self._redis is not None:
             await self._redis.close()
         if self.narrator is not None:
@@ -122,6 +106,29 @@ class Service:
         types = served.bundle.user_id_type, served.bundle.item_ids.type
         files = await self.in_thread(self.journal.export, self.output / "feedback", *types)
         self.metrics.feedback_files.inc(len(files))
+
+    async def tell(self) -> dict[str, Any]:
+        """What the other replicas show of this one, told to them."""
+        slots, cache = self.models.slots, self.cache
+        looked_up = cache.hits + cache.misses
+        info = {
+            "replica": self.peers.name,
+            "variants": [origin(name, slot.current) for name, slot in slots.items() if slot.current is not None],
+            "cache": {
+                "entries": len(cache),
+                "bytes": cache.bytes,
+                "hit_rate": cache.hits / looked_up if looked_up else 0.0,
+            },
+            "uptime_seconds": time.time() - self.started,
+        }
+        facts = {"info": info, "metrics": self.metrics.families()}
+        await self.peers.tell(facts)
+        return facts
+
+    async def everybody(self) -> list[dict[str, Any]]:
+        """What every replica says of itself, this one first and as of now."""
+        own, found = await self.tell(), await self.peers.all()
+        return [own, *(facts for name, facts in found.items() if name != self.peers.name)]
 
     # -- who answers ----------------------------------------------------------------------------------------
 
@@ -198,7 +205,7 @@ class Service:
     async def _answer(
         self, name: str, served: Served, request: Requests, ask: Ask, who: tuple[int | str | None, str, int]
     ) -> tuple[str, bytes]:
-        options = self._options(served, ask)
+        options = options_of(served, ask)
         rows: list[dict[str, Any]] = []
         if options is not None:
             table = await self.batcher.answer(served, request, options, ask.scoring)
@@ -229,42 +236,6 @@ class Service:
             item["reason"] = shown(reason)
         if self.narrator is not None:
             await self.narrator.word(items)
-
-    def _options(self, served: Served, ask: Ask) -> Options | None:
-        """None when nothing could be recommended at all."""
-        masks: list[BoolArray] = []
-        catalogue = served.catalogue
-        if ask.genre is not None:
-            masks.append(self.genre_mask(served, ask.genre))
-        if ask.allow is not None:
-            masks.append(catalogue.mask(catalogue.known_rows(ask.allow)[0]))
-        if ask.deny is not None:
-            masks.append(catalogue.mask(catalogue.known_rows(ask.deny)[0], value=False))
-        allowed_I = served.allowed(*masks)
-        if allowed_I is not None and not allowed_I.any():
-            return None
-        options = self._varied(served, ask)
-        n = min(ask.n + ask.offset, len(catalogue))
-        if options.ranker is not None or options.reranker is not None:
-            n = min(n, options.num_candidates)
-        filter_seen = served.options.filter_seen if ask.exclude_seen is None else ask.exclude_seen
-        return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
-
-    def _varied(self, served: Served, ask: Ask) -> Options:
-        """The run's options, with the re-ranking that was asked for. Raises Problem 422."""
-        if ask.diversity is None and ask.max_per_genre is None:
-            return served.options
-        try:
-            return replace(served.options, reranker=served.reranker(ask.diversity, ask.max_per_genre))
-        except ConfigError as error:
-            raise Problem(422, "context: the catalogue has no genres to vary by") from error
-
-    def genre_mask(self, served: Served, genre: str) -> BoolArray:
-        """(I,) items of a genre. Raises Problem 422."""
-        found = served.catalogue.genre(genre)
-        if found is None:
-            raise Problem(422, "genre: the catalogue has none of this name; see /info for those it has")
-        return served.catalogue.mask(served.catalogue.genre_rows[found])
 
     # -- the rest ---------------------------------------------------------------------------------------------
 

@@ -153,9 +153,10 @@ class ServeSettings(Settings):
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
     follow_latest: bool = True
-    """Switch by itself when a run is published; the run before stays loaded for a roll-back."""
-    poll_seconds: float = Field(default=2.0, gt=0)
-    """How often LATEST and the activated run are looked at."""
+    """Switch by itself when a run is published; the run before stays loaded for a roll-back. Without it the service
+    stays on the run that it started with first, over restarts too, until another is activated."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """How often LATEST and the activated run are looked at: what a switch takes to reach every replica."""
     variants: list[VariantSettings] = Field(default_factory=lambda: [VariantSettings(name="default")], min_length=1)
     """Arms of an experiment; one alone means none."""
     salt: str = "recsys_ray"

@@ -11,10 +11,11 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from recsys_ray.errors import ConfigError
+from recsys_ray.serving.replicas import GONE_SECONDS, Peers
 from recsys_ray.serving.state import Event, UserStates
 
 log = logging.getLogger(__name__)
@@ -119,3 +120,30 @@ class SharedCache:
 
     def _key(self, key: Hashable) -> str:
         return self._redis.key("answer", hashlib.sha256(repr(key).encode()).hexdigest())
+
+
+class SharedPeers:
+    """``Peers`` of all machines over those of this one. Their clocks should agree to a few seconds."""
+
+    def __init__(self, redis: Redis, local: Peers) -> None:
+        self._redis, self._local, self.name = redis, local, local.name
+        self._table = redis.key("replicas")
+
+    async def tell(self, facts: Mapping[str, Any]) -> None:
+        await self._local.tell(facts)
+        row = json.dumps([time.time(), dict(facts)])
+        await self._redis.attempt(lambda client: client.hset(self._table, self.name, row))
+
+    async def all(self) -> dict[str, dict[str, Any]]:
+        async def read(client: Any) -> dict[str, dict[str, Any]]:
+            rows = {name.decode(): json.loads(row) for name, row in (await client.hgetall(self._table)).items()}
+            dead = [name for name, (told, _) in rows.items() if time.time() - told > GONE_SECONDS]
+            if dead:
+                await client.hdel(self._table, *dead)
+            return {name: facts for name, (_, facts) in sorted(rows.items()) if name not in dead}
+
+        return await self._redis.attempt(read) or await self._local.all()
+
+    async def leave(self) -> None:
+        await self._local.leave()
+        await self._redis.attempt(lambda client: client.hdel(self._table, self.name))

@@ -161,7 +161,9 @@ class Journal:
         for name in self._name_files():
             with self._lock:
                 rows = self._db.execute(
-                    "SELECT user, item, rating, timestamp FROM events WHERE file = ? ORDER BY id", (name,)
+                    # Another process may have written the file since, and let go of rows of it.
+                    "SELECT user, item, rating, timestamp FROM events WHERE file = ? AND step = ? ORDER BY id",
+                    (name, NAMED),
                 ).fetchall()
             table = _interactions(rows, user_type, item_type)
             if table.num_rows:
