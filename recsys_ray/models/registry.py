@@ -9,6 +9,7 @@ from typing import Any
 from recsys_ray.contracts import Counts, FitContext, Scorer, ScorerState, Settings, TrainData
 from recsys_ray.errors import BundleError, SizeError
 from recsys_ray.models.als import ALSConfig, als_memory, fit_als
+from recsys_ray.models.bert4rec import BERT4RecConfig, bert4rec_memory, fit_bert4rec
 from recsys_ray.models.cold import BASES, ColdItemScorer
 from recsys_ray.models.common import MemoryEstimate
 from recsys_ray.models.content import ContentConfig, ContentScorer, content_memory, fit_content
@@ -54,6 +55,7 @@ MODELS: dict[str, ModelEntry] = {
     "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=True, ordered=True),
     "lightgcn": ModelEntry(LightGCNConfig, fit_lightgcn, lightgcn_memory),
     "sasrec": ModelEntry(SASRecConfig, fit_sasrec, sasrec_memory, ordered=True),
+    "bert4rec": ModelEntry(BERT4RecConfig, fit_bert4rec, bert4rec_memory, ordered=True),
 }
 
 SCORERS: dict[str, type[Scorer]] = {

@@ -5,67 +5,19 @@ default a softmax over sampled items instead of one negative a positive, which i
 network (Klenitskiy and Vasilev, "Turning Dross Into Gold Loss", RecSys 2023; gBCE: Petrov and Macdonald, RecSys 2023),
 and blocks are normalised before, not after.
 
-Time per epoch: positions * (12 D^2 blocks + L D blocks + D * negatives), times six. Memory: (items + network) * D * 16
-bytes, and positions of a batch * negatives * 8.
+Time and memory: see ``sequence``; every position is predicted.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Literal
-
-import numpy as np
-from pydantic import Field, model_validator
-
 from recsys_ray.contracts import Counts, FitContext, TrainData
-from recsys_ray.models.common import MemoryEstimate, require_finite
+from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.models.sequence import SequenceConfig, fit_sequence, sequence_memory
 from recsys_ray.models.sequence_scorer import SequenceScorer
-from recsys_ray.models.validation import hold_out
-from recsys_ray.training import LoopConfig, run_workers
 
 
-class SASRecConfig(LoopConfig):
-    embedding_dim: int = Field(default=64, ge=1)
-    """D, the length of an item's vector and of the state at every position."""
-    blocks: int = Field(default=2, ge=1)
-    """Transformer blocks."""
-    heads: int = Field(default=2, ge=1)
-    """Attention heads; must divide embedding_dim."""
-    hidden_multiple: int = Field(default=4, ge=1)
-    """Width of the position-wise networks, in embedding_dims."""
-    max_length: int = Field(default=50, ge=1)
-    """The newest events of a history that the network sees; a history may be longer."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of values set to 0 in training, in every place."""
-    activation: Literal["gelu", "relu"] = "gelu"
-    """Of the position-wise networks."""
-    loss: Literal["sampled_softmax", "cross_entropy", "gbce", "bce"] = "sampled_softmax"
-    """cross_entropy: over all items. sampled_softmax: over the next item and the negatives. gbce, bce: next item and
-    negatives each by itself."""
-    negatives: int = Field(default=1024, ge=1)
-    """Negatives of a batch, shared by all its positions; not used by cross_entropy."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "uniform"
-    """Where negatives come from."""
-    popularity_power: float = Field(default=1.0, ge=0)
-    """Power of an item's count under negative_strategy = popularity."""
-    correct_popularity: bool = True
-    """Take the log of a negative's expected number of draws off its score (sampled_softmax): the sampled loss then
-    estimates the full one."""
-    calibration: float = Field(default=0.75, ge=0, le=1)
-    """t of gbce: 0 is bce, 1 takes all overconfidence of sampling out."""
-    similarity: Literal["inner", "cosine"] = "inner"
-    """How a state and an item are compared."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Divides cosine similarities before the loss; not used by inner."""
-
-    batch_size: int = Field(default=128, ge=1)
-    """Users of one step, over all workers together: the result does not depend on the number of workers."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> SASRecConfig:
-        if self.embedding_dim % self.heads:
-            raise ValueError(f"heads: {self.heads} must divide embedding_dim {self.embedding_dim}")
-        return self
+class SASRecConfig(SequenceConfig):
+    """Those of every sequence model."""
 
 
 def fit_sasrec(data: TrainData, config: SASRecConfig, context: FitContext) -> SequenceScorer:
@@ -74,40 +26,10 @@ def fit_sasrec(data: TrainData, config: SASRecConfig, context: FitContext) -> Se
     Raises:
         ModelError: a loss or gradient was not finite, or memory ran out.
     """
-    from recsys_ray.models.networks.sasrec import SASRecJob, train_sasrec
-    from recsys_ray.models.networks.transformer import TransformerShape
+    from recsys_ray.models.networks.sasrec import train_sasrec
 
-    shape = TransformerShape(
-        num_embeddings=data.num_items + 1,
-        embedding_dim=config.embedding_dim,
-        hidden_dim=config.hidden_multiple * config.embedding_dim,
-        blocks=config.blocks,
-        heads=config.heads,
-        max_length=config.max_length,
-        dropout=config.dropout,
-        causal=True,
-        activation=config.activation,
-    )
-    histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=True)
-    job = SASRecJob(histories, held_out, data.num_items, shape, config, context.seed)
-    weights, progress = run_workers(context, train_sasrec, job, "sasrec")
-    context.progress(f"sasrec: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
-    require_finite("sasrec", "lower model.learning_rate", *weights.values())
-    return SequenceScorer(
-        weights=weights,
-        shape=asdict(shape),
-        trained_I=np.bincount(histories.items_E, minlength=data.num_items) > 0,
-        similarity=config.similarity,
-    )
+    return fit_sequence("sasrec", data, config, context, train_sasrec, causal=True)
 
 
 def sasrec_memory(counts: Counts, config: SASRecConfig) -> MemoryEstimate:
-    dim = config.embedding_dim
-    parameters = (counts.num_items + config.max_length + config.blocks * (4 + 2 * config.hidden_multiple) * dim) * dim
-    scores = counts.num_items if config.loss == "cross_entropy" else config.negatives
-    mean_length = counts.num_interactions / max(counts.num_users, 1)
-    positions = config.batch_size * min(config.max_length, 4 * mean_length + 1)
-    work = positions * (3 * scores + 30 * config.blocks * dim)
-    return MemoryEstimate(
-        int(4 * (6 * parameters + work)) + 40 * counts.num_interactions, "lower model.batch_size or model.embedding_dim"
-    )
+    return sequence_memory(counts, config)

@@ -1,4 +1,6 @@
-"""A scorer whose query is a network's state at the end of a history. torch is loaded when it first scores.
+"""A scorer whose query is a network's state at the end of a history, or at a mask behind it.
+
+torch is loaded when it first scores.
 
 Shape suffixes: B rows of a batch, I items, D dimension, E events.
 """
@@ -55,7 +57,7 @@ class SequenceScorer:
         return knows_item(requests.histories, self.trained_I)
 
     def factors(self, requests: Requests) -> Factors:
-        from recsys_ray.models.networks.sasrec import encode
+        from recsys_ray.models.networks.next_item import encode
 
         items_ID = self._vectors()
         known = _known_events(requests.histories, self.trained_I)
@@ -73,7 +75,7 @@ class SequenceScorer:
     def _vectors(self) -> FloatArray:
         """(I, D) what a state is multiplied with."""
         if self._items_ID is None:
-            from recsys_ray.models.networks.sasrec import item_vectors
+            from recsys_ray.models.networks.next_item import item_vectors
 
             self._items_ID = item_vectors(self._network(), self.num_items, self.similarity)
         return self._items_ID

@@ -184,7 +184,9 @@ class _OnCPU(nn.Module):
         return _Propagate.apply(values_ND, *self.steps)  # type: ignore[no-any-return]
 
 
-class _OnDevice(nn.Module):
+class SparseProduct(nn.Module):
+    """(N, D) -> (N, D) by torch's sparse product: what GPUs have."""
+
     def __init__(self, graph: Graph, weights_K: tuple[float, ...], device: str) -> None:
         super().__init__()
         self.matrix = torch.sparse_csr_tensor(
@@ -193,6 +195,7 @@ class _OnDevice(nn.Module):
             torch.from_numpy(graph.values_E),
             (graph.num_nodes, graph.num_nodes),
             device=device,
+            check_invariants=True,
         )
         self.weights_K = weights_K
 
@@ -201,7 +204,7 @@ class _OnDevice(nn.Module):
 
 
 class _PropagateSparse(torch.autograd.Function):
-    """The same on a GPU, by its sparse product."""
+    """The sparse product with its gradient, which is the same product."""
 
     @staticmethod
     def forward(ctx: Any, values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
@@ -214,12 +217,14 @@ class _PropagateSparse(torch.autograd.Function):
 
 
 def _horner(values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
-    sums_ND = values_ND * weights_K[-1]
-    for weight in reversed(weights_K[:-1]):
-        sums_ND = torch.addmm(values_ND, matrix, sums_ND, beta=weight)
+    # Outside the loop's autocast: sparse products are bound by memory, and mixed types are not among them.
+    with torch.autocast(values_ND.device.type, enabled=False):
+        sums_ND = values_ND.float() * weights_K[-1]
+        for weight in reversed(weights_K[:-1]):
+            sums_ND = torch.addmm(values_ND.float(), matrix, sums_ND, beta=weight)
     return sums_ND
 
 
 def propagation(graph: Graph, weights_K: tuple[float, ...], device: str) -> nn.Module:
     """(N, D) -> (N, D), differentiable: the fastest product that the device has."""
-    return _OnCPU(graph, weights_K) if device == "cpu" else _OnDevice(graph, weights_K, device)
+    return _OnCPU(graph, weights_K) if device == "cpu" else SparseProduct(graph, weights_K, device)

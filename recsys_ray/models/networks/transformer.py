@@ -20,7 +20,7 @@ class TransformerShape:
     """What is needed to build the network again."""
 
     num_embeddings: int
-    """Items, then special tokens; row ``num_embeddings - 1`` is the padding."""
+    """Items, then special tokens: the last row is the padding, the one before it the mask, unless causal."""
     embedding_dim: int
     hidden_dim: int
     blocks: int
@@ -95,6 +95,12 @@ class SequenceEncoder(nn.Module):
     @property
     def padding(self) -> int:
         return self.shape.num_embeddings - 1
+
+    @property
+    def mask(self) -> int:
+        """Stands for an item that is asked for."""
+        assert not self.shape.causal
+        return self.shape.num_embeddings - 2
 
     def forward(self, items_BL: Tensor) -> Tensor:
         """(P, D) the states at the P real positions, row by row."""
