@@ -15,7 +15,7 @@ import torch.multiprocessing
 
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, scorer_from
-from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, propagation, train_lightgcn
+from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, SparseProduct, propagation, train_lightgcn
 from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
 from recsys_ray.models.validation import hold_out, ranking_quality
 from recsys_ray.training.worker import LocalWorker
@@ -58,6 +58,23 @@ def test_propagation_is_dense_matrix_powers(dim: int, weights: tuple[float, ...]
     np.testing.assert_allclose(
         propagation(graph, weights, "cpu")(torch.from_numpy(values)).detach(), expected, atol=1e-5
     )
+
+
+def test_the_product_for_gpus_is_that_for_cpus() -> None:
+    data = world()
+    graph, weights = Graph.of(data.histories.matrix(ITEMS)), (0.5, 0.0, 2.0)
+    start = torch.from_numpy(np.random.default_rng(1).standard_normal((USERS + ITEMS, 5)).astype(np.float32))
+    answers = []
+    for product in (propagation(graph, weights, "cpu"), SparseProduct(graph, weights, "cpu")):
+        values = start.clone().requires_grad_()
+        # What the loop wraps a step in on a GPU: mixed precision, which the product stays out of.
+        with torch.autocast("cpu", torch.bfloat16):
+            propagated = product(values)
+        propagated.square().sum().backward()
+        assert values.grad is not None
+        answers.append((propagated.detach().numpy(), values.grad.numpy()))
+    for ours, theirs in zip(*answers, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
 def test_chunks_cover_all_rows() -> None:

@@ -5,6 +5,7 @@ Shape suffixes: N nodes (users, then items), U users, I items, D dimension, B ro
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -189,14 +190,16 @@ class SparseProduct(nn.Module):
 
     def __init__(self, graph: Graph, weights_K: tuple[float, ...], device: str) -> None:
         super().__init__()
-        self.matrix = torch.sparse_csr_tensor(
-            torch.from_numpy(graph.offsets_N1),
-            torch.from_numpy(graph.neighbors_E.astype(np.int64)),
-            torch.from_numpy(graph.values_E),
-            (graph.num_nodes, graph.num_nodes),
-            device=device,
-            check_invariants=True,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # no news to who trains
+            self.matrix = torch.sparse_csr_tensor(
+                torch.from_numpy(graph.offsets_N1),
+                torch.from_numpy(graph.neighbors_E.astype(np.int64)),
+                torch.from_numpy(graph.values_E),
+                (graph.num_nodes, graph.num_nodes),
+                device=device,
+                check_invariants=True,
+            )
         self.weights_K = weights_K
 
     def forward(self, values_ND: Tensor) -> Tensor:
