@@ -30,6 +30,7 @@ def ray_session() -> Iterator[Any]:
         include_dashboard=False,
         object_store_memory=256 * 2**20,
         log_to_driver=False,
+        _system_config={"idle_worker_killing_time_threshold_ms": 600_000},  # processes are used again by later tests
     )
     yield ray
     ray.shutdown()

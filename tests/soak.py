@@ -2,7 +2,7 @@
 
     python tests/soak.py [--rounds 20] [--seed 0]
 
-Each round kills the driver, an actor, or the second node of a two-node cluster once some random number of parts is
+Each round kills the driver, a worker, or the second node of a two-node cluster once some random number of parts is
 written, reruns the command if the job died, and compares the published rows with an unbroken run. ``test_kill`` is
 the short form. The last line is one JSON object.
 """
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parent.parent
-VICTIMS = ("driver", "actor", "node")
+VICTIMS = ("driver", "worker", "node")
 WORLD = """
 name: kill
 output: {output}
@@ -79,8 +79,8 @@ def kill_round(config: Path, victim: str, parts: int) -> dict[str, Any]:
         written = len(parts_on_disk(config.parent))
         if victim == "driver":
             os.kill(job.pid, signal.SIGKILL)
-        elif victim == "actor":
-            kill_one_actor(job)
+        elif victim == "worker":
+            kill_one_worker(job)
         else:
             assert nodes is not None
             nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
@@ -109,15 +109,14 @@ def wait_for_parts(folder: Path, count: int, job: subprocess.Popen[bytes]) -> No
         time.sleep(0.002)
 
 
-def kill_one_actor(job: subprocess.Popen[bytes]) -> None:
-    """SIGKILL one of the job's batch actors; none may be left when the job has just finished."""
-    for process in psutil.Process(job.pid).children(recursive=True) if job.poll() is None else []:
-        try:
-            if "MapWorker" in " ".join(process.cmdline()):
-                process.kill()
-                return
-        except psutil.NoSuchProcess:
-            continue
+def kill_one_worker(job: subprocess.Popen[bytes]) -> None:
+    """SIGKILL a process that is answering a shard; none may be left when the job has just finished."""
+    while job.poll() is None:
+        for process in psutil.Process(job.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "ray::MapBatches(_Recommend)" in " ".join(process.cmdline()):
+                    process.kill()
+                    return
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def test_two_nodes_give_the_rows_of_one(tmp_path: Path, ray_session: Any) -> Non
     one.run("evaluate.baselines=[]")
     with cluster(two_nodes=True) as nodes:
         result = two.process("run", "evaluate.baselines=[]", variables={"RAY_ADDRESS": nodes.address})
-    assert result["recommend"]["actors"] == 2  # one core a node: an actor on each
+    assert result["recommend"]["actors"] == 2  # one core a node: a process on each
     assert two.published().equals(one.published())
 
 

@@ -1,11 +1,17 @@
-"""The batch job on Ray Data: shard numbers stream through a pool of actors, each of which holds one open bundle."""
+"""The batch job on Ray Data: shard numbers stream through worker processes, each of which holds one open bundle.
+
+On a CPU these are Ray's task workers, which outlive a job: the next one finds them started and warm. After a task on a
+GPU Ray ends the process, so there an actor holds the bundle.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import ray
 import ray.data
+from ray.data import TaskPoolStrategy
 
 from recsys_ray.batch import ShardRecommender
 from recsys_ray.cluster.session import Session, Ticker, boxed, our_errors, set_threads, unboxed
@@ -14,15 +20,22 @@ from recsys_ray.recommend import RecommendSettings
 from recsys_ray.storage import Location
 
 
-class _Actor:
-    """A ``ShardRecommender`` for Ray Data: a batch of shard numbers in, a row of counts for each out."""
+@lru_cache(maxsize=1)
+def _opened(bundle_url: str, run_url: str, settings: RecommendSettings) -> ShardRecommender:
+    return ShardRecommender(bundle_url, run_url, settings)
+
+
+class _Recommend:
+    """A batch of shard numbers in, a row of counts for each out. An object is a function for Ray Data's tasks, the
+    class one for its actors."""
 
     def __init__(self, bundle_url: str, run_url: str, settings: RecommendSettings, threads: int) -> None:
-        set_threads(threads)
-        self.recommender = ShardRecommender(bundle_url, run_url, settings)
+        self.opened = (bundle_url, run_url, settings)
+        self.threads = threads
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"result": boxed(lambda: [self.recommender(int(shard)) for shard in batch["shard"]])}
+        set_threads(self.threads)  # a fit may have had the process before
+        return {"result": boxed(lambda: [_opened(*self.opened)(int(shard)) for shard in batch["shard"]])}
 
 
 def run_batch(
@@ -42,19 +55,19 @@ def run_batch(
     session.connect()
     cluster = session.settings
     actors = min(cluster.actors or max(1, int(session.num_cpus / cluster.actor_cpus)), len(todo))
-    dataset = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo)).map_batches(
-        _Actor,
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=cluster.actor_cpus,
-        num_gpus=cluster.actor_gpus or None,
-        fn_constructor_args=(str(bundle), str(run), settings, max(1, int(cluster.actor_cpus))),
-    )
+    arguments = (str(bundle), str(run), settings, max(1, int(cluster.actor_cpus)))
+    shards = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
+    batches: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": cluster.actor_cpus}
+    if cluster.actor_gpus:
+        pool = ray.data.ActorPoolStrategy(size=actors)
+        batches["num_gpus"] = cluster.actor_gpus
+        results = shards.map_batches(_Recommend, compute=pool, fn_constructor_args=arguments, **batches)
+    else:
+        results = shards.map_batches(_Recommend(*arguments), compute=TaskPoolStrategy(actors), **batches)
     ticker = Ticker(session.progress, "recommend", len(todo))
     score_seconds = seconds = 0.0
     with our_errors():
-        for row in dataset.iter_rows():
+        for row in results.iter_rows():
             for part in unboxed(row["result"]):
                 facts["users_written"] += part["users"]
                 score_seconds, seconds = score_seconds + part["score_seconds"], seconds + part["seconds"]

@@ -28,6 +28,10 @@ from recsys_ray.errors import RecsysError, StorageError
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
+KEEP_WORKERS_MS = 60_000
+"""How long a Ray of our own keeps idle worker processes. By default one second, and after a stage of two seconds the
+next one starts processes again, which takes longer than the work of a small run."""
+
 
 class ClusterSettings(Settings):
     """Where the work runs."""
@@ -39,12 +43,12 @@ class ClusterSettings(Settings):
     object_store_mib: int = Field(default=1024, ge=80)
     """Shared memory of a Ray of our own."""
     actors: int | None = Field(default=None, ge=1)
-    """Actors of the batch job; by default as many as the cluster has room for. Set it where the cluster autoscales:
-    the cores that are there at the start say little."""
+    """Processes of the batch and embedding jobs; by default as many as the cluster has room for. Set it where the
+    cluster autoscales: the cores that are there at the start say little."""
     actor_cpus: float = Field(default=1.0, gt=0)
-    """Cores, and threads, of one batch actor."""
+    """Cores, and threads, of one such process."""
     actor_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one batch actor; fractions share one."""
+    """GPUs of one such process; fractions share one."""
     fit_cpus: int | None = Field(default=None, ge=1)
     """Cores of the fit; by default all of the largest machine."""
     fit_gpus: float = Field(default=0.0, ge=0)
@@ -96,6 +100,7 @@ class Session:
                 num_cpus=self.settings.num_cpus,
                 object_store_memory=self.settings.object_store_mib << 20,
                 include_dashboard=False,
+                _system_config={"idle_worker_killing_time_threshold_ms": KEEP_WORKERS_MS},
                 **quiet,
             )
         self._started = True
