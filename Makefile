@@ -1,7 +1,7 @@
 # make run     environment if missing, then the demo: synthetic world -> published recommendations
 # make test    environment if missing, then every test
 # make check   formatting, lint, types, spelling, then every test
-# make soak    the full kill test: the batch job killed again and again must lose and double nothing
+# make soak    the batch job killed again and again must lose and double nothing; the service under load for 10 minutes
 # make bench   the benchmarks, one after the other, each ending with one JSON line
 # make clean   remove the environment, caches and runs
 #
@@ -36,6 +36,7 @@ check: lint test
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python tests/soak.py
+	$(BIN)/python -m tests.serving_soak
 
 bench: $(VENV)/.installed-benchmarks
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -2,7 +2,7 @@
 
 Serve reads its switches from the environment when it is imported, in every process. ``environment`` names them; they
 are set here before a Ray of our own starts, and on a running cluster they must be in its environment (see
-``configs/serve.yaml``).
+``configs/serve/deploy.yaml``).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def application(settings: ServeSettings, output: Location) -> Any:
         name="service",
         # Above our own limit: the service itself turns requests away, with Retry-After.
         max_ongoing_requests=4 * limit,
-        health_check_period_s=5,
+        health_check_period_s=2,  # a killed replica is missed, and replaced, that soon
         graceful_shutdown_timeout_s=20,
         ray_actor_options={"num_cpus": asked.cpus},
         **scaling,

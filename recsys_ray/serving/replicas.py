@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 SECONDS = 1.0  # between two writes
-GONE_SECONDS = 10.0  # without a write a process counts as dead
+GONE_SECONDS = 5.0  # without a write a process counts as dead
 
 
 class Peers(Protocol):
