@@ -31,7 +31,7 @@ FLOORS = [
     {"serving"},
     {"cluster"},
     {"config"},
-    {"pipeline", "preview"},
+    {"pipeline", "preview", "deploy"},
     {"cli"},
     {"jobs"},
 ]

@@ -30,7 +30,7 @@ def test_two_replicas_answer_like_the_batch_job_survive_a_kill_and_stop() -> Non
 def test_the_configuration_for_a_cluster_is_one_that_serve_takes() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from jobs.serve import application
+    from recsys_ray.deploy import application
 
     root = Path(__file__).parent.parent
     tree = yaml.safe_load((root / "configs" / "serve" / "deploy.yaml").read_text())
