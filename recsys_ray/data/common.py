@@ -172,6 +172,9 @@ class DataSettings(Settings):
     """Files the users are hashed into; by default one per 200,000 interactions, at least 8."""
     id_type: IdType = "auto"
     """Type of user and item ids: auto keeps what a Parquet file declares, and takes text ids as int64 when all are."""
+    feedback: str | None = None
+    """Directory of interactions that the online service has taken (<output>/feedback of the run it served): they come
+    behind the source's own, with new users and items where they name such. It may not exist yet."""
     unknown_items: Literal["error", "drop", "add"] = "error"
     """What to do with interactions whose item is not in a given catalogue; add: as an item without title."""
 
@@ -184,6 +187,8 @@ class DataSettings(Settings):
     def _possible(self) -> DataSettings:
         if self.split.kind == "given" and not self.gives_parts:
             raise ValueError("split.kind=given needs train and test files; this source has none")
+        if self.split.kind == "given" and self.feedback is not None:
+            raise ValueError("feedback belongs to none of the parts of split.kind=given; set another split, or none")
         if self.split.kind == "random" and self.filters.duplicates == "keep":
             raise ValueError(
                 "split.kind=random with filters.duplicates=keep would put one pair into train and test; "

@@ -33,10 +33,15 @@ def build_items(
             f"{len(missing):,} items with {lost:,} interactions are not in the catalogue, for example "
             f"{missing[0].as_py()!r}; set data.unknown_items to drop or add"
         )
-    added = empty_items(missing)
+    return _sorted(with_new_items(catalogue, missing))
+
+
+def with_new_items(catalogue: pa.Table, ids: pa.Array) -> pa.Table:
+    """The catalogue and behind it items of which nothing but the id is known."""
+    added = empty_items(ids)
     for field in list(catalogue.schema)[len(added.schema) :]:
-        added = added.append_column(field, pa.nulls(len(missing), field.type))
-    return _sorted(pa.concat_tables([catalogue, added]))
+        added = added.append_column(field, pa.nulls(len(ids), field.type))
+    return pa.concat_tables([catalogue, added])
 
 
 def empty_items(ids: pa.Array) -> pa.Table:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from recsys_ray.data.common import DataSettings
 from recsys_ray.data.sources.base import Source
+from recsys_ray.data.sources.feedback import WithFeedback
 from recsys_ray.data.sources.lightgcn import LightGCNSettings, LightGCNSource
 from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
 from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
 from recsys_ray.data.sources.synthetic import SyntheticSettings, SyntheticSource
 from recsys_ray.data.sources.table import TableSettings, TableSource
+from recsys_ray.storage import Location
 
 __all__ = ["Source", "open_source"]
 
 
 def open_source(settings: DataSettings, seed: int = 0) -> Source:
     """The source that settings of this kind describe. Reads nothing yet; ``seed`` is for made-up worlds."""
+    source = _source(settings, seed)
+    return source if settings.feedback is None else WithFeedback(source, Location.of(settings.feedback))
+
+
+def _source(settings: DataSettings, seed: int) -> Source:
     match settings:
         case MovieLensSettings():
             return MovieLensSource(settings)

@@ -1,0 +1,68 @@
+"""Any source together with what users sent to the online service since: ``data.feedback``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_ray.data.common import DataSettings
+from recsys_ray.data.files import Chunk
+from recsys_ray.data.sources.base import Source
+from recsys_ray.data.sources.table import Columns, TableSettings, TableSource
+from recsys_ray.data.vocabulary import with_id_type, with_new_items
+from recsys_ray.storage import Location
+
+COLUMNS = Columns(rating="rating", timestamp="timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class WithFeedback:
+    """The interactions of ``source``, then those of the Parquet files of a directory.
+
+    An item that only feedback names is one more of the catalogue, without a title: the service takes interactions with
+    items that came after its run, so ``data.unknown_items: error`` is meant for the source's own files alone.
+    """
+
+    source: Source
+    directory: Location
+
+    @property
+    def settings(self) -> DataSettings:
+        return self.source.settings
+
+    def chunks(self) -> list[Chunk]:
+        return [*self.source.chunks(), *(chunk for table in self._feedback() for chunk in table.chunks())]
+
+    def read(self, chunk: Chunk) -> pa.Table:
+        if Location(chunk.path).parent == self.directory:
+            return self._table().read(chunk)
+        return self.source.read(chunk)
+
+    def items(self) -> pa.Table | None:
+        items = self.source.items()
+        if items is None or self.settings.unknown_items == "drop":
+            return items
+        for chunk in (chunk for table in self._feedback() for chunk in table.chunks()):
+            sent = pc.unique(self.read(chunk).column("item_id"))
+            items = with_id_type(items, sent.type)
+            known = items.column("item_id").combine_chunks()
+            items = with_new_items(items, sent.filter(pc.invert(pc.is_in(sent, value_set=known))))
+        return items
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self.source.fingerprint() | {"feedback": [table.fingerprint() for table in self._feedback()]}
+
+    def estimated_rows(self) -> int:
+        return self.source.estimated_rows() + sum(table.estimated_rows() for table in self._feedback())
+
+    def _feedback(self) -> list[TableSource]:
+        """The files as a table, none before the service has written the first."""
+        written = [name for name in self.directory.names() if name.endswith(".parquet") and name[0] not in "._"]
+        return [self._table()] if written else []
+
+    def _table(self) -> TableSource:
+        asked = {"source": "table", "path": f"{self.directory}/*.parquet", "id_type": self.settings.id_type}
+        return TableSource(TableSettings.model_validate(asked | {"timestamp_unit": "ms", "columns": COLUMNS}))
