@@ -24,6 +24,7 @@ STAGES = {
     "evaluate": "metrics of the written top-N against held-out interactions",
     "recommend": "write, check and publish the top-N of every user",
     "serve": "answer online, over HTTP, from what is published, until interrupted",
+    "verify": "is the published run whole, and does the service at --url answer with it",
     "report": "one HTML page about the data of a run: report embeddings CONFIG",
     "rollback": "point LATEST back to the run published before (publish.to=RUN_ID for another)",
 }
@@ -38,11 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         if name == "report":
             command.add_argument("subject", choices=REPORTS, help="what the page is about")
+        if name == "verify":
+            command.add_argument("--url", help="address of a running service, e.g. http://127.0.0.1:8000")
         command.add_argument("config", help="YAML file, see configs/")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
     parsed = parser.parse_args(arguments)
     stage = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
-    return run_stage(stage, parsed.config, parsed.overrides)
+    options = {"url": parsed.url} if stage == "verify" else {}
+    return run_stage(stage, parsed.config, parsed.overrides, **options)
 
 
 def job(stage: str, arguments: Sequence[str] | None = None) -> int:
@@ -54,10 +58,10 @@ def job(stage: str, arguments: Sequence[str] | None = None) -> int:
     return run_stage(stage, parsed.config, parsed.overrides)
 
 
-def run_stage(stage: str, config_path: str, overrides: Sequence[str]) -> int:
+def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options: Any) -> int:
     """One stage from a configuration file to its JSON line; the exit status."""
     try:
-        result = _run(stage, config_path, overrides)
+        result = _run(stage, config_path, overrides, options)
     except RecsysError as error:
         return _fail(str(error))
     except MemoryError:
@@ -73,7 +77,7 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _run(stage: str, config_path: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     from recsys_ray.cluster.session import Session  # Ray and torch take seconds to import; --help needs neither
     from recsys_ray.config import load_config
     from recsys_ray.pipeline import Pipeline
@@ -83,7 +87,7 @@ def _run(stage: str, config_path: str, overrides: Sequence[str]) -> dict[str, An
     config = load_config(config_path, overrides)
     with Session(config.cluster, _progress) as session:
         pipeline = Pipeline(config, session)
-        result: dict[str, Any] = getattr(pipeline, stage)()
+        result: dict[str, Any] = getattr(pipeline, stage)(**options)
     written = result if stage == "recommend" else result.get("recommend") if stage == "run" else None
     if written:
         print(f"\n{written['path']}\n{preview(Location(written['path']), Location(written['bundle']))}\n")

@@ -29,7 +29,7 @@ from recsys_ray.config import Config, dump
 from recsys_ray.data import prepare as preparing
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.shard import ITEMS
-from recsys_ray.errors import ConfigError
+from recsys_ray.errors import ConfigError, PublishError
 from recsys_ray.evaluate import evaluate_run
 from recsys_ray.evaluation import Report
 from recsys_ray.fit import FitJob
@@ -40,6 +40,7 @@ from recsys_ray.recommend import RecommendSettings
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.schema import PARTS
 from recsys_ray.storage import Location
+from recsys_ray.verify import verify
 
 
 class Pipeline:
@@ -191,6 +192,16 @@ class Pipeline:
     def serve(self) -> dict[str, Any]:
         """Answer online from what is published, until interrupted."""
         return run_serve(self.session, self.config.serve, self.output)
+
+    def verify(self, url: str | None = None) -> dict[str, Any]:
+        """Is the published run whole, and does the service at ``url`` answer with it?"""
+        run, findings = verify(self.output, self.session.map_blocks, url)
+        for finding in findings:
+            self.session.progress(f"verify: {finding}")
+        failed = [finding for finding in findings if not finding.good]
+        if failed:
+            raise PublishError(f"{len(failed)} of {len(findings)} checks failed, the first: {failed[0].found}")
+        return {"stage": "verify", "path": str(run), "checks": {finding.check: finding.found for finding in findings}}
 
     def rollback(self) -> dict[str, Any]:
         """LATEST back to the run published before, or to ``publish.to``."""

@@ -29,7 +29,7 @@ FLOORS = [
     {"batch", "publish"},
     {"gate", "evaluate"},
     {"serving"},
-    {"cluster"},
+    {"cluster", "verify"},
     {"config"},
     {"pipeline", "preview", "deploy"},
     {"cli"},

@@ -144,7 +144,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     if not valid_run_id(run_id) or not (run / publish.MANIFEST).exists():
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
     manifest = (run / publish.MANIFEST).read_json()
-    bundle = open_bundle(_bundle_of(output, Location(manifest["bundle"])))
+    bundle = open_bundle(bundle_of(output, Location(manifest["bundle"])))
     config = manifest["config"]
     # Reasons are made when a caller asks for them, in more than words.
     asked = RecommendSettings.model_validate(config["recommend"]).model_copy(update={"reasons": False})
@@ -164,7 +164,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     return served
 
 
-def _bundle_of(output: Location, written: Location) -> Location:
+def bundle_of(output: Location, written: Location) -> Location:
     """Where the run's model is: in this output directory, even if that was copied elsewhere, or where it was made."""
     here = output / "models" / written.name
     return here if (here / "manifest.json").exists() else written
