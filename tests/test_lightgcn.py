@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, scorer_from
+from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, initial_embeddings, scorer_from
 from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, SparseProduct, propagation, train_lightgcn
 from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
 from recsys_ray.models.validation import hold_out, ranking_quality
@@ -75,6 +75,28 @@ def test_the_product_for_gpus_is_that_for_cpus() -> None:
         answers.append((propagated.detach().numpy(), values.grad.numpy()))
     for ours, theirs in zip(*answers, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_the_spectral_start_is_the_truncated_singular_value_decomposition() -> None:
+    data = world()
+    pairs = data.histories.matrix(ITEMS)
+    start = initial_embeddings(pairs, LightGCNConfig(embedding_dim=4, initial_std=0.2), FitContext())
+    normalised = dense_adjacency(data)[:USERS, USERS:]
+    left, values, right = np.linalg.svd(normalised)
+    closest = (left[:, :4] * values[:4]) @ right[:4]
+    ours = start[:USERS] @ start[USERS:].T
+    np.testing.assert_allclose(ours / np.linalg.norm(ours), closest / np.linalg.norm(closest), atol=1e-4)
+    assert start.std() == pytest.approx(0.2)
+
+
+def test_columns_beyond_the_rank_start_at_random() -> None:
+    one_block = Histories.from_lists([[0, 1], [0, 1], [0, 1]])  # of rank 1
+    start = initial_embeddings(one_block.matrix(2), LightGCNConfig(embedding_dim=3), FitContext())
+    noise = initial_embeddings(
+        one_block.matrix(2), LightGCNConfig(embedding_dim=3, initialization="normal"), FitContext()
+    )
+    np.testing.assert_array_equal(start[:, 1:], noise[:, 1:])
+    assert np.ptp(start[:3, 0]) < 1e-6 < abs(start[0, 0])
 
 
 def test_chunks_cover_all_rows() -> None:

@@ -5,10 +5,11 @@ A the normalised adjacency of users and items (``propagation.py``), d the degree
 
     F = sum over k = 0..layers of  A^k E / (layers + 1),    score(u, i) = F_u . F_i
 
-Where we depart: the loss is by default a softmax over the positive and sampled items (Wu et al., "On the Effectiveness
-of Sampled Softmax Loss for Item Recommendation", TOIS 2023) on cosine similarity, with one sample for all rows of a
-batch; ``loss = bpr`` is the paper's. A new user has no row in E; but beyond layer 0 a user's part of F is a sum over
-the items of the history H,
+Where we depart: E starts at the leading singular vectors of the normalised interactions (``initialization = normal`` is
+the paper's start), and the loss is by default a softmax over the positive and sampled items (Wu et al., "On the
+Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2023) on cosine similarity, with one sample for all
+rows of a batch (``loss = bpr`` is the paper's). A new user has no row in E; but beyond layer 0 a user's part of F is a
+sum over the items of the history H,
 
     F_u = E_u / (layers + 1) + q_u,    q_u = |H|^-1/2 * sum over i in H of P_i,
     P_i = d_i^-1/2 / (layers + 1) * sum over k = 1..layers of  [A^(k-1) E]_i
@@ -25,16 +26,18 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, TrainData
 from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.propagation import Graph, Propagator
-from recsys_ray.models.propagation_scorer import PropagationScorer, history_sums, with_length_power
+from recsys_ray.models.propagation import Graph, Propagator, normalised_interactions
+from recsys_ray.models.propagation_scorer import PropagationScorer, fold_in_map, history_sums, with_length_power
+from recsys_ray.models.pure_svd import right_singular_vectors
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
 
-RIDGE = 1e-3  # of the fold-in map, relative to the mean squared length of its input
+RANK_TOLERANCE = 1e-4  # singular values below, relative to the largest, are rounding
 
 
 class LightGCNConfig(LoopConfig):
@@ -60,6 +63,9 @@ class LightGCNConfig(LoopConfig):
     """Take the log of a negative's expected number of draws off its similarity (softmax)."""
     regularization: float = Field(default=0.0, ge=0)
     """L2 penalty on the embeddings of layer 0 that a batch touches, per pair."""
+    initialization: Literal["spectral", "normal"] = "spectral"
+    """normal: random, as in the paper. spectral: from the leading singular vectors of the normalised interactions, what
+    propagation alone would keep; the training starts several epochs ahead."""
     initial_std: float = Field(default=0.1, gt=0)
     """Standard deviation of the initial embeddings."""
     length_power: float = Field(default=0.75, ge=0)
@@ -87,14 +93,34 @@ def fit_lightgcn(data: TrainData, config: LightGCNConfig, context: FitContext) -
     from recsys_ray.models.networks.lightgcn import LightGCNJob, train_lightgcn
 
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
-    shape = (data.num_users + data.num_items, config.embedding_dim)
-    initial_ND = context.rng().standard_normal(shape, np.float32) * np.float32(config.initial_std)
+    initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
     job = LightGCNJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
     trained_ND, progress = run_workers(context, train_lightgcn, job, "lightgcn")
     context.progress(f"lightgcn: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     require_finite("lightgcn", "lower model.learning_rate", trained_ND)
     # The graph of everything known: what was held out to stop in time is part of it again.
     return scorer_from(trained_ND, data, config)
+
+
+def initial_embeddings(users_items: sp.csr_matrix, config: LightGCNConfig, context: FitContext) -> FloatArray:
+    """(N, D) where the training starts, users first.
+
+    ``spectral`` gives U S^1/2 for users and V S^1/2 for items, where U S V' is the closest matrix of rank D to the
+    normalised interactions; columns beyond their rank stay random.
+    """
+    num_users, num_items = users_items.shape
+    shape = (num_users + num_items, config.embedding_dim)
+    initial_ND: FloatArray = context.rng().standard_normal(shape, np.float32) * np.float32(config.initial_std)
+    if config.initialization == "spectral" and users_items.nnz:
+        normalised = normalised_interactions(users_items)
+        items_ID = right_singular_vectors(normalised, config.embedding_dim, context)
+        users_UD = normalised @ items_ID
+        values_D = np.linalg.norm(users_UD, axis=0)
+        kept = values_D > RANK_TOLERANCE * values_D[0]
+        roots = np.sqrt(values_D[kept])
+        leading = np.concatenate([users_UD[:, kept] / roots, items_ID[:, kept] * roots])
+        initial_ND[:, : leading.shape[1]] = leading * (config.initial_std / leading.std())
+    return initial_ND
 
 
 def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConfig) -> PropagationScorer:
@@ -114,18 +140,9 @@ def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConf
         users_UD=users_UD,
         known_U=known_U,
         items_ID=with_length_power(items_ID, config.length_power),
-        history_ID=(history_ID @ _fold_in_map(sums_UD[known_U], users_UD[known_U])).astype(np.float32),
+        history_ID=(history_ID @ fold_in_map(sums_UD[known_U], users_UD[known_U])).astype(np.float32),
         trained_I=degrees_I > 0,
     )
-
-
-def _fold_in_map(sums_UD: FloatArray, users_UD: FloatArray) -> FloatArray:
-    """(D, D) M of the module's formula, by ridge regression."""
-    inputs = sums_UD.astype(np.float64)
-    gram_DD = inputs.T @ inputs
-    gram_DD[np.diag_indices_from(gram_DD)] += RIDGE * np.trace(gram_DD) / len(gram_DD) + np.finfo(np.float64).tiny
-    map_DD: FloatArray = np.linalg.solve(gram_DD, inputs.T @ users_UD.astype(np.float64)).astype(np.float32)
-    return map_DD
 
 
 def lightgcn_memory(counts: Counts, config: LightGCNConfig) -> MemoryEstimate:

@@ -38,10 +38,7 @@ class Graph:
     @classmethod
     def of(cls, users_items: sp.csr_matrix) -> Graph:
         """The graph of binary interactions (U, I)."""
-        pairs = users_items.astype(np.float32)
-        pairs.data[:] = 1.0
-        scales = [1 / np.sqrt(np.maximum(np.asarray(pairs.sum(axis=axis)).ravel(), 1)) for axis in (1, 0)]
-        normalised = sp.diags_array(scales[0]) @ pairs @ sp.diags_array(scales[1])
+        normalised = normalised_interactions(users_items)
         matrix = sp.block_array([[None, normalised], [normalised.T, None]], format="csr", dtype=np.float32)
         matrix.sort_indices()
         return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
@@ -51,6 +48,14 @@ class Graph:
         work = self.offsets_N1 + np.arange(self.num_nodes + 1)
         inner = np.searchsorted(work, np.linspace(0, work[-1], min(CHUNKS, self.num_nodes) + 1)[1:-1])
         return np.concatenate([[0], inner, [self.num_nodes]]).astype(np.int64)
+
+
+def normalised_interactions(users_items: sp.csr_matrix) -> sp.csr_matrix:
+    """(U, I) every interaction as 1 / sqrt(degree of the user * degree of the item)."""
+    pairs = users_items.astype(np.float32)
+    pairs.data[:] = 1.0
+    scales = [1 / np.sqrt(np.maximum(np.asarray(pairs.sum(axis=axis)).ravel(), 1)) for axis in (1, 0)]
+    return sp.csr_matrix(sp.diags_array(scales[0]) @ pairs @ sp.diags_array(scales[1]))
 
 
 class Propagator:

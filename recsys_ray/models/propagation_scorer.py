@@ -20,6 +20,8 @@ from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
 from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
 
+RIDGE = 1e-3  # of the fold-in map, relative to the mean squared length of its input
+
 
 class PropagationScorer:
     """``query . item``; an unknown user's query is |H|^-1/2 times the sum of ``history_ID`` over the known items H.
@@ -105,6 +107,15 @@ def history_sums(histories: Histories, vectors_ID: FloatArray, known_I: BoolArra
     sums_BD = np.zeros((len(counts_B), vectors_ID.shape[1]), np.float32)
     add_dense_rows(kept, vectors_ID, sums_BD)
     return sums_BD
+
+
+def fold_in_map(sums_UD: FloatArray, queries_UD: FloatArray) -> FloatArray:
+    """(D, D) the M whose ``sums M`` is closest to the queries: ridge regression."""
+    inputs = sums_UD.astype(np.float64)
+    gram_DD = inputs.T @ inputs
+    gram_DD[np.diag_indices_from(gram_DD)] += RIDGE * np.trace(gram_DD) / len(gram_DD) + np.finfo(np.float64).tiny
+    map_DD: FloatArray = np.linalg.solve(gram_DD, inputs.T @ queries_UD.astype(np.float64)).astype(np.float32)
+    return map_DD
 
 
 def with_length_power(vectors_ID: FloatArray, power: float) -> FloatArray:
