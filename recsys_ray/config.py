@@ -117,7 +117,8 @@ class Config(Settings):
         asked = {name: "evaluate.baselines" for name in self.evaluate.baselines} | {self.model_name: "model.name"}
         if self.train.cold_items is not None:
             return dict.fromkeys(asked, "train.cold_items")
-        return {name: setting for name, setting in asked.items() if MODELS[name].needs_content}
+        settings = {name: MODELS[name].config() for name in asked} | {self.model_name: self.model_settings()}
+        return {name: setting for name, setting in asked.items() if MODELS[name].needs_content(settings[name])}
 
     @model_validator(mode="after")
     def _models_can_be_had(self) -> Config:

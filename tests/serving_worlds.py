@@ -54,7 +54,7 @@ def publish_run(
     bundle = output / "models" / f"{model}-{tag}"
     config = MODELS[model].config.model_validate(settings or {})
     train = prepared.train_data(parts)
-    if MODELS[model].needs_content:
+    if MODELS[model].needs_content(config):
         vectors = np.random.default_rng(0).normal(size=(train.num_items, 16)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         train = replace(train, content=ItemContent(vectors, np.ones(train.num_items, np.bool_)))

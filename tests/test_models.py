@@ -42,6 +42,7 @@ def small_config(name: str) -> Settings:
         "learning_rate": 0.02,
         "epochs": 60,
         "dropout": 0.0,
+        "id_dropout": 0.0,
         "negatives": 40,
     }
     return config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
@@ -63,7 +64,7 @@ def checkerboard(name: str) -> TrainData:
         items.append(suits + shown)
         ratings.append([LIKED] * len(suits) + [DISLIKED] * len(shown))
     table = pa.table({"item_id": pa.array(range(SIZE + 1))})
-    content = parity_content() if MODELS[name].needs_content else None
+    content = parity_content() if MODELS[name].needs_content(MODELS[name].config()) else None
     return TrainData(Histories.from_lists(items, ratings), table, content)
 
 

@@ -37,10 +37,10 @@ from recsys_ray.contracts import (
     Settings,
     TrainData,
 )
+from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
-from recsys_ray.models.popularity import MILLISECONDS_PER_DAY
 from recsys_ray.models.vectors import comparable, inner_products, knows_item
 
 DoubleArray = npt.NDArray[np.float64]
@@ -165,12 +165,7 @@ class ContentScorer:
         return queries_BD
 
     def _age_weights(self, recent: Histories) -> DoubleArray:
-        if self.half_life_days is None:
-            return np.ones(recent.num_interactions)
-        times_K = recent.timestamps_E
-        last_K = np.repeat(times_K[recent.offsets_B1[1:] - 1], recent.lengths_B) if len(times_K) else times_K
-        weights_K: DoubleArray = 0.5 ** ((last_K - times_K) / MILLISECONDS_PER_DAY / self.half_life_days)
-        return weights_K
+        return age_weights(recent, self.half_life_days)
 
     def _rating_weights(self, recent: Histories) -> DoubleArray:
         ratings_K = recent.ratings_E.astype(np.float64)
@@ -204,12 +199,28 @@ class ContentScorer:
         return cls(vectors_ID=state.arrays["vectors"], present_I=state.arrays["present"], **state.settings)
 
 
-def last_events(histories: Histories, known_I: BoolArray, most: int) -> Histories:
-    """Of every history the last ``most`` events on known items."""
+def age_weights(histories: Histories, half_life_days: float | None) -> DoubleArray:
+    """(E,) weights that halve with every half-life by which an event is older than the last of its history."""
+    if half_life_days is None:
+        return np.ones(histories.num_interactions)
+    times_E = histories.timestamps_E
+    last_E = np.repeat(times_E[histories.offsets_B1[1:] - 1], histories.lengths_B) if len(times_E) else times_E
+    weights_E: DoubleArray = 0.5 ** ((last_E - times_E) / MILLISECONDS_PER_DAY / half_life_days)
+    return weights_E
+
+
+def is_recent(histories: Histories, known_I: BoolArray, most: int) -> BoolArray:
+    """(E,) which events are among the last ``most`` on known items of their history."""
     known_E = known_I[histories.items_E]
     so_far = np.concatenate([[0], np.cumsum(known_E)])
     left_E = np.repeat(so_far[histories.offsets_B1[1:]], histories.lengths_B) - so_far[1:]
-    kept_E = known_E & (left_E < most)
+    recent_E: BoolArray = known_E & (left_E < most)
+    return recent_E
+
+
+def last_events(histories: Histories, known_I: BoolArray, most: int) -> Histories:
+    """Of every history the last ``most`` events on known items."""
+    kept_E = is_recent(histories, known_I, most)
     offsets = np.concatenate([[0], np.cumsum(kept_E)])[histories.offsets_B1].astype(np.int64)
     return Histories(offsets, histories.items_E[kept_E], histories.ratings_E[kept_E], histories.timestamps_E[kept_E])
 

@@ -13,11 +13,10 @@ import numpy as np
 from pydantic import Field
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
+from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.scorers import PopularityScorer
-
-MILLISECONDS_PER_DAY = 86_400_000
 
 
 class PopularityConfig(Settings):

@@ -24,6 +24,8 @@ from recsys_ray.models.random import RandomConfig, RandomScorer, fit_random, ran
 from recsys_ray.models.sasrec import SASRecConfig, fit_sasrec, sasrec_memory
 from recsys_ray.models.sequence_scorer import SequenceScorer
 from recsys_ray.models.svd import SVDConfig, fit_svd, svd_memory
+from recsys_ray.models.tower_scorer import TowerScorer
+from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower, two_tower_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class ModelEntry:
     """Scores are in rating units: RMSE and MAE make sense, and the fit needs ratings that differ."""
     personal: bool = True
     """Different histories get different scores."""
-    needs_content: bool = False
-    """The fit takes vectors of the items' texts and posters."""
+    needs_content: Callable[[Any], bool] = lambda config: False
+    """Whether the fit, with these settings, takes vectors of the items' texts and posters."""
     ordered: bool = False
     """The order of a history matters, not only which items it holds."""
 
@@ -52,10 +54,13 @@ MODELS: dict[str, ModelEntry] = {
     "als": ModelEntry(ALSConfig, fit_als, als_memory),
     "svd": ModelEntry(SVDConfig, fit_svd, svd_memory, predicts_ratings=True),
     "pure_svd": ModelEntry(PureSVDConfig, fit_pure_svd, pure_svd_memory),
-    "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=True, ordered=True),
+    "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=lambda config: True, ordered=True),
     "lightgcn": ModelEntry(LightGCNConfig, fit_lightgcn, lightgcn_memory),
     "sasrec": ModelEntry(SASRecConfig, fit_sasrec, sasrec_memory, ordered=True),
     "bert4rec": ModelEntry(BERT4RecConfig, fit_bert4rec, bert4rec_memory, ordered=True),
+    "two_tower": ModelEntry(
+        TwoTowerConfig, fit_two_tower, two_tower_memory, needs_content=lambda config: config.use_content
+    ),
 }
 
 SCORERS: dict[str, type[Scorer]] = {
@@ -65,6 +70,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "cold": ColdItemScorer,
     "propagation": PropagationScorer,
     "sequence": SequenceScorer,
+    "towers": TowerScorer,
 }
 
 

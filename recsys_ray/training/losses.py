@@ -56,13 +56,29 @@ def full_cross_entropy(scores_BI: Tensor, targets_B: Tensor) -> Tensor:
     return functional.cross_entropy(scores_BI, targets_B)
 
 
-def info_nce(queries_BD: Tensor, keys_BD: Tensor, temperature: float) -> Tensor:
-    """Row b of the queries belongs to row b of the keys, all other keys are negatives (van den Oord et al. 2018).
+def info_nce(
+    queries_BD: Tensor,
+    keys_KD: Tensor,
+    temperature: float,
+    targets_B: Tensor | None = None,
+    hidden_BK: Tensor | None = None,
+    log_expected_K: Tensor | None = None,
+) -> Tensor:
+    """Row b of the queries belongs to key ``targets_B[b]`` (by default b); other keys are negatives (van den Oord et
+    al. 2018).
 
-    Cosine similarity over ``temperature``.
+    Cosine similarity over ``temperature``. ``hidden_BK`` are pairs that do not count. ``log_expected_K``, the log of
+    how often each key is expected among the keys, is taken off all scores, positives too, which were drawn alike (Yi
+    et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", RecSys 2019).
     """
-    scores_BB = functional.normalize(queries_BD, dim=1) @ functional.normalize(keys_BD, dim=1).T / temperature
-    return functional.cross_entropy(scores_BB, torch.arange(len(scores_BB), device=scores_BB.device))
+    scores_BK = functional.normalize(queries_BD, dim=1) @ functional.normalize(keys_KD, dim=1).T / temperature
+    if log_expected_K is not None:
+        scores_BK = scores_BK - log_expected_K
+    if hidden_BK is not None:
+        scores_BK = scores_BK.masked_fill(hidden_BK, HIDDEN)
+    if targets_B is None:
+        targets_B = torch.arange(len(queries_BD), device=scores_BK.device)
+    return functional.cross_entropy(scores_BK, targets_B)
 
 
 def log_expected(probability_N: Tensor, draws: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,56 @@ def all_mean(value: Tensor, worker: Worker) -> Tensor:
         dist.all_reduce(value)
         value /= worker.world_size
     return value
+
+
+class _AllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def all_sum(values: Tensor, worker: Worker) -> Tensor:
+    """The sum over the workers, differentiable: the gradient is summed over what all of them do with it."""
+    return values if worker.world_size == 1 else _AllSum.apply(values)
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows_BD: Tensor, worker: Worker) -> Tensor:
+        lengths_W = torch.zeros(worker.world_size, dtype=torch.int64, device=rows_BD.device)
+        lengths_W[worker.rank] = len(rows_BD)
+        dist.all_reduce(lengths_W)
+        lengths = lengths_W.tolist()
+        ctx.own = slice(sum(lengths[: worker.rank]), sum(lengths[: worker.rank + 1]))
+        # Collectives want equal shapes.
+        padded = rows_BD.new_zeros(max(lengths), *rows_BD.shape[1:])
+        padded[: len(rows_BD)] = rows_BD
+        parts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total[ctx.own], None
+
+
+def gather_rows(rows_BD: Tensor, worker: Worker) -> Tensor:
+    """The rows of the first worker, then those of the second, and so on, on all of them.
+
+    Each may hold a different number. Differentiable: a row's gradient is summed over what all workers do with it, so
+    that, for a loss that is the mean of the workers' losses, averaging the parameters' gradients stays right.
+    """
+    return rows_BD if worker.world_size == 1 else _GatherRows.apply(rows_BD, worker)
 
 
 def same_everywhere(compute: Callable[[], float], worker: Worker) -> float:
@@ -63,3 +114,8 @@ def batch_rows(rng: np.random.Generator, num_examples: int, batch_size: int, wor
 def own_rows(rows: LongArray, worker: Worker) -> LongArray:
     """This worker's share of a batch's rows."""
     return rows[worker.rank :: worker.world_size]
+
+
+def own_part(rows: LongArray, worker: Worker) -> LongArray:
+    """This worker's share as one piece: ``gather_rows`` of all shares is in the order of ``rows``."""
+    return np.array_split(rows, worker.world_size)[worker.rank]

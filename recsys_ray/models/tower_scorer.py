@@ -1,0 +1,162 @@
+"""The scorer of two towers: item vectors are finished, a query is the user tower's answer to a history.
+
+torch is loaded when it first scores. The user tower is computed in float64, so that a query does not depend on the
+requests beside it.
+
+Shape suffixes: B rows of a batch, I items, U users, D dimension of the vectors, C of ids, E events, F features,
+G genres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.data.features import HistorySums
+from recsys_ray.models.kernels import SparseRows, add_dense_rows
+from recsys_ray.models.tower_inputs import HistoryFeatures, Pooling, TowerShape
+from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
+
+if TYPE_CHECKING:
+    from recsys_ray.models.networks.towers import Tower
+
+PREFIX = "weights."
+QUERY_ROWS = 8192  # requests sent through the tower at once
+
+
+class TowerScorer:
+    """``tower(pooled history, features of the history, id) . item``, known and unknown users alike.
+
+    Args:
+        items_ID: item vectors. history_ID: what an item adds to a pooled history. scorable_I: items that were trained
+        or of which something else is known; only they count in a history. similarity: "cosine" gives queries length 1.
+        weights, shape: of the user tower, by name, and its ``TowerShape`` as a dict. users_UC: ids' vectors, the last
+        row that of unknown users; None without. known_U: users whose row was trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        items_ID: FloatArray,
+        history_ID: FloatArray,
+        scorable_I: BoolArray,
+        similarity: Literal["cosine", "inner"],
+        pooling: Pooling,
+        weights: dict[str, FloatArray],
+        shape: dict[str, Any],
+        users_UC: FloatArray | None = None,
+        known_U: BoolArray | None = None,
+        features: HistoryFeatures | None = None,
+    ) -> None:
+        self.items_ID = items_ID
+        self.history_ID = history_ID
+        self.scorable_I = scorable_I
+        self.similarity: Literal["cosine", "inner"] = similarity
+        self.pooling = pooling
+        self.weights = weights
+        self.shape = shape
+        self.users_UC = users_UC
+        self.known_U = np.zeros(0, np.bool_) if known_U is None else known_U
+        self.features = features
+        self._tower: Tower | None = None
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items_ID)
+
+    def answers(self, requests: Requests) -> BoolArray:
+        answered_B: BoolArray = self._stored(requests) | knows_item(requests.histories, self.scorable_I)
+        return answered_B
+
+    def factors(self, requests: Requests) -> Factors:
+        starts = range(0, len(requests), QUERY_ROWS)
+        queries = [self._queries(requests.slice(start, min(start + QUERY_ROWS, len(requests)))) for start in starts]
+        empty = np.zeros((0, self.items_ID.shape[1]), np.float32)
+        return Factors(np.concatenate([empty, *queries]), self.items_ID)
+
+    def score(self, requests: Requests) -> FloatArray:
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self.items_ID, items_R, self.scorable_I)
+
+    def _stored(self, requests: Requests) -> BoolArray:
+        return has_stored_row(requests, self.known_U)
+
+    def _queries(self, requests: Requests) -> FloatArray:
+        """(B, D)"""
+        import torch
+
+        inputs = {"history": self.pooled(requests.histories)}
+        if self.features is not None:
+            inputs["features"] = self.features.of(HistorySums.of(requests.histories, self.features.genres_IG))
+        if self.users_UC is not None:
+            inputs["id"] = self.users_UC[np.where(self._stored(requests), requests.users_B, len(self.users_UC) - 1)]
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(values.astype(np.float64)) for name, values in inputs.items()}
+            queries_BD = self._network()(tensors).numpy()
+        if self.similarity == "cosine":
+            lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True)
+            queries_BD = queries_BD / np.where(lengths_B > 0, lengths_B, 1)
+        return np.ascontiguousarray(queries_BD, np.float32)
+
+    def pooled(self, histories: Histories) -> FloatArray:
+        """(B, D) the weighted mean over each history; zeros where nothing in it counts."""
+        matrix = histories.matrix(self.num_items, self.pooling.weights(histories, self.scorable_I))
+        rows = SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
+        sums_BD = np.zeros((len(histories), self.history_ID.shape[1]), np.float32)
+        add_dense_rows(rows, self.history_ID, sums_BD)
+        totals_B = np.bincount(histories.rows_E, self.pooling.weights(histories, self.scorable_I), len(histories))
+        pooled_BD: FloatArray = (sums_BD / np.where(totals_B > 0, totals_B, 1)[:, None]).astype(np.float32)
+        return pooled_BD
+
+    def _network(self) -> Tower:
+        if self._tower is None:
+            import torch
+
+            from recsys_ray.models.networks.towers import Tower
+
+            tower = Tower(TowerShape(**self.shape)).double()
+            tower.load_state_dict({name: torch.tensor(value) for name, value in self.weights.items()})
+            self._tower = tower.eval().requires_grad_(False)
+        return self._tower
+
+    def state(self) -> ScorerState:
+        arrays: dict[str, Any] = {"items": self.items_ID, "scorable": self.scorable_I}
+        arrays |= {PREFIX + name: value for name, value in self.weights.items()}
+        if self.history_ID is not self.items_ID:
+            arrays["history"] = self.history_ID
+        if self.users_UC is not None:
+            arrays |= {"users": self.users_UC, "known": self.known_U}
+        settings: dict[str, Any] = {"similarity": self.similarity, "pooling": asdict(self.pooling), "shape": self.shape}
+        if self.features is not None:
+            arrays |= {
+                "genres": self.features.genres_IG,
+                "feature_mean": self.features.mean_F,
+                "feature_scale": self.features.scale_F,
+            }
+            settings["now"] = self.features.now
+        return ScorerState(arrays, settings)
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> TowerScorer:
+        arrays, settings = state.arrays, state.settings
+        features = None
+        if "now" in settings:
+            scale = arrays["feature_mean"], arrays["feature_scale"]
+            features = HistoryFeatures(arrays["genres"], settings["now"], *scale)
+        return cls(
+            items_ID=arrays["items"],
+            history_ID=arrays.get("history", arrays["items"]),
+            scorable_I=arrays["scorable"],
+            similarity=settings["similarity"],
+            pooling=Pooling(**settings["pooling"]),
+            weights={name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)},
+            shape=settings["shape"],
+            users_UC=arrays.get("users"),
+            known_U=arrays.get("known"),
+            features=features,
+        )
