@@ -1,6 +1,6 @@
 """Requests per second and latency of the online service, through Ray Serve and under plain uvicorn, in one run.
 
-    python benchmarks/serve.py [--seconds 4] [--connections 1 16 64] [--output RUN_OUTPUT]
+    python benchmarks/serve.py [--seconds 2] [--rounds 3] [--connections 1 16 64] [--output RUN_OUTPUT]
 
 Targets, all asked by the same load generator in a process of its own beside them:
 
@@ -140,14 +140,22 @@ def load(port: int, paths: list[str], connections: int, seconds: float) -> dict[
     }
 
 
-def measure(name: str, port: int, paths: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """One target at every number of connections; the load comes from a process of its own."""
-    found = {}
+def measure(targets: dict[str, tuple[int, list[str]]], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Targets side by side, at every number of connections; the load comes from a process of its own.
+
+    They take turns, round after round, so that what else the machine does meets all of them; medians over the rounds.
+    """
+    found: dict[str, Any] = {name: {} for name in targets}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         for connections in arguments.connections:
-            figures = pool.apply(load, (port, paths, connections, arguments.seconds))
-            found[str(connections)] = figures
-            print(f"  {name:<20} {connections:>3} connections  {figures}", file=sys.stderr, flush=True)
+            rounds: dict[str, list[dict[str, float]]] = {name: [] for name in targets}
+            for _ in range(arguments.rounds):
+                for name, (port, paths) in targets.items():
+                    rounds[name].append(pool.apply(load, (port, paths, connections, arguments.seconds)))
+            for name, figures in rounds.items():
+                middle = {key: round(float(np.median([one[key] for one in figures])), 3) for key in figures[0]}
+                found[name][str(connections)] = middle
+                print(f"  {name:<20} {connections:>3} connections  {middle}", file=sys.stderr, flush=True)
     return found
 
 
@@ -193,7 +201,8 @@ def publish_world(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of every measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of every measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median counts")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--output", help="output directory of a published run, with users 1, 2, 3 and so on")
     parser.add_argument("--users", type=int, default=1000, help="users that are asked for, from 1")
@@ -211,32 +220,32 @@ def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[st
     found: dict[str, Any] = {}
     for name, cached in (("uvicorn cached", True), ("uvicorn uncached", False)):
         with under_uvicorn(settings(folder, cached), output) as port:
-            found[name] = measure(name, port, paths, arguments)
+            found |= measure({name: (port, paths)}, arguments)
     for name, cached in (("serve cached", True), ("serve uncached", False)):
         asked = settings(folder, cached)
         ray = ClusterSettings(num_cpus=4, object_store_mib=128)
         with Session(ray) as session, deployed(session, asked, Location.of(output)):
+            targets = {name: (asked.port, paths)}
             if cached:
                 from ray import serve
 
                 hello: Any = serve.deployment(serve.ingress()(Hello), name="hello", max_ongoing_requests=1024)
                 serve.run(hello.bind(), name="hello", route_prefix="/hello")
-                found["hello"] = measure("hello", asked.port, ["/hello"], arguments)
-            found[name] = measure(name, asked.port, paths, arguments)
-    most = str(max(arguments.connections))
-    one = str(min(arguments.connections))
+                targets = {"hello": (asked.port, ["/hello"])} | targets
+            found |= measure(targets, arguments)
+    most, one = str(max(arguments.connections)), str(min(arguments.connections))
 
-    def rate(name: str) -> float:
-        return float(found[name][most]["per_second"])
+    def ratio(name: str, other: str) -> float:
+        return round(float(found[name][most]["per_second"] / found[other][most]["per_second"]), 3)
 
     return {
         "benchmark": "serve",
         "cores": os.cpu_count(),
-        "serve_cached_per_second": rate("serve cached"),
+        "serve_cached_per_second": found["serve cached"][most]["per_second"],
         "serve_cached_p50_ms_1_connection": found["serve cached"][one]["p50_ms"],
-        "serve_cached_to_hello": round(rate("serve cached") / rate("hello"), 3),
-        "serve_to_uvicorn_cached": round(rate("serve cached") / rate("uvicorn cached"), 3),
-        "serve_to_uvicorn_uncached": round(rate("serve uncached") / rate("uvicorn uncached"), 3),
+        "serve_cached_to_hello": ratio("serve cached", "hello"),
+        "serve_to_uvicorn_cached": ratio("serve cached", "uvicorn cached"),
+        "serve_to_uvicorn_uncached": ratio("serve uncached", "uvicorn uncached"),
         "figures": found,
     }
 
