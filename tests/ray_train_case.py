@@ -20,15 +20,16 @@ EPOCHS, ROWS = 5, 16
 
 @dataclass
 class Case:
-    """``die_once`` is a file whose absence makes a worker end without a word in epoch 3."""
+    """``die_once`` is a file whose absence makes a worker end without a word in epoch 3. ``poisoned`` is one to which
+    the last of the workers adds a byte before it fails, with an error of ours, in the same epoch."""
 
     die_once: Path | None = None
-    poisoned: bool = False
+    poisoned: Path | None = None
 
 
 def fit_line(case: Case, worker: Worker) -> tuple[list[float], list[float], list[int]]:
     """(weights, losses, epochs that this process worked on) of a linear regression, with a checkpoint every epoch."""
-    loop.CHECKPOINT_SECONDS = 0.0
+    loop.CHECKPOINT_SHARE = 1e9
     epochs: list[int] = []
     torch.manual_seed(0)
     module = torch.nn.Linear(2, 1, bias=False)
@@ -40,12 +41,14 @@ def fit_line(case: Case, worker: Worker) -> tuple[list[float], list[float], list
         if epoch == 2 and case.die_once is not None and not case.die_once.exists():
             case.die_once.touch()
             os._exit(1)
+        if epoch == 2 and case.poisoned is not None and worker.rank == worker.world_size - 1:
+            with case.poisoned.open("ab") as tries:
+                tries.write(b".")
+            raise ModelError("line: loss nan in epoch 3, step 1")
         for rows in batch_rows(np.random.default_rng(epoch), ROWS, 8, worker.world_size):
             yield torch.from_numpy(own_rows(rows, worker))
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
-        if case.poisoned:
-            raise ModelError("line: loss nan in epoch 1, step 1")
         return (module(inputs[rows])[:, 0] - targets[rows]).square().mean()
 
     config = LoopConfig(epochs=EPOCHS, batch_size=8, learning_rate=0.1)

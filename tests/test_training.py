@@ -177,7 +177,7 @@ def test_a_stopped_training_continues_as_if_it_had_not_been(tmp_path: Path) -> N
     worker = KeepingWorker(tmp_path / "last")
     first = regression(config, worker, lambda: 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys_ray.training.loop.CHECKPOINT_SECONDS", 0.0)
+        patch.setattr("recsys_ray.training.loop.CHECKPOINT_SHARE", 1e9)
         with pytest.raises(Stopped):
             train(
                 Task(first.name, first.module, first.steps, first.batches, die_in_epoch_4, first.evaluate),
@@ -350,15 +350,41 @@ def test_membership() -> None:
     assert found.tolist() == [[True, False], [False, False], [True, False]]
 
 
-def test_ray_workers_end_where_one_process_does(
-    ray_session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_cost_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch takes a second, writing a checkpoint three: the first, the last, and one in sixty epochs."""
+    clock = [0.0]
+    monkeypatch.setattr("recsys_ray.training.loop.time.monotonic", lambda: clock[0])
+    written: list[int] = []
+
+    class SlowDisk(KeepingWorker):
+        def report(self, metrics: dict[str, float], checkpoint: str | None) -> None:
+            if checkpoint is not None:
+                written.append(int(metrics["epoch"]))
+                clock[0] += 3
+
+    def batches(epoch: int) -> Iterator[Any]:
+        clock[0] += 1
+        return task.batches(epoch)
+
+    config = LoopConfig(epochs=140, batch_size=ROWS)
+    worker = SlowDisk(tmp_path / "last")
+    task = regression(config, worker)
+    train(Task(task.name, task.module, task.steps, batches, task.loss), config, worker, seed=0)
+    assert written == [1, 61, 121, 140]
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints in this process too; the workers set it themselves."""
+    monkeypatch.setattr("recsys_ray.training.loop.CHECKPOINT_SHARE", 1e9)
+
+
+def test_ray_workers_end_where_one_process_does(ray_session: Any, tmp_path: Path, every_epoch: None) -> None:
     """A worker that dies in epoch 3 is replaced, and the training goes on from its last checkpoint."""
     from recsys_ray.cluster.train import WorkerSettings, ray_workers
     from recsys_ray.storage import Location
     from tests.ray_train_case import Case, fit_line
 
-    monkeypatch.setattr("recsys_ray.training.loop.CHECKPOINT_SECONDS", 0.0)  # put back after the case sets it here
     expected = fit_line(Case(), LocalWorker())
     storage = tmp_path / "storage"
     run = ray_workers(WorkerSettings(count=1, cpus=1), Location.of(storage), "fingerprint")
@@ -369,5 +395,16 @@ def test_ray_workers_end_where_one_process_does(
     assert expected[2] == [0, 1, 2, 3, 4]
     assert found[2] in ([2, 3, 4], [1, 2, 3, 4])  # the last checkpoint may not have been noted yet when a worker dies
     assert [path.name for path in storage.iterdir() if path.is_dir() and not path.name.startswith(".")] == []
-    with pytest.raises(ModelError, match="line: loss nan in epoch 1"):
-        run(fit_line, Case(poisoned=True), "poisoned")
+
+
+def test_an_error_of_ours_on_one_of_two_workers_ends_the_training_at_once(ray_session: Any, tmp_path: Path) -> None:
+    from recsys_ray.cluster.train import WorkerSettings, ray_workers
+    from recsys_ray.storage import Location
+    from tests.ray_train_case import Case, fit_line
+
+    run = ray_workers(WorkerSettings(count=2, cpus=1), Location.of(tmp_path / "storage"), "fingerprint")
+    with pytest.raises(ModelError, match=r"^line: loss nan in epoch 3, step 1$"):
+        run(fit_line, Case(poisoned=tmp_path / "tries"), "line")
+    assert (tmp_path / "tries").read_bytes() == b"."
+    progress = [json.loads(path.read_text()) for path in (tmp_path / "storage").rglob("progress.json")]
+    assert max(kept["epochs"] for kept in progress) == 2

@@ -1,8 +1,9 @@
 """Neural training on Ray Train: a group of workers, checkpoints in the run's storage, restarts after failures.
 
 A worker that dies takes its group down; Ray starts a new one, which continues from the last checkpoint, at most
-``max_failures`` times. When the driver dies, the same command finds the checkpoints again: they lie under a name that
-is made of everything that decides the result.
+``max_failures`` times. An error of ours ends the training at once: trying it again would end the same. When the driver
+dies, the same command finds the checkpoints again: they lie under a name that is made of everything that decides the
+result.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -60,9 +62,7 @@ def ray_workers(settings: WorkerSettings, storage: Location, fingerprint: str) -
         try:
             answer = trainer.fit().return_value  # type: ignore[attr-defined]
         except TrainingFailedError as error:
-            raise _ours(error, settings) from None
-        if isinstance(answer, RecsysError):
-            raise answer
+            raise _our_error(error) or _lost(error, settings) from None
         (storage / name).remove()
         return answer
 
@@ -97,7 +97,8 @@ class RayWorker:
 
 
 class _Trainer(ray.train.torch.TorchTrainer):
-    """Without the actor that asks the dashboard's State API every second whether the controller is alive.
+    """With failures judged by ``_Failures``, and without the actor that asks the dashboard's State API every second
+    whether the controller is alive.
 
     A Ray of our own has no dashboard, and each question would be an error in the log. What it would clean up, the
     workers' placement group, goes with the job anyway.
@@ -107,17 +108,24 @@ class _Trainer(ray.train.torch.TorchTrainer):
         callbacks = super()._create_default_callbacks()  # type: ignore[misc]
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        arguments["failure_policy"] = _Failures(arguments["failure_policy"].failure_config)
+        return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]
+
+
+class _Failures(DefaultFailurePolicy):
+    """A lost worker is replaced; an error of ours is final."""
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        if _our_error(training_failed_error) is not None:
+            return FailureDecision.RAISE
+        return super().make_decision(training_failed_error)
+
 
 def _in_worker(config: dict[str, Any]) -> Any:
     logging.getLogger("ray.train").setLevel(logging.ERROR)  # a line for every report
     set_threads(config["threads"])
-    worker = RayWorker()
-    try:
-        return config["fn"](ray.get(config["shared"]), worker)
-    except RecsysError as error:
-        if worker.world_size > 1:  # the others may be waiting for this one: only its end lets them go
-            raise
-        return error  # as a value: trying it again would end the same
+    return config["fn"](ray.get(config["shared"]), RayWorker())
 
 
 def _cpus(settings: WorkerSettings) -> int:
@@ -127,17 +135,25 @@ def _cpus(settings: WorkerSettings) -> int:
     return max(1, int(max(nodes, default=os.cpu_count() or 1)) // settings.count)
 
 
-def _ours(error: TrainingFailedError, settings: WorkerSettings) -> RecsysError:
-    """The error of ours that a worker ended with, or one line on how they were lost."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    for failure in failures:
+def _our_error(error: TrainingFailedError) -> RecsysError | None:
+    """The error of ours that a worker ended with. The others may have ended too, for want of that one."""
+    for failure in _failures(error):
         seen: BaseException | None = failure
         while seen is not None:
             if isinstance(seen, RecsysError):
                 return seen
             seen = getattr(seen, "cause", None) or seen.__cause__
-    first = (str(failures[0] if failures else error).strip() or "no message").splitlines()
+    return None
+
+
+def _lost(error: TrainingFailedError, settings: WorkerSettings) -> ModelError:
+    """One line on how workers were lost."""
+    first = (str(next(iter(_failures(error)), error)).strip() or "no message").splitlines()
     return ModelError(
         f"training: workers failed more than train.workers.max_failures={settings.max_failures} times; the last one "
         f"with: {first[0]}"
     )
+
+
+def _failures(error: TrainingFailedError) -> list[BaseException]:
+    return list(getattr(error, "worker_failures", {}).values())

@@ -27,7 +27,7 @@ from recsys_ray.training.settings import LoopConfig
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import all_mean, average_gradients, same_everywhere
 
-CHECKPOINT_SECONDS = 20.0  # between two checkpoints, at least: a large model is not written every short epoch
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints: a large model is not written every short epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def train(task: Task, config: LoopConfig, worker: Worker, seed: int) -> Progress
         task.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     best, progress = _restore(task, optimizer, worker)
-    saved = time.monotonic()
+    saved, cost = time.monotonic(), 0.0  # the first epoch is written, and says what writing costs
     while progress.epochs < config.epochs and not _stale(progress, config):
         started = time.perf_counter()
         mean = _epoch(task, optimizer, config, worker, seed, progress.epochs)
@@ -69,10 +69,12 @@ def train(task: Task, config: LoopConfig, worker: Worker, seed: int) -> Progress
             best = _compare(metrics["valid"], best, task.module, progress)
         progress.history.append(metrics)
         over = progress.epochs == config.epochs or _stale(progress, config)
-        due = worker.keeps_checkpoints and (over or time.monotonic() - saved > CHECKPOINT_SECONDS)
+        ended = time.monotonic()
+        due = worker.keeps_checkpoints and (over or (ended - saved) * CHECKPOINT_SHARE >= cost)
         if same_everywhere(lambda due=due: float(due), worker):  # type: ignore[misc]
             _report(task, optimizer, best, progress, metrics, worker)
             saved = time.monotonic()
+            cost = saved - ended
         else:
             worker.report(metrics, None)
     if best:
