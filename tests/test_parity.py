@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recsys_ray.storage import Location
+from tests.data_worlds import prepare_values
 from tests.serving_worlds import client, prepared_world, publish_run, published_rows
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -30,7 +31,8 @@ BATCH: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_endpoint_answers_what_the_batch_job_published(model: str, tmp_path: Path) -> None:
-    check(tmp_path, publish_run(tmp_path, prepared_world(tmp_path), model, settings=MODELS[model]), model)
+    prepared = prepared_world(tmp_path, users=400)
+    check(tmp_path, publish_run(tmp_path, prepared, model, settings=MODELS[model]), model)
 
 
 @pytest.mark.parametrize("how", BATCH)
@@ -52,6 +54,13 @@ def test_the_endpoint_keeps_to_the_item_lists_of_the_batch_job(tmp_path: Path) -
     (tmp_path / "deny.txt").write_text("1\n2\n3\n")
     lists = {"allow": str(tmp_path / "allow.txt"), "deny": str(tmp_path / "deny.txt")}
     check(tmp_path, publish_run(tmp_path, prepared_world(tmp_path), **lists), "item_cf")
+
+
+def test_the_endpoint_answers_what_the_batch_job_published_of_movielens(datasets: Path, tmp_path: Path) -> None:
+    source = {"source": "movielens", "path": str(datasets / "ml-latest-small")}
+    prepared = prepare_values(tmp_path / "prepared", **source)
+    for model in ("item_cf", "als", "content"):
+        check(tmp_path, publish_run(tmp_path, prepared, model, settings=MODELS[model], n=20), model)
 
 
 def check(tmp_path: Path, run: Location, model: str) -> None:
