@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.execution import context as reports
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -123,7 +124,8 @@ class _Failures(DefaultFailurePolicy):
 
 
 def _in_worker(config: dict[str, Any]) -> Any:
-    logging.getLogger("ray.train").setLevel(logging.ERROR)  # a line for every report
+    for name in ("ray.train", reports.__file__):  # a line for every report; the second is named after its file
+        logging.getLogger(name).setLevel(logging.ERROR)
     set_threads(config["threads"])
     return config["fn"](ray.get(config["shared"]), RayWorker())
 
