@@ -43,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--url", help="address of a running service, e.g. http://127.0.0.1:8000")
         command.add_argument("config", help="YAML file, see configs/")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
-    parsed = parser.parse_args(arguments)
+    parsed, overrides = parser.parse_known_args(arguments)  # argparse takes none behind an option
+    if strange := [word for word in overrides if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
     stage = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
     options = {"url": parsed.url} if stage == "verify" else {}
-    return run_stage(stage, parsed.config, parsed.overrides, **options)
+    return run_stage(stage, parsed.config, [*parsed.overrides, *overrides], **options)
 
 
 def job(stage: str, arguments: Sequence[str] | None = None) -> int:

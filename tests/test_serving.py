@@ -245,6 +245,7 @@ def test_health_info_and_metrics(service: TestClient) -> None:
         ("POST", "/v1/recommendations", {"user_ids": []}, 422),
         ("POST", "/v1/recommendations", {"user_ids": [1] * 201}, 422),
         ("POST", "/v1/recommendations", {"user_id": 1.5}, 422),
+        ("POST", "/v1/recommendations", {"user_id": 5, "context": {"hour": 20}}, 422),
         ("POST", "/v1/recommendations", {"history": [{"item_id": 1, "rating": 1e300}]}, 422),
         ("POST", "/v1/recommendations", {"user_id": "x" * 400_000}, 422),
         ("POST", "/v1/recommendations", {"user_id": "x" * 600_000}, 413),

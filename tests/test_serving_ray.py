@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from recsys_ray.cluster.serve import why
+
 
 @pytest.mark.timeout(240)
 def test_two_replicas_answer_like_the_batch_job_survive_a_kill_and_stop() -> None:
@@ -23,6 +25,16 @@ def test_two_replicas_answer_like_the_batch_job_survive_a_kill_and_stop() -> Non
     [killed] = found["killed"]
     assert killed["failed"] <= killed["requests"] / 20, killed
     assert found["requests"] > 200 and found["feedback"]["accepted"] > 10 and found["feedback"]["files"] > 0
+
+
+def test_a_deployment_that_fails_says_why_in_one_line() -> None:
+    message = """Deploying application recsys_ray failed: The deployment failed to start 3 times in a row.
+Traceback (most recent call last):
+  File "state.py", line 98, in __init__
+recsys_ray.errors.StorageError: /x/state.sqlite: can't keep what users send; set serve.state
+"""
+    assert why(message) == "/x/state.sqlite: can't keep what users send; set serve.state"
+    assert why("\nThe actor died.\nIt never ran.\n") == "It never ran."
 
 
 # Ray 2.60 declares its own models in a way that pydantic has deprecated.

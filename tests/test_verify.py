@@ -106,7 +106,9 @@ def test_the_command_shows_every_check_and_fails_with_one_line(
     config = world / "config.yaml"
     tree = {"name": "w", "output": str(world), "data": {"source": "synthetic"}, "model": {"name": "item_cf"}}
     config.write_text(yaml.safe_dump(tree))
-    assert main(["verify", str(config)]) == 0
+    assert main(["verify", str(config), "--url", "http://127.0.0.1:1"]) == 1
+    assert "FAILED: service: http://127.0.0.1:1/health/ready can't be asked" in capsys.readouterr().err
+    assert main(["verify", str(config), "recommend.n=5"]) == 0
     shown = capsys.readouterr()
     assert set(json.loads(shown.out)["checks"]) == {"parts", "bundle", "lists"} and "verify: ok: parts" in shown.err
     (Path(str(run_of(world))) / "part-00001.parquet").unlink()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recsys_ray.cluster.session import Session, set_threads
-from recsys_ray.errors import ConfigError, PublishError
+from recsys_ray.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.publish import latest_run
 from recsys_ray.serving import ServeSettings, build_app
 from recsys_ray.serving.served import RECOMMENDATIONS
@@ -25,6 +25,7 @@ from recsys_ray.storage import Location
 
 APPLICATION = "recsys_ray"
 HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+START_SECONDS = "60"  # for a proxy on a busy machine; by default it would be killed and started anew after 5 s
 DRAIN_SECONDS = "1"  # a replica that goes answers what it has; by default it would linger for 30 s
 
 
@@ -49,6 +50,7 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": START_SECONDS,
     }
 
 
@@ -84,25 +86,29 @@ def deployed(session: Session, settings: ServeSettings, output: Location) -> Ite
     """Start Serve with the application; its address, once it answers. Everything is stopped at the end.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken. RecsysError: Serve or the replicas did not start, and why.
     """
     _refuse_taken(settings.host, settings.port)
     variables = environment(settings)
     os.environ.update(variables)
     session.connect()
     from ray import serve
+    from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, ProxyLocation
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        serve.start(
-            proxy_location=ProxyLocation(settings.deployment.proxies),
-            # In HAProxy mode Serve listens on all interfaces unless it is told an address.
-            http_options=HTTPOptions(host=settings.host, port=settings.port),
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-            controller_options={"runtime_env": {"env_vars": variables}},
-        )
-        serve.run(application(settings, output), name=APPLICATION, route_prefix="/")
+        try:
+            serve.start(
+                proxy_location=ProxyLocation(settings.deployment.proxies),
+                # In HAProxy mode Serve listens on all interfaces unless it is told an address.
+                http_options=HTTPOptions(host=settings.host, port=settings.port),
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+                controller_options={"runtime_env": {"env_vars": variables}},
+            )
+            serve.run(application(settings, output), name=APPLICATION, route_prefix="/")
+        except (RuntimeError, RayError) as error:
+            raise RecsysError(f"serve: {why(str(error))}") from error
         yield f"http://{_reachable(settings.host)}:{settings.port}"
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
@@ -127,6 +133,13 @@ def run_serve(session: Session, settings: ServeSettings, output: Location) -> di
     finally:
         signal.signal(signal.SIGTERM, before)
     return {"stage": "serve", "path": str(output), "address": address}
+
+
+def why(message: str) -> str:
+    """The line that says why a deployment failed, out of all that Serve has to say: an error of ours, or the last."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    ours = [line.partition(": ")[2] for line in lines if line.startswith("recsys_ray.errors.")]
+    return (ours or lines or ["Ray Serve did not start"])[-1]
 
 
 def _wait(stop: threading.Event) -> None:
