@@ -32,7 +32,7 @@ class Tower(nn.Module):
         dims = shape.layers or ([shape.width] if concat else [])
         layers: list[nn.Module] = []
         for before, after in pairwise([width, *dims[:-1]]):
-            layers.append(nn.Linear(before, after))
+            layers.append(nn.Linear(before, after, bias=not shape.batch_norm))  # which would take it off again
             layers += [BatchNorm(after, worker or LocalWorker())] if shape.batch_norm else []
             layers += [nn.ReLU(), nn.Dropout(shape.dropout)]
         if dims:

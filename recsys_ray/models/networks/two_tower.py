@@ -51,6 +51,8 @@ class TwoTowerJob:
     watched: Requests | None
     held_out: ItemLists | None
     """Held-out items of the watched users, in their order."""
+    initial_ND: FloatArray
+    """Where the vectors of ids start, users first."""
     item_shape: TowerShape
     user_shape: TowerShape
     config: TwoTowerConfig
@@ -68,7 +70,7 @@ class Batch:
     """The users of one step, of all workers, and its random numbers; the same on every worker."""
 
     users_B: LongArray
-    """The first worker's, then the second's, and so on, as many each."""
+    """Worker r's are those at r, r + W, r + 2 W, ..., as many for each of the W workers."""
     rows_E: LongArray
     """The place in ``users_B`` of every pair of theirs."""
     pairs_E: LongArray
@@ -87,7 +89,7 @@ class ItemEncoder(nn.Module):
     def __init__(self, job: TwoTowerJob, worker: Worker) -> None:
         super().__init__()
         self.unknown = job.items.num_items
-        self.ids = _embedding(job.items.num_items, job.config)
+        self.ids = _embedding(job.initial_ND[-job.items.num_items :])
         self.tower = Tower(job.item_shape, worker)
         for name, array in asdict(job.items).items():
             self.register_buffer(name, None if array is None else torch.from_numpy(np.array(array)), persistent=False)
@@ -125,7 +127,7 @@ class TwoTower(nn.Module):
         self.history = ItemEncoder(job, worker) if self.config.history_items == "own" else None
         self.users = Tower(job.user_shape, worker)
         lengths_U = np.diff(job.pairs.offsets_U1)
-        self.user_ids = _embedding(len(lengths_U), self.config) if self.config.user_id else None
+        self.user_ids = _embedding(job.initial_ND[: len(lengths_U)]) if self.config.user_id else None
         self.rating_line = nn.Parameter(torch.tensor([1.0, 0.0])) if "mse" in self.config.loss else None
         self.to(worker.device)
         self.counts_I = torch.from_numpy(np.bincount(job.pairs.items_E, minlength=job.items.num_items)).to(
@@ -144,9 +146,9 @@ class TwoTower(nn.Module):
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng(stream(self.job.seed, epoch))
-        count = self.worker.world_size
-        for step, rows in enumerate(batch_rows(rng, len(self.active), self.config.batch_size, count)):
-            users_B = self.active[np.concatenate([rows[rank::count] for rank in range(count)])]
+        parts = batch_rows(rng, len(self.active), self.config.batch_size, self.worker.world_size)
+        for step, rows in enumerate(parts):
+            users_B = self.active[rows]
             rows_E, pairs_E = ragged_rows(self.job.pairs.offsets_U1, users_B)
             is_target_E = _first_of_row(rng.permutation(len(rows_E)), rows_E, self.config.positives_per_user)
             yield Batch(
@@ -207,11 +209,11 @@ class TwoTower(nn.Module):
 
         A target is taken out of its history: sums over the whole history are made once for each user.
         """
-        pairs, size = self.job.pairs, len(batch.users_B) // self.worker.world_size
-        first = self.worker.rank * size
-        own_E = np.flatnonzero((batch.rows_E >= first) & (batch.rows_E < first + size))
+        pairs, count = self.job.pairs, self.worker.world_size
+        size = len(batch.users_B) // count
+        own_E = np.flatnonzero(batch.rows_E % count == self.worker.rank)
         own_P = own_E[batch.is_target_E[own_E]]
-        rows_E, rows_P = batch.rows_E[own_E] - first, batch.rows_E[own_P] - first
+        rows_E, rows_P = batch.rows_E[own_E] // count, batch.rows_E[own_P] // count
         weights_E, weights_P = pairs.weights_E[batch.pairs_E[own_E]], pairs.weights_E[batch.pairs_E[own_P]]
         totals_B = np.bincount(rows_E, weights_E, minlength=size)
         rest_P = totals_B[rows_P] - weights_P
@@ -234,7 +236,7 @@ class TwoTower(nn.Module):
             dropped_B = self._dropped(len(users_B), batch.random)
             if dropped_B is not None:
                 users_B = torch.where(dropped_B, self.user_ids.num_embeddings - 1, users_B)
-            inputs["id"] = self.user_ids(users_B[first + self._tensor(rows_P)])
+            inputs["id"] = self.user_ids(users_B[self._tensor(batch.rows_E[own_P])])
         return self.users(inputs), np.searchsorted(np.flatnonzero(batch.is_target_E), own_P)
 
     def _features(self, batch: Batch, places_P: LongArray) -> FloatArray:
@@ -282,13 +284,10 @@ class TwoTower(nn.Module):
         )
 
 
-def _embedding(count: int, config: TwoTowerConfig) -> nn.Embedding:
+def _embedding(initial_ND: FloatArray) -> nn.Embedding:
     """A row each, and a last one for the unknown, which is zero until ids are dropped in training."""
-    table = nn.Embedding(count + 1, config.embedding_dim)
-    nn.init.normal_(table.weight, std=config.initial_std)
-    with torch.no_grad():
-        table.weight[count] = 0
-    return table
+    rows_ND = torch.from_numpy(initial_ND)
+    return nn.Embedding.from_pretrained(torch.cat([rows_ND, rows_ND.new_zeros(1, rows_ND.shape[1])]), freeze=False)
 
 
 def _first_of_row(order_E: LongArray, rows_E: LongArray, most: int | None) -> BoolArray:
