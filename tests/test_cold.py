@@ -23,7 +23,7 @@ ITEMS, DIM = 40, 6
 COLD = np.array([3, 11, 20, 38])
 BARE_WARM, BARE_COLD = 5, 39  # without a vector: with and without interactions
 SETTINGS = ColdItemSettings(regularization=2.0, popularity_power=0.5)
-COLLABORATIVE = ["popularity", "item_cf", "ease", "graph_filter", "als", "svd", "pure_svd"]
+COLLABORATIVE = ["popularity", "item_cf", "ease", "graph_filter", "als", "svd", "pure_svd", "lightgcn", "sasrec"]
 LINEAR = ["item_cf", "ease", "graph_filter"]
 
 
@@ -46,7 +46,7 @@ WARM = np.setdiff1d(np.arange(ITEMS), [*COLD, BARE_WARM, BARE_COLD])
 
 def fit(name: str) -> Scorer:
     config_class = MODELS[name].config
-    wanted = {"embedding_dim": 5, "regularization": 0.5, "epochs": 4}
+    wanted = {"embedding_dim": 5, "regularization": 0.5, "epochs": 4, "heads": 1, "negatives": 8, "layers": 1}
     config = config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
     return MODELS[name].fit(WORLD, config, FitContext())
 

@@ -49,7 +49,9 @@ from recsys_ray.contracts import (
     TrainData,
 )
 from recsys_ray.errors import ModelError
+from recsys_ray.models.propagation_scorer import PropagationScorer
 from recsys_ray.models.scorers import FactorScorer, LinearScorer, LowRankScorer, PopularityScorer
+from recsys_ray.models.sequence_scorer import SequenceScorer
 from recsys_ray.models.vectors import comparable, cosines
 
 DoubleArray = npt.NDArray[np.float64]
@@ -61,6 +63,8 @@ BASES: dict[str, type[Scorer]] = {
     "low_rank": LowRankScorer,
     "linear": LinearScorer,
     "popularity": PopularityScorer,
+    "propagation": PropagationScorer,
+    "sequence": SequenceScorer,
 }
 """The scorers that can stand inside, by the name in a saved state: linear in what an item is."""
 
@@ -107,7 +111,7 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         return ColdItemScorer(
             base=scorer, cold_C=content_map.cold_C, vectors_CK=content_map.cold_CK, queries_IK=queries_IK
         )
-    assert isinstance(scorer, FactorScorer | LowRankScorer | PopularityScorer)
+    assert isinstance(scorer, FactorScorer | LowRankScorer | PopularityScorer | PropagationScorer | SequenceScorer)
     factors = scorer.factors(_nobody())
     items_IV = mapped(content_map, factors.items_ID)
     bias_I = None if factors.bias_I is None else mapped(content_map, factors.bias_I[:, None])[:, 0]

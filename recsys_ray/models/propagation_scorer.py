@@ -74,6 +74,17 @@ class PropagationScorer:
     def similar(self, items_R: IntArray) -> FloatArray:
         return cosines(self.items_ID, items_R, self.trained_I)
 
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> PropagationScorer:
+        """The same scorer with other item vectors; queries stay as they are."""
+        assert bias_I is None
+        return PropagationScorer(
+            users_UD=self.users_UD,
+            known_U=self.known_U,
+            items_ID=items_ID,
+            history_ID=self.history_ID,
+            trained_I=self.trained_I,
+        )
+
     def state(self) -> ScorerState:
         arrays = {
             "users": self.users_UD,

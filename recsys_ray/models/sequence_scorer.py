@@ -28,6 +28,7 @@ class SequenceScorer:
     Args:
         weights: of the network, by name. shape: its ``TransformerShape`` as a dict.
         trained_I: items with training interactions. similarity: "cosine" compares with item vectors of length 1.
+        items_ID: what a query is multiplied with, where it is not the vectors that the network reads histories by.
     """
 
     def __init__(
@@ -37,13 +38,15 @@ class SequenceScorer:
         shape: dict[str, Any],
         trained_I: BoolArray,
         similarity: Literal["inner", "cosine"],
+        items_ID: FloatArray | None = None,
     ) -> None:
         self.weights = weights
         self.shape = shape
         self.trained_I = trained_I
         self.similarity: Literal["inner", "cosine"] = similarity
+        self.items_ID = items_ID
         self._encoder: SequenceEncoder | None = None
-        self._items_ID: FloatArray | None = None
+        self._items_ID = items_ID
 
     @property
     def num_items(self) -> int:
@@ -93,9 +96,23 @@ class SequenceScorer:
             self._encoder = encoder.eval().requires_grad_(False)
         return self._encoder
 
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> SequenceScorer:
+        """The same scorer with other item vectors; queries stay as they are."""
+        assert bias_I is None
+        return SequenceScorer(
+            weights=self.weights,
+            shape=self.shape,
+            trained_I=self.trained_I,
+            similarity=self.similarity,
+            items_ID=items_ID,
+        )
+
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {PREFIX + name: value for name, value in self.weights.items()}
-        return ScorerState(arrays | {"trained": self.trained_I}, {"shape": self.shape, "similarity": self.similarity})
+        arrays["trained"] = self.trained_I
+        if self.items_ID is not None:
+            arrays["items"] = self.items_ID
+        return ScorerState(arrays, {"shape": self.shape, "similarity": self.similarity})
 
     @classmethod
     def from_state(cls, state: ScorerState) -> SequenceScorer:
@@ -105,6 +122,7 @@ class SequenceScorer:
             shape=state.settings["shape"],
             trained_I=state.arrays["trained"],
             similarity=state.settings["similarity"],
+            items_ID=state.arrays.get("items"),
         )
 
 
