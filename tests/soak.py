@@ -3,8 +3,8 @@
     python tests/soak.py [--rounds 20] [--seed 0]
 
 Each round kills the driver, a worker, or the second node of a two-node cluster once some random number of parts is
-written, reruns the command if the job died, and compares the published rows with an unbroken run. ``test_kill`` is
-the short form. The last line is one JSON object.
+written, reruns the command if the job died, and compares the published rows with an unbroken run. ``test_kill`` and
+``test_cluster`` hold the short form. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 ROOT = Path(__file__).parent.parent
 VICTIMS = ("driver", "worker", "node")
-WORLD = """
-name: kill
-output: {output}
-data: {{source: synthetic, users: 12000, items: 1500, interactions_per_user: 15, shards: 48}}
-model: {{name: item_cf}}
-recommend: {{n: 10, block_mib: 1}}
-cluster: {{object_store_mib: 128}}
-"""
+WORLD: dict[str, Any] = {
+    "name": "kill",
+    "data": {"source": "synthetic", "users": 12000, "items": 1500, "interactions_per_user": 15, "shards": 48},
+    "model": {"name": "item_cf"},
+    "recommend": {"n": 10, "block_mib": 1},
+    "cluster": {"object_store_mib": 128},
+}
 
 
-def command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "recsys_ray.cli", "recommend", str(config)]
+def command(config: Path, stage: str = "recommend") -> list[str]:
+    return [sys.executable, "-m", "recsys_ray.cli", stage, str(config)]
 
 
 def build_world(folder: Path) -> tuple[Path, pa.Table]:
     """A configuration, fitted, and the rows of an unbroken run; the run itself is removed again."""
     config = folder / "kill.yaml"
-    config.write_text(WORLD.format(output=folder / "out"))
+    config.write_text(yaml.safe_dump(WORLD | {"output": str(folder / "out")}))
     subprocess.run(command(config), check=True, capture_output=True, cwd=ROOT, env=environment(None))
     rows = published_rows(folder)
     shutil.rmtree(folder / "out" / "recommendations")
@@ -72,15 +73,17 @@ def environment(address: str | None) -> dict[str, str]:
 
 def kill_round(config: Path, victim: str, parts: int) -> dict[str, Any]:
     """Start the job, kill ``victim`` once ``parts`` parts are there, run to the end; what happened."""
-    with cluster(two_nodes=victim == "node") as nodes:
+    with cluster() if victim == "node" else nullcontext() as nodes:
+        if nodes is not None:
+            nodes.add_node(**NODE)
         address = nodes.address if nodes else None
         job = start(config, address)
-        wait_for_parts(config.parent, parts, job)
+        wait_for_parts(config.parent, parts, lambda: job.poll() is None)
         written = len(parts_on_disk(config.parent))
         if victim == "driver":
             os.kill(job.pid, signal.SIGKILL)
         elif victim == "worker":
-            kill_one_worker(job)
+            kill_one_worker(job.pid, lambda: job.poll() is None)
         else:
             assert nodes is not None
             nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
@@ -93,47 +96,53 @@ def kill_round(config: Path, victim: str, parts: int) -> dict[str, Any]:
     return {"victim": victim, "parts_at_kill": written, "reruns": reruns}
 
 
-def start(config: Path, address: str | None) -> subprocess.Popen[bytes]:
+def start(config: Path, address: str | None, stage: str = "recommend") -> subprocess.Popen[bytes]:
     with (config.parent / "job.log").open("ab") as log:
-        return subprocess.Popen(command(config), stdout=log, stderr=log, cwd=ROOT, env=environment(address))
+        return subprocess.Popen(command(config, stage), stdout=log, stderr=log, cwd=ROOT, env=environment(address))
 
 
 def parts_on_disk(folder: Path) -> list[Path]:
     return list((folder / "out" / "recommendations").glob("*/part-*.parquet"))
 
 
-def wait_for_parts(folder: Path, count: int, job: subprocess.Popen[bytes]) -> None:
+def wait_for_parts(folder: Path, count: int, running: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
-    while len(parts_on_disk(folder)) < count and job.poll() is None:
+    while len(parts_on_disk(folder)) < count and running():
         assert time.monotonic() < deadline, "the job writes no parts"
         time.sleep(0.002)
 
 
-def kill_one_worker(job: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process that is answering a shard; none may be left when the job has just finished."""
-    while job.poll() is None:
-        for process in psutil.Process(job.pid).children(recursive=True):
+def kill_one_worker(driver: int, running: Callable[[], bool]) -> bool:
+    """SIGKILL a process of the driver's Ray that is answering a shard; whether the job was still running."""
+    while running():
+        for process in psutil.Process(driver).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 if "ray::MapBatches(_Recommend)" in " ".join(process.cmdline()):
                     process.kill()
-                    return
+                    return True
+    return False
+
+
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 
 @contextmanager
-def cluster(two_nodes: bool) -> Iterator[Any]:
-    """A cluster of two local nodes with one core each, or None: then the job starts a Ray of its own."""
-    if not two_nodes:
-        yield None
-        return
+def cluster() -> Iterator[Any]:
+    """A cluster of one node with one core and a job server; ``add_node(**NODE)`` makes it two."""
     from ray.cluster_utils import Cluster
 
-    memory = 100 * 2**20
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory})
-    nodes.add_node(num_cpus=1, object_store_memory=memory)
+    ports = {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
+    nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": True} | ports)
     try:
         yield nodes
     finally:
         nodes.shutdown()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def soak(rounds: int, seed: int) -> dict[str, Any]:

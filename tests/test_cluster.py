@@ -1,95 +1,57 @@
-"""The pipeline on a cluster of two local nodes, and through ``ray job submit``."""
+"""On a Ray cluster: a job through ``ray job submit``, two nodes of which one is lost; and the job files."""
 
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests import soak
 from tests.worlds import World
 
 ROOT = Path(__file__).parent.parent
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with soak.cluster() as cluster:
+        yield cluster
 
 
 @pytest.mark.timeout(400)
-def test_two_nodes_give_the_rows_of_one(tmp_path: Path, ray_session: Any) -> None:
-    from tests.soak import cluster
-
-    one, two = World(tmp_path / "one"), World(tmp_path / "two")
-    one.run("evaluate.baselines=[]")
-    with cluster(two_nodes=True) as nodes:
-        result = two.process("run", "evaluate.baselines=[]", variables={"RAY_ADDRESS": nodes.address})
-    assert result["recommend"]["actors"] == 2  # one core a node: a process on each
-    assert two.published().equals(one.published())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A background command; it and all it started are killed at the end, and nothing else (as ``ray stop`` would)."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    try:
-        yield
-    finally:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        process.wait(timeout=30)
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise AssertionError(f"nothing listens on port {port}")
-
-
-@pytest.mark.timeout(400)
-def test_the_pipeline_through_ray_job_submit(tmp_path: Path) -> None:
+def test_the_pipeline_through_ray_job_submit(tmp_path: Path, nodes: Any) -> None:
     world = World(tmp_path, train={"refit": "train+valid"})
-    ports = {name: str(free_port()) for name in ("dashboard", "head", "agent")}
-    environment = dict(os.environ) | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
-        "RAY_ADDRESS": "",
-    }
-    (tmp_path / "token").write_text("f" * 64)
-    head = [
-        *RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-        f"--port={ports['head']}", f"--dashboard-port={ports['dashboard']}",
-        f"--dashboard-agent-listen-port={ports['agent']}", f"--object-store-memory={100 * 2**20}",
-    ]  # fmt: skip
-    address = f"http://127.0.0.1:{ports['dashboard']}"
     entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baselines=[]"]
-    submit = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *entry]
-    with running(head, environment):
-        wait_for_port(int(ports["dashboard"]))
-        done = subprocess.run(submit, capture_output=True, text=True, env=environment, timeout=250)
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", f"http://{nodes.webui_url}"]
+    variables = soak.environment(None) | {"RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        [*submit, "--working-dir", str(ROOT), "--", *entry], capture_output=True, text=True, env=variables, timeout=250
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
     assert set(json.loads(line)) == {"prepare", "train", "evaluate", "recommend"}
     assert len(set(world.published()["user_id"].to_pylist())) == 300
+
+
+@pytest.mark.timeout(400)
+def test_two_nodes_of_which_one_is_lost_give_the_rows_of_one(tmp_path: Path, ray_session: Any, nodes: Any) -> None:
+    one, two = World(tmp_path / "one", **soak.WORLD), World(tmp_path / "two", **soak.WORLD)
+    one.run(stage="recommend")
+    second = nodes.add_node(**soak.NODE)
+    job = soak.start(two.config, nodes.address)
+    soak.wait_for_parts(two.folder, 5, lambda: job.poll() is None)
+    nodes.remove_node(second, allow_graceful=False)
+    assert 5 <= len(soak.parts_on_disk(two.folder)) < 48
+    status, said = job.wait(timeout=120), (two.folder / "job.log").read_text()
+    assert status == 0, said
+    assert json.loads(said.splitlines()[-1])["actors"] == 2  # a process on each node
+    assert soak.published_rows(two.folder).equals(soak.published_rows(one.folder))
 
 
 def test_every_job_file_calls_its_stage(
