@@ -189,10 +189,10 @@ def test_one_by_one_is_the_batch(scorer: TowerScorer) -> None:
 def test_weights_of_a_pooled_history() -> None:
     day = 86_400_000
     histories = Histories.from_lists([[0, 1, 2, 3]], [[5.0, 4.0, 3.0, 2.0]], [[0, day, 2 * day, 9 * day]])
-    known = np.array([True, True, True, False])
-    weights = Pooling(limit=2, half_life_days=None, rating_weight="none").weights(histories, known)
-    assert weights.tolist() == [0, 1, 1, 0]
-    both = Pooling(limit=None, half_life_days=7.0, rating_weight="rating").weights(histories, np.ones(4, np.bool_))
+    of_items = np.array([1, 0.5, 2, 0], np.float32)
+    weights = Pooling(limit=2, half_life_days=None, rating_weight="none").weights(histories, of_items)
+    assert weights.tolist() == [0, 0.5, 2, 0]
+    both = Pooling(limit=None, half_life_days=7.0, rating_weight="rating").weights(histories, np.ones(4, np.float32))
     expected = [5 * 0.5 ** (9 / 7), 4 * 0.5 ** (8 / 7), 3 * 0.5, 2]
     np.testing.assert_allclose(both, expected, rtol=1e-6)
 

@@ -44,10 +44,11 @@ class Pooling:
     half_life_days: float | None
     rating_weight: Literal["none", "rating"]
 
-    def weights(self, histories: Histories, known_I: BoolArray) -> FloatArray:
-        """(E,) 0 for events on items that are not known, and beyond the newest ``limit``."""
+    def weights(self, histories: Histories, weights_I: FloatArray) -> FloatArray:
+        """(E,) the item's own weight times that of its age and rating; 0 beyond the newest ``limit`` that have one."""
         limit = histories.num_interactions if self.limit is None else self.limit
-        weights_E = is_recent(histories, known_I, limit) * age_weights(histories, self.half_life_days)
+        weights_E = is_recent(histories, weights_I > 0, limit) * age_weights(histories, self.half_life_days)
+        weights_E = weights_E * weights_I[histories.items_E]
         if self.rating_weight == "rating":
             weights_E = weights_E * histories.ratings_E
         return weights_E.astype(np.float32)

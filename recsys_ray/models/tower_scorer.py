@@ -31,8 +31,9 @@ class TowerScorer:
     """``tower(pooled history, features of the history, id) . item``, known and unknown users alike.
 
     Args:
-        items_ID: item vectors. history_ID: what an item adds to a pooled history. scorable_I: items that were trained
-        or of which something else is known; only they count in a history. similarity: "cosine" gives queries length 1.
+        items_ID: item vectors. history_ID: those that are pooled to a history, with the weights history_I.
+        scorable_I: items that were trained or of which something else is known; only they have a weight in histories.
+        similarity: "cosine" gives queries length 1.
         weights, shape: of the user tower, by name, and its ``TowerShape`` as a dict. users_UC: ids' vectors, the last
         row that of unknown users; None without. known_U: users whose row was trained.
     """
@@ -42,6 +43,7 @@ class TowerScorer:
         *,
         items_ID: FloatArray,
         history_ID: FloatArray,
+        history_I: FloatArray,
         scorable_I: BoolArray,
         similarity: Literal["cosine", "inner"],
         pooling: Pooling,
@@ -53,6 +55,7 @@ class TowerScorer:
     ) -> None:
         self.items_ID = items_ID
         self.history_ID = history_ID
+        self.history_I = history_I
         self.scorable_I = scorable_I
         self.similarity: Literal["cosine", "inner"] = similarity
         self.pooling = pooling
@@ -105,11 +108,12 @@ class TowerScorer:
 
     def pooled(self, histories: Histories) -> FloatArray:
         """(B, D) the weighted mean over each history; zeros where nothing in it counts."""
-        matrix = histories.matrix(self.num_items, self.pooling.weights(histories, self.scorable_I))
+        weights_E = self.pooling.weights(histories, self.history_I)
+        matrix = histories.matrix(self.num_items, weights_E)
         rows = SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
         sums_BD = np.zeros((len(histories), self.history_ID.shape[1]), np.float32)
         add_dense_rows(rows, self.history_ID, sums_BD)
-        totals_B = np.bincount(histories.rows_E, self.pooling.weights(histories, self.scorable_I), len(histories))
+        totals_B = np.bincount(histories.rows_E, weights_E, len(histories))
         pooled_BD: FloatArray = (sums_BD / np.where(totals_B > 0, totals_B, 1)[:, None]).astype(np.float32)
         return pooled_BD
 
@@ -125,7 +129,11 @@ class TowerScorer:
         return self._tower
 
     def state(self) -> ScorerState:
-        arrays: dict[str, Any] = {"items": self.items_ID, "scorable": self.scorable_I}
+        arrays: dict[str, Any] = {
+            "items": self.items_ID,
+            "scorable": self.scorable_I,
+            "history_weights": self.history_I,
+        }
         arrays |= {PREFIX + name: value for name, value in self.weights.items()}
         if self.history_ID is not self.items_ID:
             arrays["history"] = self.history_ID
@@ -151,6 +159,7 @@ class TowerScorer:
         return cls(
             items_ID=arrays["items"],
             history_ID=arrays.get("history", arrays["items"]),
+            history_I=arrays["history_weights"],
             scorable_I=arrays["scorable"],
             similarity=settings["similarity"],
             pooling=Pooling(**settings["pooling"]),

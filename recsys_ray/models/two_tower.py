@@ -97,6 +97,8 @@ class TwoTowerConfig(LoopConfig):
     """How many of the newest events of a history are pooled; null: all."""
     half_life_days: float | None = Field(default=None, gt=0)
     """An event this much older than the newest of its history counts half; null: all count the same."""
+    history_popularity_power: float = 0.0
+    """An item weighs in a pooled history as its number of interactions to this power; -0.5 is what LightGCN does."""
     rating_weight: Literal["none", "rating"] = "none"
     """What a rating adds to the weight of an event in the pooled history: nothing or itself."""
 
@@ -156,9 +158,11 @@ def fit_two_tower(data: TrainData, config: TwoTowerConfig, context: FitContext) 
     sums = None if catalogue is None else HistorySums.of(histories, catalogue.genres_IG)
     features = None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
     watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
+    history_I = _history_weights(histories, items, config)
     job = TwoTowerJob(
-        pairs=pairs_of(histories, config.pooling.weights(histories, items.trained_I), data.num_items),
+        pairs=pairs_of(histories, config.pooling.weights(histories, history_I), data.num_items),
         items=items,
+        history_I=history_I,
         features=features,
         sums=None if features is None else sums,
         watched=watched,
@@ -217,6 +221,13 @@ def _item_inputs(
         scorable_I |= content.present_I
     content_IF = None if content is None else content.vectors_ID
     return ItemInputs(trained_I, scorable_I, catalogue_IF, interactions_IF, content_IF)
+
+
+def _history_weights(histories: Histories, items: ItemInputs, config: TwoTowerConfig) -> FloatArray:
+    """(I,) of a popular item little, under a negative power; an item that was never trained weighs as a rare one."""
+    counts_I = np.maximum(np.bincount(histories.items_E, minlength=items.num_items), 1).astype(np.float64)
+    weights_I: FloatArray = (counts_I**config.history_popularity_power * items.scorable_I).astype(np.float32)
+    return weights_I
 
 
 def _history_features(histories: Histories, genres_IG: FloatArray, sums: HistorySums) -> HistoryFeatures | None:

@@ -45,6 +45,8 @@ class TwoTowerJob:
 
     pairs: Pairs
     items: ItemInputs
+    history_I: FloatArray
+    """Weight of each item in a pooled history."""
     features: HistoryFeatures | None
     sums: HistorySums | None
     """What the features of all users are made of."""
@@ -273,6 +275,7 @@ class TwoTower(nn.Module):
         return TowerScorer(
             items_ID=items_ID,
             history_ID=history_ID,
+            history_I=self.job.history_I,
             scorable_I=self.job.items.scorable_I,
             similarity=self.config.similarity,
             pooling=self.config.pooling,
@@ -287,7 +290,8 @@ class TwoTower(nn.Module):
 def _embedding(initial_ND: FloatArray) -> nn.Embedding:
     """A row each, and a last one for the unknown, which is zero until ids are dropped in training."""
     rows_ND = torch.from_numpy(initial_ND)
-    return nn.Embedding.from_pretrained(torch.cat([rows_ND, rows_ND.new_zeros(1, rows_ND.shape[1])]), freeze=False)
+    weight_ND = torch.cat([rows_ND, rows_ND.new_zeros(1, rows_ND.shape[1])])
+    return nn.Embedding(*weight_ND.shape, _weight=weight_ND)
 
 
 def _first_of_row(order_E: LongArray, rows_E: LongArray, most: int | None) -> BoolArray:
