@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Threads of torch and BLAS that meet after every tiny product cost more than they bring, above all beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 DATASETS = Path(__file__).parent.parent.parent / "shared" / "datasets"
 
