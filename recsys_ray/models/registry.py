@@ -17,6 +17,8 @@ from recsys_ray.models.ease import EASEConfig, ease_memory, fit_ease
 from recsys_ray.models.graph_filter import GraphFilterConfig, fit_graph_filter, graph_filter_memory
 from recsys_ray.models.item_cf import ItemCFConfig, fit_item_cf, item_cf_memory
 from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, lightgcn_memory
+from recsys_ray.models.ncf import NCFConfig, fit_ncf, ncf_memory
+from recsys_ray.models.pair_scorer import PairScorer
 from recsys_ray.models.popularity import PopularityConfig, fit_popularity, popularity_memory
 from recsys_ray.models.propagation_scorer import PropagationScorer
 from recsys_ray.models.pure_svd import PureSVDConfig, fit_pure_svd, pure_svd_memory
@@ -56,6 +58,7 @@ MODELS: dict[str, ModelEntry] = {
     "pure_svd": ModelEntry(PureSVDConfig, fit_pure_svd, pure_svd_memory),
     "content": ModelEntry(ContentConfig, fit_content, content_memory, needs_content=lambda config: True, ordered=True),
     "lightgcn": ModelEntry(LightGCNConfig, fit_lightgcn, lightgcn_memory),
+    "ncf": ModelEntry(NCFConfig, fit_ncf, ncf_memory),
     "sasrec": ModelEntry(SASRecConfig, fit_sasrec, sasrec_memory, ordered=True),
     "bert4rec": ModelEntry(BERT4RecConfig, fit_bert4rec, bert4rec_memory, ordered=True),
     "two_tower": ModelEntry(
@@ -70,6 +73,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "cold": ColdItemScorer,
     "propagation": PropagationScorer,
     "sequence": SequenceScorer,
+    "pair": PairScorer,
     "towers": TowerScorer,
 }
 

@@ -5,9 +5,11 @@ Shape suffixes: U users, I items, D dimension, B watched users, K ranks, E event
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, FloatArray, Histories, ItemLists
+from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
 
 TOP = 20
@@ -55,13 +57,28 @@ def _without(histories: Histories, held_E: BoolArray) -> Histories:
 
 
 def ranking_quality(queries_UD: FloatArray, items_ID: FloatArray, histories: Histories, held_out: ItemLists) -> float:
-    """Mean NDCG@20 over the users with targets, all items ranked, those of the history left out."""
+    """``lists_quality`` of inner products."""
     from recsys_ray.retrieval import ExactIndex
 
+    index = ExactIndex(np.ascontiguousarray(items_ID))
+    return lists_quality(
+        lambda users, k, exclude: index.search(np.ascontiguousarray(queries_UD[users]), k, exclude).rows_BK,
+        histories,
+        held_out,
+    )
+
+
+def lists_quality(
+    best: Callable[[LongArray, int, ItemLists], IntArray], histories: Histories, held_out: ItemLists
+) -> float:
+    """Mean NDCG@20 over the users with targets, all items ranked, those of the history left out.
+
+    ``best(users_B, K, exclude)`` gives the (B, K) best items of each user without those excluded.
+    """
     users = np.flatnonzero(held_out.lengths_B > 0)
     exclude = ItemLists.from_lists([histories.items_E[histories.row(int(user))].tolist() for user in users])
     targets = [np.unique(held_out.row(int(user))) for user in users]
-    top = ExactIndex(np.ascontiguousarray(items_ID)).search(np.ascontiguousarray(queries_UD[users]), TOP, exclude)
-    hits_BK = np.stack([np.isin(top.rows_BK[row], targets[row]) for row in range(len(users))])
+    rows_BK = best(users, TOP, exclude)
+    hits_BK = np.stack([np.isin(rows_BK[row], targets[row]) for row in range(len(users))])
     lengths_B = np.array([len(row) for row in targets], np.int64)
     return float(metrics.ndcg(hits_BK, lengths_B, TOP).mean())

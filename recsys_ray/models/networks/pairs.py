@@ -1,0 +1,58 @@
+"""Observed pairs of users and items as the examples of a training.
+
+Shape suffixes: E pairs, U users, I items, B rows of a batch, M negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from recsys_ray.contracts import LongArray
+from recsys_ray.training.loop import generator, stream
+from recsys_ray.training.negatives import NegativeSampler, is_member
+from recsys_ray.training.worker import Worker
+from recsys_ray.training.workers import batch_rows, num_steps
+
+
+class ObservedPairs:
+    """The non-zeros of a (U, I) matrix, on the worker's device."""
+
+    def __init__(self, matrix: sp.csr_matrix, worker: Worker) -> None:
+        matrix.sort_indices()
+        self.worker, self.num_items = worker, matrix.shape[1]
+        users_E = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+        self.users_E = torch.from_numpy(users_E).to(worker.device)
+        self.items_E = torch.from_numpy(matrix.indices.astype(np.int64)).to(worker.device)
+        self.keys_E = self.users_E * self.num_items + self.items_E
+        self.counts_I = torch.bincount(self.items_E, minlength=self.num_items)
+
+    def __len__(self) -> int:
+        return len(self.users_E)
+
+    def num_steps(self, batch_size: int) -> int:
+        return num_steps(len(self), batch_size)
+
+    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[LongArray, torch.Generator]]:
+        """The pairs of every batch, of all workers: each takes its share after the negatives are drawn."""
+        rng = np.random.default_rng(stream(seed, epoch))
+        for step, rows in enumerate(batch_rows(rng, len(self), batch_size, self.worker.world_size)):
+            yield rows, generator(self.worker.device, seed, epoch, step)
+
+    def unseen_negatives(
+        self,
+        sampler: NegativeSampler,
+        users_B: Tensor,
+        items_B: Tensor,
+        random: torch.Generator,
+        score: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(B, M) drawn items; one that is among the user's own is drawn once more."""
+        drawn_BM = sampler.draw(random, items_B, score, per_row=True).items
+        again_BM = sampler.draw(random, items_B, score, per_row=True).items
+        mine_BM = is_member(users_B, drawn_BM, self.keys_E, self.num_items)
+        return torch.where(mine_BM, again_BM, drawn_BM)

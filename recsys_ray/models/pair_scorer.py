@@ -1,0 +1,117 @@
+"""A scorer without factors: a network looks at every pair of a user and an item (``pair_kernels`` says how).
+
+It ranks the whole catalogue block by block, or as a second model the candidates of a first (``recommend.ranker``).
+
+Shape suffixes: B rows of a batch, R items asked about, K items of each row, U users, I items, D dimension of the inner
+product, J columns of a row: D and the width of the perceptron's first layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.models.pair_kernels import Perceptron, score_block, score_rows
+from recsys_ray.models.propagation_scorer import history_sums
+from recsys_ray.models.vectors import NO_OPINION, cosines, has_stored_row, knows_item
+
+
+class PairScorer:
+    """``network(user, item)`` with stored rows of known users and rows from the history for the others.
+
+    An unknown user's row is ``intercept_J`` plus |H|^-1/2 times the sum of ``history_IJ`` over the known items H.
+
+    Args:
+        users_UJ: rows of the fit's users. known_U: users with training history; rows of the others are not used.
+        items_IJ: rows of the items. history_IJ: what an item of a history adds to a row.
+        perceptron: the layers behind the first. trained_I: items with training interactions.
+    """
+
+    def __init__(
+        self,
+        *,
+        users_UJ: FloatArray,
+        known_U: BoolArray,
+        items_IJ: FloatArray,
+        history_IJ: FloatArray,
+        intercept_J: FloatArray,
+        perceptron: Perceptron,
+        trained_I: BoolArray,
+    ) -> None:
+        self.users_UJ = users_UJ
+        self.known_U = known_U
+        self.items_IJ = items_IJ
+        self.history_IJ = history_IJ
+        self.intercept_J = intercept_J
+        self.perceptron = perceptron
+        self.trained_I = trained_I
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items_IJ)
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self.trained_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        answered_B: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
+        return answered_B
+
+    def factors(self, requests: Requests) -> None:
+        return None
+
+    def score(self, requests: Requests) -> FloatArray:
+        scores_BI = np.empty((len(requests), self.num_items), np.float32)
+        score_block(self._rows(requests), self.items_IJ, self.perceptron, scores_BI)
+        return scores_BI
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        """(B, K) the scores of the listed items, bit by bit those of ``score``; -inf where the item is -1."""
+        scores_BK = np.empty(rows_BK.shape, np.float32)
+        rows = np.ascontiguousarray(np.maximum(rows_BK, 0))
+        score_rows(self._rows(requests), self.items_IJ, self.perceptron, rows, scores_BK)
+        scores_BK[rows_BK < 0] = NO_OPINION
+        return scores_BK
+
+    def _rows(self, requests: Requests) -> FloatArray:
+        """(B, J) stored, or from the history."""
+        stored_B = has_stored_row(requests, self.known_U)
+        rows_BJ = np.empty((len(requests), len(self.intercept_J)), np.float32)
+        rows_BJ[stored_B] = self.users_UJ[requests.users_B[stored_B]]
+        if not stored_B.all():
+            rows_BJ[~stored_B] = self.rows_of(requests.histories)[~stored_B]
+        return rows_BJ
+
+    def rows_of(self, histories: Histories) -> FloatArray:
+        """(B, J) what histories alone tell of their users."""
+        return self.intercept_J + history_sums(histories, self.history_IJ, self.trained_I)
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        dim = self.items_IJ.shape[1] - self.perceptron.widths[0]
+        return cosines(self.items_IJ[:, :dim], items_R, self.trained_I)
+
+    def state(self) -> ScorerState:
+        arrays = {
+            "users": self.users_UJ,
+            "known": self.known_U,
+            "items": self.items_IJ,
+            "history": self.history_IJ,
+            "intercept": self.intercept_J,
+            "perceptron": self.perceptron.weights_W,
+            "trained": self.trained_I,
+        }
+        return ScorerState(arrays, {"widths": list(self.perceptron.widths)})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> PairScorer:
+        arrays = state.arrays
+        return cls(
+            users_UJ=arrays["users"],
+            known_U=arrays["known"],
+            items_IJ=arrays["items"],
+            history_IJ=arrays["history"],
+            intercept_J=arrays["intercept"],
+            perceptron=Perceptron(tuple(state.settings["widths"]), arrays["perceptron"]),
+            trained_I=arrays["trained"],
+        )
