@@ -42,7 +42,8 @@ def poster_world(folder: Path, **embeddings: Any) -> World:
     }
     image = {"encoder": "palette", "directory": str(posters)}
     section = {"text": None, "image": image, "items_per_shard": 8, **embeddings}
-    return World(folder, data=data, embeddings=section, model={"name": "content"}, recommend={"n": 5})
+    actors = {"actors": 1}  # of each kind: starting them takes longer than their work
+    return World(folder, data=data, embeddings=section, model={"name": "content"}, recommend={"n": 5}, cluster=actors)
 
 
 def draw(posters: Path, item: int, color: tuple[int, int, int]) -> None:
@@ -125,7 +126,7 @@ def test_killed_midway_the_same_command_finishes_the_table(tmp_path: Path) -> No
     assert not list((tmp_path / "killed" / "out").glob("embeddings/*/manifest.json"))
     time.sleep(1)  # actors of the killed driver finish what they hold
     kept = {part: part.stat().st_mtime_ns for part in written}
-    result = world.process("embed")
+    result = world.run(stage="embed")
     done = sum(pq.read_table(part).num_rows for part in kept)
     assert result["shards_resumed"] >= 10 and 0 < result["image_encoded"] <= COLORS - done < COLORS
     assert {part: part.stat().st_mtime_ns for part in kept} == kept
