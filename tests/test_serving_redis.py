@@ -81,8 +81,14 @@ def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path,
     assert len(list((world / "feedback").iterdir())) == 1
 
 
-def test_the_service_goes_on_while_redis_is_away(world: Path, tmp_path: Path, redis: Server) -> None:
-    with client(world, state=str(tmp_path), redis=redis.url) as service:
+def test_the_service_goes_on_while_redis_is_away(
+    world: Path, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_ray.serving.shared.PAUSE_SECONDS", 0.05)
+    with (
+        client(world, state=str(tmp_path / "a"), redis=redis.url) as service,
+        client(world, state=str(tmp_path / "b"), redis=redis.url) as other,
+    ):
         before = service.get("/v1/recommendations/6").json()
         redis.stop()
         sent = {"events": [{"user_id": 6, "item_id": before["items"][0]["item_id"]}]}
@@ -91,6 +97,11 @@ def test_the_service_goes_on_while_redis_is_away(world: Path, tmp_path: Path, re
         assert after["user"] == "updated"
         assert counted(service, "recsys_redis_errors_total") > 0
         redis.start()
+        deadline = time.monotonic() + 30
+        while other.get("/v1/recommendations/6").json()["user"] != "updated":
+            service.get("/v1/recommendations/1")  # whatever is asked next, Redis hears of what it missed
+            assert time.monotonic() < deadline, "Redis never heard of it"
+            time.sleep(0.1)
 
 
 def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: Server) -> None:

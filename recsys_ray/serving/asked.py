@@ -83,8 +83,8 @@ class Interaction(Sent):
 
 
 class Context(Sent):
-    """How varied the list should be. Nothing else is taken: no model here learns from the hour, the place or the device,
-    so a context that names them is refused, not ignored."""
+    """How varied the list should be. No model here learns from the hour, the place or the device, so a context that
+    names them is refused, not ignored."""
 
     diversity: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """0 ranks by score alone, 1 by variety alone; by default as the batch run did."""

@@ -2,15 +2,17 @@
 
 Events are durable in the journal of the machine that took them before Redis hears of them; Redis makes them count in
 the next answer of every other machine. While Redis can't be reached, answers are made anew and each machine knows what
-it took itself.
+it took itself; Redis hears of it once it is back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 SECONDS = 0.5  # that one call may take
 PAUSE_SECONDS = 5.0  # without Redis, after a call that failed
+MOST_MISSED = 100_000  # batches of events kept for Redis while it is away; older ones count here and in the next run
 
 
 class Redis:
@@ -66,8 +69,13 @@ class SharedStates:
 
     def __init__(self, redis: Redis, journal: UserStates) -> None:
         self._redis, self._journal = redis, journal
+        self._missed: deque[tuple[str, Sequence[Event], float]] = deque(maxlen=MOST_MISSED)
+        self._sending = asyncio.Lock()
 
     async def version(self, user: str) -> int:
+        if self._missed:
+            await self._send()
+
         async def last(client: Any) -> int:
             row = await client.lindex(self._key(user), -1)
             return 0 if row is None else int(json.loads(row)[0])
@@ -86,9 +94,17 @@ class SharedStates:
 
     async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
         await self._journal.add(user, events, hours, lasting=lasting)
-        until = time.time() + hours * 3600
+        self._missed.append((user, events, time.time() + hours * 3600))
+        await self._send()
 
-        async def write(client: Any) -> None:
+    async def _send(self) -> None:
+        """Tell Redis what it does not know yet, in order, until it fails."""
+        async with self._sending:
+            while self._missed and await self._write(*self._missed[0]):
+                self._missed.popleft()
+
+    async def _write(self, user: str, events: Sequence[Event], until: float) -> bool:
+        async def write(client: Any) -> bool:
             number = await client.incrby(self._redis.key("events"), len(events))
             rows = [
                 json.dumps([number - len(events) + place, until, event.item, event.rating, event.timestamp])
@@ -96,8 +112,9 @@ class SharedStates:
             ]
             async with client.pipeline() as pipe:
                 await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(until) + 1).execute()
+            return True
 
-        await self._redis.attempt(write)
+        return await self._redis.attempt(write) is not None
 
     def _key(self, user: str) -> str:
         return self._redis.key("user", user)
