@@ -6,7 +6,7 @@ Shape suffixes: N nodes (users, then items), U users, I items, D dimension, B ro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.models.networks.pairs import ObservedPairs
 from recsys_ray.models.propagation import Graph, Propagator
 from recsys_ray.models.propagation_scorer import with_length_power
 from recsys_ray.models.validation import ranking_quality
 from recsys_ray.training.checkpoint import Progress
-from recsys_ray.training.loop import Task, generator, stream, train
+from recsys_ray.training.loop import Task, train
 from recsys_ray.training.losses import bpr, sampled_softmax
-from recsys_ray.training.negatives import NegativeSampler, is_member
+from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+from recsys_ray.training.workers import own_rows
 
 if TYPE_CHECKING:
     from recsys_ray.models.lightgcn import LightGCNConfig
@@ -57,18 +58,13 @@ class LightGCN(nn.Module):
         super().__init__()
         self.job, self.worker, self.config = job, worker, job.config
         matrix = job.histories.matrix(job.num_items)
-        matrix.sort_indices()
+        self.pairs = ObservedPairs(matrix, worker)
         self.num_users = matrix.shape[0]
         self.embeddings_ND = nn.Parameter(torch.from_numpy(job.initial_ND.copy()).to(worker.device))
         self.graph = Graph.of(matrix)
         self.propagation = propagation(self.graph, job.config.layer_weights, worker.device)
-        users_E = np.repeat(np.arange(self.num_users, dtype=np.int64), np.diff(matrix.indptr))
-        self.users_E = torch.from_numpy(users_E).to(worker.device)
-        self.items_E = torch.from_numpy(matrix.indices.astype(np.int64)).to(worker.device)
-        self.keys_E = self.users_E * job.num_items + self.items_E
-        counts_I = torch.bincount(self.items_E, minlength=job.num_items)
         self.negatives = NegativeSampler(
-            counts_I,
+            self.pairs.counts_I,
             job.config.negatives,
             job.config.negative_strategy,
             power=job.config.popularity_power,
@@ -79,18 +75,14 @@ class LightGCN(nn.Module):
         return Task(
             "lightgcn",
             self,
-            num_steps(len(self.users_E), self.config.batch_size),
+            self.pairs.num_steps(self.config.batch_size),
             self.batches,
             self.loss,
             None if self.job.held_out is None else self.quality,
         )
 
     def batches(self, epoch: int) -> Iterator[tuple[LongArray, torch.Generator]]:
-        """The pairs of every batch, of all workers: each takes its share after the negatives are drawn."""
-        rng = np.random.default_rng(stream(self.job.seed, epoch))
-        parts = batch_rows(rng, len(self.users_E), self.config.batch_size, self.worker.world_size)
-        for step, rows in enumerate(parts):
-            yield rows, generator(self.worker.device, self.job.seed, epoch, step)
+        return self.pairs.batches(self.job.seed, epoch, self.config.batch_size)
 
     def loss(self, batch: tuple[LongArray, torch.Generator]) -> Tensor:
         rows, random = batch
@@ -98,7 +90,7 @@ class LightGCN(nn.Module):
         pairs = torch.from_numpy(rows).to(self.worker.device)
         final_ND = self.propagation(self.embeddings_ND)
         compute = self._bpr if self.config.loss == "bpr" else self._softmax
-        loss = compute(final_ND, self.users_E[pairs], self.items_E[pairs], own, random)
+        loss = compute(final_ND, self.pairs.users_E[pairs], self.pairs.items_E[pairs], own, random)
         return loss
 
     def _bpr(self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator) -> Tensor:
@@ -107,21 +99,12 @@ class LightGCN(nn.Module):
         def score(items_BM: Tensor) -> Tensor:
             return torch.einsum("bd,bmd->bm", vectors[0].detach(), final_ND[self.num_users + items_BM].detach())
 
-        drawn_BM = self.unseen_negatives(users_B, items_B, random, score)[own]
+        drawn_BM = self.pairs.unseen_negatives(self.negatives, users_B, items_B, random, score)[own]
         negatives = final_ND[self.num_users + drawn_BM]
         positive_B = (vectors[0][own] * vectors[1][own]).sum(dim=1)
         negative_BM = torch.einsum("bd,bmd->bm", vectors[0][own], negatives)
         loss = bpr(positive_B, negative_BM)
         return loss + self._penalty(users_B[own], items_B[own], drawn_BM)
-
-    def unseen_negatives(
-        self, users_B: Tensor, items_B: Tensor, random: torch.Generator, score: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """(B, M) drawn items; one that is among the user's own is drawn once more."""
-        drawn_BM = self.negatives.draw(random, items_B, score, per_row=True).items
-        again_BM = self.negatives.draw(random, items_B, score, per_row=True).items
-        mine_BM = is_member(users_B, drawn_BM, self.keys_E, self.job.num_items)
-        return torch.where(mine_BM, again_BM, drawn_BM)
 
     def _softmax(
         self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator
