@@ -43,6 +43,7 @@ def small_config(name: str) -> Settings:
         "epochs": 60,
         "dropout": 0.0,
         "id_dropout": 0.0,
+        "layers": [8],
         "negatives": 40,
     }
     return config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})

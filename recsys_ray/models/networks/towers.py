@@ -36,7 +36,8 @@ class Tower(nn.Module):
             layers += [BatchNorm(after, worker or LocalWorker())] if shape.batch_norm else []
             layers += [nn.ReLU(), nn.Dropout(shape.dropout)]
         if dims:
-            layers.append(nn.Linear([width, *dims][-2], dims[-1]))
+            # A bias that all vectors share would make all of them alike at the start.
+            layers.append(nn.Linear([width, *dims][-2], dims[-1], bias=False))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
