@@ -10,6 +10,8 @@ loss_difference                  the largest between the two loss curves, relati
 samples_per_second_...           users per second in the median epoch, by all workers and by each
 ratio_samples_per_second         two workers over one: 2 would be a second worker that costs nothing
 ratio_per_worker                 the same for each worker: 1 would be that
+ratio_per_cpu_second             users per second of processor time, two over one: what sharing costs beside waiting,
+                                 and the speed that other work on the machine disturbs least
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +71,13 @@ def work(rank: int, world_size: int, given: SequenceJob, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     model = Watched(given, LocalWorker(rank=rank, world_size=world_size))
     model.seen = []
+    started = time.process_time()
     progress = train(model.task(), given.config, model.worker, given.seed)
     per_epoch = len(model.seen) // given.config.epochs
     facts = {
         "users": model.seen[:per_epoch],
         "losses": [epoch["loss"] for epoch in progress.history],
+        "cpu_seconds": time.process_time() - started,
         "seconds": [epoch["seconds"] for epoch in progress.history],
     }
     Path(folder, f"{rank}.json").write_text(json.dumps(facts))
@@ -95,11 +100,13 @@ def main() -> None:
     options = parser.parse_args()
     given = job(options.users, options.epochs, options.batch_size)
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    cpu_seconds: dict[int, list[float]] = {1: [], 2: []}
     said: dict[int, list[dict[str, Any]]] = {}
     for _ in range(options.repeats):
         for count in seconds:
             said[count] = run(count, given)
             seconds[count] += said[count][0]["seconds"]
+            cpu_seconds[count].append(sum(worker["cpu_seconds"] for worker in said[count]))
     first, second = (set(worker["users"]) for worker in said[2])
     alone, together = (np.array(said[count][0]["losses"]) for count in (1, 2))
     speed = {count: options.users / statistics.median(times) for count, times in seconds.items()}
@@ -118,6 +125,7 @@ def main() -> None:
         "samples_per_second_per_worker_of_two": round(speed[2] / 2),
         "ratio_samples_per_second": round(speed[2] / speed[1], 3),
         "ratio_per_worker": round(speed[2] / speed[1] / 2, 3),
+        "ratio_per_cpu_second": round(min(cpu_seconds[1]) / min(cpu_seconds[2]), 3),
     }
     print(json.dumps(result))
 
