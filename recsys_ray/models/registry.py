@@ -20,11 +20,9 @@ from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, lightgcn_me
 from recsys_ray.models.ncf import NCFConfig, fit_ncf, ncf_memory
 from recsys_ray.models.pair_scorer import PairScorer
 from recsys_ray.models.popularity import PopularityConfig, fit_popularity, popularity_memory
-from recsys_ray.models.propagation_scorer import PropagationScorer
 from recsys_ray.models.pure_svd import PureSVDConfig, fit_pure_svd, pure_svd_memory
 from recsys_ray.models.random import RandomConfig, RandomScorer, fit_random, random_memory
 from recsys_ray.models.sasrec import SASRecConfig, fit_sasrec, sasrec_memory
-from recsys_ray.models.sequence_scorer import SequenceScorer
 from recsys_ray.models.svd import SVDConfig, fit_svd, svd_memory
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower, two_tower_memory
@@ -71,8 +69,6 @@ SCORERS: dict[str, type[Scorer]] = {
     "random": RandomScorer,
     "content": ContentScorer,
     "cold": ColdItemScorer,
-    "propagation": PropagationScorer,
-    "sequence": SequenceScorer,
     "pair": PairScorer,
     "towers": TowerScorer,
 }
