@@ -291,7 +291,7 @@ def _embedding(initial_ND: FloatArray) -> nn.Embedding:
     """A row each, and a last one for the unknown, which is zero until ids are dropped in training."""
     rows_ND = torch.from_numpy(initial_ND.copy())  # what comes through Ray is read-only
     weight_ND = torch.cat([rows_ND, rows_ND.new_zeros(1, rows_ND.shape[1])])
-    return nn.Embedding(*weight_ND.shape, _weight=weight_ND)
+    return nn.Embedding(len(weight_ND), weight_ND.shape[1], _weight=weight_ND)
 
 
 def _first_of_row(order_E: LongArray, rows_E: LongArray, most: int | None) -> BoolArray:
