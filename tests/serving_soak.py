@@ -40,7 +40,7 @@ USERS, ITEMS, REPLICAS = 600, 200, 2
 QUIET = range(1, USERS // 2 + 1)  # users who send nothing, so that their lists stay the published ones
 LIMIT = 0.05  # growth of memory
 SAMPLE_SECONDS = 2.0
-RECOVERY_SECONDS = 60.0
+RECOVERY_SECONDS = 120.0
 
 
 class Client(threading.Thread):

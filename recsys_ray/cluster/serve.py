@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import socket
 import threading
@@ -24,7 +25,10 @@ from recsys_ray.serving.served import RECOMMENDATIONS
 from recsys_ray.storage import Location
 
 APPLICATION = "recsys_ray"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+PORTS = range(20_000, 22_000)
+REPLICA_PORTS = range(22_000, 30_000, 100)  # where the replicas of one service on a machine begin
 START_SECONDS = "60"  # for a proxy on a busy machine; by default it would be killed and started anew after 5 s
 DRAIN_SECONDS = "1"  # a replica that goes answers what it has; by default it would linger for 30 s
 
@@ -42,10 +46,17 @@ class Replica:
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """Serve's switches for these settings. HAProxy's own pages get free ports: two services may share a machine."""
+    """Serve's switches for these settings.
+
+    Two services may share a machine: HAProxy's own pages get free ports, and replicas a range of their own, as the
+    proxy of one service would otherwise ask a replica of the other while both start.
+    """
     deployment = settings.deployment
-    ports = {name: os.environ.get(name) or str(_free_port()) for name in HAPROXY_PORTS}
+    ports = {name: os.environ.get(name) or str(free_port()) for name in HAPROXY_PORTS}
+    first = random.choice(REPLICA_PORTS)
     return ports | {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS.step - 1),
         "RAY_SERVE_ENABLE_HA_PROXY": str(int(deployment.haproxy)),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
@@ -124,14 +135,15 @@ def run_serve(session: Session, settings: ServeSettings, output: Location) -> di
         if latest_run(place / RECOMMENDATIONS) is None:
             raise PublishError(f"{place}: nothing is published, so there is nothing to serve; run recsys-ray run first")
     stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    try:
-        with deployed(session, settings, output) as address:
-            session.progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
-            _wait(stop)
-            session.progress("serve: stopping")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with deployed(session, settings, output) as address:
+        # Only now: Ray sets handlers of its own when it starts.
+        before = [signal.signal(number, lambda *_: stop.set()) for number in STOPS]
+        session.progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
+        while not stop.wait(1.0):  # short waits: a signal is only seen between them
+            pass
+        for number, handler in zip(STOPS, before, strict=True):
+            signal.signal(number, handler)
+        session.progress("serve: stopping")
     return {"stage": "serve", "path": str(output), "address": address}
 
 
@@ -140,14 +152,6 @@ def why(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     ours = [line.partition(": ")[2] for line in lines if line.startswith("recsys_ray.errors.")]
     return (ours or lines or ["Ray Serve did not start"])[-1]
-
-
-def _wait(stop: threading.Event) -> None:
-    try:
-        while not stop.wait(1.0):  # short waits: a signal is only seen between them
-            pass
-    except KeyboardInterrupt:
-        pass
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -160,10 +164,14 @@ def _refuse_taken(host: str, port: int) -> None:
             raise ConfigError(f"serve.port={port} on {host} can't be had ({error.strerror}); set another") from error
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """A port nobody listens on, outside the range that connections and Ray's workers take theirs from: it is bound only
+    seconds later."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise ConfigError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 def _reachable(host: str) -> str:
