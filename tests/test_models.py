@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -36,16 +38,17 @@ LIKED, DISLIKED = 5.0, 1.0
 def small_config(name: str) -> Settings:
     """Defaults, with few dimensions for the small world and long enough training for it."""
     config_class = MODELS[name].config
-    wanted = {
+    wanted: dict[str, Any] = {
         "embedding_dim": 4,
         "regularization": 0.05,
         "learning_rate": 0.02,
         "epochs": 60,
         "dropout": 0.0,
         "id_dropout": 0.0,
-        "layers": [8],
         "negatives": 40,
     }
+    if name == "two_tower":  # elsewhere layers are a number, of propagation
+        wanted["layers"] = [8]
     return config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
 
 
