@@ -7,7 +7,6 @@ other item that suits a user has been seen, so that the best unseen item is know
 from __future__ import annotations
 
 import io
-
 from typing import Any
 
 import numpy as np
