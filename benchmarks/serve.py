@@ -243,9 +243,9 @@ def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[st
         "cores": os.cpu_count(),
         "serve_cached_per_second": found["serve cached"][most]["per_second"],
         "serve_cached_p50_ms_1_connection": found["serve cached"][one]["p50_ms"],
-        "serve_cached_to_hello": ratio("serve cached", "hello"),
-        "serve_to_uvicorn_cached": ratio("serve cached", "uvicorn cached"),
-        "serve_to_uvicorn_uncached": ratio("serve uncached", "uvicorn uncached"),
+        "ratio_cached_to_hello": ratio("serve cached", "hello"),
+        "ratio_cached_to_uvicorn": ratio("serve cached", "uvicorn cached"),
+        "ratio_uncached_to_uvicorn": ratio("serve uncached", "uvicorn uncached"),
         "figures": found,
     }
 

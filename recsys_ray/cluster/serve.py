@@ -26,7 +26,13 @@ from recsys_ray.storage import Location
 
 APPLICATION = "recsys_ray"
 STOPS = (signal.SIGINT, signal.SIGTERM)
-HAPROXY_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT")
+OWN_PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    # Where HAProxy sends requests while it knows no replica; Ray lets several processes listen on one number.
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
+)
 PORTS = range(20_000, 22_000)
 REPLICA_PORTS = range(22_000, 30_000, 100)  # where the replicas of one service on a machine begin
 START_SECONDS = "60"  # for a proxy on a busy machine; by default it would be killed and started anew after 5 s
@@ -48,11 +54,12 @@ class Replica:
 def environment(settings: ServeSettings) -> dict[str, str]:
     """Serve's switches for these settings.
 
-    Two services may share a machine: HAProxy's own pages get free ports, and replicas a range of their own, as the
-    proxy of one service would otherwise ask a replica of the other while both start.
+    Two services may share a machine: each gets free ports for HAProxy's pages and its way round HAProxy, and a range
+    for its replicas. On Ray's fixed numbers the proxy of one would, while both start, ask the other.
     """
     deployment = settings.deployment
-    ports = {name: os.environ.get(name) or str(free_port()) for name in HAPROXY_PORTS}
+    free = map(str, free_ports())
+    ports = {name: os.environ.get(name) or next(free) for name in OWN_PORTS}
     first = random.choice(REPLICA_PORTS)
     return ports | {
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
@@ -164,14 +171,14 @@ def _refuse_taken(host: str, port: int) -> None:
             raise ConfigError(f"serve.port={port} on {host} can't be had ({error.strerror}); set another") from error
 
 
-def free_port() -> int:
-    """A port nobody listens on, outside the range that connections and Ray's workers take theirs from: it is bound only
-    seconds later."""
+def free_ports() -> Iterator[int]:
+    """Ports nobody listens on, outside the range that connections and Ray's workers take theirs from: they are bound
+    only seconds later."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise ConfigError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
+                yield port
+    raise ConfigError(f"too few ports from {PORTS.start} to {PORTS.stop - 1} are free")
 
 
 def _reachable(host: str) -> str:
