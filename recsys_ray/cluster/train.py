@@ -42,6 +42,8 @@ def ray_workers(settings: WorkerSettings, storage: Location, fingerprint: str) -
         name = hashlib.sha256(f"{fingerprint}/{key}/{settings.count}".encode()).hexdigest()[:16]
         # A watcher for machines about to be taken away: checkpoints are regular, and on one machine it fills the log.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # A report waits until the controller looks for it, by default every two seconds: epochs can be shorter.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         quiet = LoggingConfig(log_level="CRITICAL")  # what goes wrong is raised, once
         trainer = _Trainer(
             _in_worker,
