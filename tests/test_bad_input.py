@@ -160,3 +160,11 @@ def test_a_damaged_part_does_not_pass_the_gate(tmp_path: Path) -> None:
     assert_refused(world, "not published", "exactly 3 rows", "ranks", stage="recommend")
     part.write_bytes(part.read_bytes()[:-30])
     assert_refused(world, "unreadable part", stage="recommend")
+
+
+def test_a_ray_that_is_not_there_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # as in a process of its own
+    assert_refused(world, "cluster.address=127.0.0.1:1", "running Ray", overrides=("cluster.address=127.0.0.1:1",))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert_refused(world, "RAY_ADDRESS=127.0.0.1:1")

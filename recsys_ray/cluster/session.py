@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ import ray.data
 from pydantic import Field
 
 from recsys_ray.contracts import Settings
-from recsys_ray.errors import RecsysError, StorageError
+from recsys_ray.errors import ConfigError, RecsysError, StorageError
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -93,16 +94,20 @@ class Session:
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True, "log_to_driver": True}
         if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",  # without it Ray joins whatever cluster was last started on this machine
-                num_cpus=self.settings.num_cpus,
-                object_store_memory=self.settings.object_store_mib << 20,
-                include_dashboard=False,
-                _system_config={"idle_worker_killing_time_threshold_ms": KEEP_WORKERS_MS},
-                **quiet,
-            )
+            _refuse_unreachable("cluster.address" if self.settings.address else "RAY_ADDRESS", address)
+        here: dict[str, Any] = {
+            "address": "local",  # without it Ray joins whatever cluster was last started on this machine
+            "num_cpus": self.settings.num_cpus,
+            "object_store_memory": self.settings.object_store_mib << 20,
+            "include_dashboard": False,
+            "_system_config": {"idle_worker_killing_time_threshold_ms": KEEP_WORKERS_MS},
+        }
+        try:
+            ray.init(**({"address": address} if address else here), **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = f"join {address}" if address else "start on this machine"
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"Ray can't {where}: {said}; see the section cluster of the configuration") from error
         self._started = True
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -246,6 +251,20 @@ class _ChunkFunction:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         result = boxed(lambda: self.fn(pickle.loads(batch["block"][0]), self.shared))
         return {"index": batch["index"], "result": result}
+
+
+def _refuse_unreachable(name: str, address: str) -> None:
+    """ConfigError when nobody listens at host:port: Ray would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return  # auto, or another form that Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{name}={address}: nobody answers there ({error.strerror or error}); set it to the address of a "
+            "running Ray head, or to null for a Ray of our own"
+        ) from error
 
 
 def set_threads(count: int) -> None:
