@@ -68,6 +68,13 @@ class Histories:
         events = slice(int(offsets[0]), int(offsets[-1]))
         return Histories(offsets - offsets[0], self.items_E[events], self.ratings_E[events], self.timestamps_E[events])
 
+    def only(self, keep_E: BoolArray) -> Histories:
+        """The same rows with these events alone."""
+        if keep_E.all():
+            return self
+        offsets = np.concatenate([[0], np.cumsum(keep_E)])[self.offsets_B1].astype(np.int64)
+        return Histories(offsets, self.items_E[keep_E], self.ratings_E[keep_E], self.timestamps_E[keep_E])
+
     def matrix(self, num_items: int, values_E: FloatArray | None = None) -> sp.csr_matrix:
         """(B, I) CSR float32. Without values it is binary, however often a pair occurs; with values they add up."""
         data = np.ones(self.num_interactions, np.float32) if values_E is None else values_E

@@ -15,7 +15,6 @@ import http.client
 import json
 import os
 import random
-import socket
 import sys
 import tempfile
 import threading
@@ -34,6 +33,7 @@ from recsys_ray.serving import ServeSettings
 from recsys_ray.serving.auth import new_key
 from recsys_ray.storage import Location
 from tests.serving_worlds import prepared_world, publish_run, published_rows
+from tests.soak import free_port
 
 MODELS = ("item_cf", "popularity", "ease")  # three runs: one is always opened anew when they are switched in turn
 USERS, ITEMS, REPLICAS = 600, 200, 2
@@ -284,12 +284,6 @@ def listening(port: int) -> list[str]:
     """Addresses that the port is open on."""
     found = {one.laddr.ip for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr.port == port}
     return sorted(found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def passed(found: dict[str, Any], limit: float) -> bool:

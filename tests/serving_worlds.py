@@ -114,3 +114,16 @@ def counted(service: TestClient, name: str, **labels: str) -> float:
     families = text_string_to_metric_families(service.get("/metrics").text)
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+
+def two_runs(folder: Path) -> Path:
+    """Two published runs of one data set: item-CF, then popularity as the latest."""
+    prepared = prepared_world(folder)
+    publish_run(folder, prepared, "item_cf", tag="a")
+    publish_run(folder, prepared, "popularity", tag="b")
+    return folder
+
+
+def run_ids(folder: Path) -> list[str]:
+    """Ids of the runs of ``two_runs``, item-CF first."""
+    return sorted((path.name for path in (folder / "recommendations").iterdir() if path.is_dir()), key=lambda n: n[-1])

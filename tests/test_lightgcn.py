@@ -14,7 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, initial_embeddings, scorer_from
+from recsys_ray.models.initial import initial_embeddings
+from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, scorer_from
 from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, SparseProduct, propagation, train_lightgcn
 from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
 from recsys_ray.models.validation import hold_out, ranking_quality

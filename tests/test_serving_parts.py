@@ -32,22 +32,13 @@ from recsys_ray.serving.state import NAMED, Event, Journal
 from recsys_ray.serving.users import typed_id
 from recsys_ray.serving.variants import Assignment
 from recsys_ray.storage import Location
-from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows
+from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows, run_ids, two_runs
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two published runs of one data set: item-CF, then popularity as the latest."""
-    folder = tmp_path_factory.mktemp("world")
-    prepared = prepared_world(folder)
-    publish_run(folder, prepared, "item_cf", tag="a")
-    publish_run(folder, prepared, "popularity", tag="b")
-    return folder
-
-
-def runs(world: Path) -> list[str]:
-    """Item-CF's and popularity's."""
-    return sorted((path.name for path in (world / "recommendations").iterdir() if path.is_dir()), key=lambda n: n[-1])
+    return two_runs(tmp_path_factory.mktemp("world"))
 
 
 def test_the_cache_keeps_to_its_bytes_and_drops_what_was_unused_longest() -> None:
@@ -195,7 +186,7 @@ def test_an_export_that_died_is_finished_by_the_next_one_under_the_same_name(
 
 
 def test_a_changed_history_is_the_old_one_with_the_new_events_in_time(world: Path) -> None:
-    served = open_run(Location.of(world), runs(world)[0], 1 << 20)
+    served = open_run(Location.of(world), run_ids(world)[0], 1 << 20)
     served.min_rating = 3.0
     known = next(
         user for user in (served.users.find(str(n)) for n in range(1, 200)) if user and len(user.histories.items_E) > 4
@@ -220,7 +211,7 @@ def test_a_changed_history_is_the_old_one_with_the_new_events_in_time(world: Pat
 
 
 def test_user_shards_are_kept_within_their_bytes(world: Path) -> None:
-    served = open_run(Location.of(world), runs(world)[0], 1)
+    served = open_run(Location.of(world), run_ids(world)[0], 1)
     for user in range(1, 201):
         found = served.users.find(str(user))
         assert found is not None and found.user_ids.to_pylist() == [user]
@@ -236,7 +227,7 @@ def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path:
 
 
 def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path: Path) -> None:
-    genre = open_run(Location.of(world), runs(world)[0], 1 << 20).catalogue.genres[0][0]
+    genre = open_run(Location.of(world), run_ids(world)[0], 1 << 20).catalogue.genres[0][0]
     asked = [{"n": 3}, {"n": 7}, {"n": 7, "offset": 2}, {"n": 5, "genre": genre}, {"n": 50, "exclude_seen": False}]
     with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 100.0}) as service:
 
@@ -262,7 +253,7 @@ def test_too_many_requests_at_once_are_turned_away_and_health_still_answers(worl
 
 
 def test_two_variants_answer_side_by_side_and_exposures_are_counted(world: Path, tmp_path: Path) -> None:
-    item_cf, popularity = runs(world)
+    item_cf, popularity = run_ids(world)
     arms = [{"name": "a", "run": item_cf, "weight": 1.0}, {"name": "b", "run": popularity, "weight": 1.0}]
     with client(world, state=str(tmp_path), variants=arms) as service:
         answers = [service.get(f"/v1/recommendations/{user}").json() for user in range(1, 101)]
@@ -346,7 +337,7 @@ def test_nothing_published_is_unready_until_something_is(tmp_path: Path) -> None
 
 
 def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, tmp_path: Path) -> None:
-    names = runs(world)
+    names = run_ids(world)
     root = Location.of(world) / "recommendations"
     published = {name: published_rows(root / name) for name in names}
     stop, answers = threading.Event(), []

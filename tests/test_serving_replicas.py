@@ -17,7 +17,7 @@ from recsys_ray.serving import replicas, schemas
 from recsys_ray.serving.replicas import LocalPeers
 from recsys_ray.serving.state import Event, Journal
 from recsys_ray.storage import Location
-from tests.serving_worlds import client, counted, prepared_world, publish_run
+from tests.serving_worlds import client, counted, prepared_world, publish_run, run_ids, two_runs
 
 ADMIN = "an admin's key"
 KEYS = [{"name": "ops", "role": "admin", "sha256": hashlib.sha256(ADMIN.encode()).hexdigest()}]
@@ -27,17 +27,7 @@ AS_ADMIN = {"X-API-Key": ADMIN}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two published runs of one data set: item-CF, then popularity as the latest."""
-    folder = tmp_path_factory.mktemp("world")
-    prepared = prepared_world(folder)
-    publish_run(folder, prepared, "item_cf", tag="a")
-    publish_run(folder, prepared, "popularity", tag="b")
-    return folder
-
-
-def runs(world: Path) -> list[str]:
-    """Run ids, item-CF first."""
-    names = [name for name in (Location.of(world) / "recommendations").names() if "-" in name]
-    return sorted(names, key=lambda name: name.rsplit("-")[-1])
+    return two_runs(tmp_path_factory.mktemp("world"))
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -65,7 +55,7 @@ def test_what_one_replica_takes_counts_in_the_next_answer_of_the_other(world: Pa
 
 
 def test_a_switch_reaches_every_replica_and_each_can_roll_it_back(world: Path, tmp_path: Path) -> None:
-    item_cf, popularity = runs(world)
+    item_cf, popularity = run_ids(world)
 
     def switch(service: TestClient, body: dict[str, Any]) -> None:
         assert service.post("/v1/models/activate", json=body, headers=AS_ADMIN).status_code == 200

@@ -26,18 +26,15 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, TrainData
 from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.propagation import Graph, Propagator, normalised_interactions
+from recsys_ray.models.initial import initial_embeddings
+from recsys_ray.models.propagation import Graph, Propagator, equal_weights
 from recsys_ray.models.propagation_scorer import PropagationScorer, fold_in_map, history_sums, with_length_power
-from recsys_ray.models.pure_svd import right_singular_vectors
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
-
-RANK_TOLERANCE = 1e-4  # singular values below, relative to the largest, are rounding
 
 
 class LightGCNConfig(LoopConfig):
@@ -78,11 +75,6 @@ class LightGCNConfig(LoopConfig):
             raise ValueError("negative_strategy: hard needs loss = bpr and hard_candidates >= negatives")
         return self
 
-    @property
-    def layer_weights(self) -> tuple[float, ...]:
-        """Of layer 0, 1, ..."""
-        return (1 / (self.layers + 1),) * (self.layers + 1)
-
 
 def fit_lightgcn(data: TrainData, config: LightGCNConfig, context: FitContext) -> PropagationScorer:
     """Fit on the training histories.
@@ -102,31 +94,10 @@ def fit_lightgcn(data: TrainData, config: LightGCNConfig, context: FitContext) -
     return scorer_from(trained_ND, data, config)
 
 
-def initial_embeddings(users_items: sp.csr_matrix, config: LightGCNConfig, context: FitContext) -> FloatArray:
-    """(N, D) where the training starts, users first.
-
-    ``spectral`` gives U S^1/2 for users and V S^1/2 for items, where U S V' is the closest matrix of rank D to the
-    normalised interactions; columns beyond their rank stay random.
-    """
-    num_users, num_items = users_items.shape
-    shape = (num_users + num_items, config.embedding_dim)
-    initial_ND: FloatArray = context.rng().standard_normal(shape, np.float32) * np.float32(config.initial_std)
-    if config.initialization == "spectral" and users_items.nnz:
-        normalised = normalised_interactions(users_items)
-        items_ID = right_singular_vectors(normalised, config.embedding_dim, context)
-        users_UD = normalised @ items_ID
-        values_D = np.linalg.norm(users_UD, axis=0)
-        kept = values_D > RANK_TOLERANCE * values_D[0]
-        roots = np.sqrt(values_D[kept])
-        leading = np.concatenate([users_UD[:, kept] / roots, items_ID[:, kept] * roots])
-        initial_ND[:, : leading.shape[1]] = leading * (config.initial_std / leading.std())
-    return initial_ND
-
-
 def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConfig) -> PropagationScorer:
     """The finished model of trained layer-0 embeddings, users first."""
     matrix = data.histories.matrix(data.num_items)
-    graph, weights = Graph.of(matrix), config.layer_weights
+    graph, weights = Graph.of(matrix), equal_weights(config.layers)
     final_ND = Propagator(graph, weights)(embeddings_ND)
     users_UD, items_ID = (np.ascontiguousarray(part) for part in np.split(final_ND, [data.num_users]))
     # Without layers an item's own vector is all that a history can be summed from.

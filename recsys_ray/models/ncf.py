@@ -31,7 +31,7 @@ from pydantic import Field, field_validator
 
 from recsys_ray.contracts import Counts, FitContext, FloatArray, TrainData
 from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.lightgcn import LightGCNConfig, initial_embeddings
+from recsys_ray.models.initial import initial_embeddings
 from recsys_ray.models.pair_kernels import Perceptron
 from recsys_ray.models.pair_scorer import PairScorer
 from recsys_ray.models.propagation_scorer import fold_in_map, history_sums
@@ -74,16 +74,6 @@ class NCFConfig(LoopConfig):
     initial_std: float = Field(default=0.1, gt=0)
     """Standard deviation of the initial vectors."""
 
-    @property
-    def smoothing(self) -> LightGCNConfig:
-        """What of the factor branch is LightGCN's."""
-        return LightGCNConfig(
-            embedding_dim=self.embedding_dim,
-            layers=self.layers,
-            initialization=self.initialization,
-            initial_std=self.initial_std,
-        )
-
     @field_validator("hidden_layers")
     @classmethod
     def _are_widths(cls, widths: list[int]) -> list[int]:
@@ -101,7 +91,7 @@ def fit_ncf(data: TrainData, config: NCFConfig, context: FitContext) -> PairScor
     from recsys_ray.models.networks.ncf import NCFJob, train_ncf
 
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
-    initial_ND = initial_embeddings(histories.matrix(data.num_items), config.smoothing, context)
+    initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
     job = NCFJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
     trained, progress = run_workers(context, train_ncf, job, "ncf")
     context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")

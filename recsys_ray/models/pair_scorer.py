@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, Requests, ScorerState
 from recsys_ray.models.pair_kernels import Perceptron, score_block, score_rows
-from recsys_ray.models.propagation_scorer import history_sums
+from recsys_ray.models.propagation_scorer import history_sums, user_rows
 from recsys_ray.models.vectors import NO_OPINION, cosines, has_stored_row, knows_item
 
 
@@ -76,12 +76,7 @@ class PairScorer:
 
     def _rows(self, requests: Requests) -> FloatArray:
         """(B, J) stored, or from the history."""
-        stored_B = has_stored_row(requests, self.known_U)
-        rows_BJ = np.empty((len(requests), len(self.intercept_J)), np.float32)
-        rows_BJ[stored_B] = self.users_UJ[requests.users_B[stored_B]]
-        if not stored_B.all():
-            rows_BJ[~stored_B] = self.rows_of(requests.histories)[~stored_B]
-        return rows_BJ
+        return user_rows(requests, self.users_UJ, self.known_U, self.rows_of)
 
     def rows_of(self, histories: Histories) -> FloatArray:
         """(B, J) what histories alone tell of their users."""

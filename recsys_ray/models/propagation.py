@@ -50,6 +50,11 @@ class Graph:
         return np.concatenate([[0], inner, [self.num_nodes]]).astype(np.int64)
 
 
+def equal_weights(layers: int) -> tuple[float, ...]:
+    """Of layer 0, 1, ..., ``layers``: their mean."""
+    return (1 / (layers + 1),) * (layers + 1)
+
+
 def normalised_interactions(users_items: sp.csr_matrix) -> sp.csr_matrix:
     """(U, I) every interaction as 1 / sqrt(degree of the user * degree of the item)."""
     pairs = users_items.astype(np.float32)

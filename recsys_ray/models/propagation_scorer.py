@@ -5,6 +5,8 @@ Shape suffixes: B rows of a batch, U users, I items, D dimension.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from recsys_ray.contracts import (
@@ -60,13 +62,10 @@ class PropagationScorer:
         return answered_B
 
     def factors(self, requests: Requests) -> Factors:
-        stored_B = has_stored_row(requests, self.known_U)
-        if stored_B.all():
-            queries_BD = np.ascontiguousarray(self.users_UD[requests.users_B])
-        else:
-            queries_BD = history_sums(requests.histories, self.history_ID, self.trained_I)
-            queries_BD[stored_B] = self.users_UD[requests.users_B[stored_B]]
-        return Factors(queries_BD, self.items_ID)
+        return Factors(user_rows(requests, self.users_UD, self.known_U, self._queries_of), self.items_ID)
+
+    def _queries_of(self, histories: Histories) -> FloatArray:
+        return history_sums(histories, self.history_ID, self.trained_I)
 
     def score(self, requests: Requests) -> FloatArray:
         return inner_products(self.factors(requests))
@@ -105,6 +104,18 @@ class PropagationScorer:
             history_ID=arrays["history"],
             trained_I=arrays["trained"],
         )
+
+
+def user_rows(
+    requests: Requests, users_UD: FloatArray, known_U: BoolArray, of_histories: Callable[[Histories], FloatArray]
+) -> FloatArray:
+    """(B, D) the stored row of every known user, and of the others what ``of_histories`` makes of the history."""
+    stored_B = has_stored_row(requests, known_U)
+    if stored_B.all():
+        return np.ascontiguousarray(users_UD[requests.users_B])
+    rows_BD = of_histories(requests.histories)
+    rows_BD[stored_B] = users_UD[requests.users_B[stored_B]]
+    return rows_BD
 
 
 def history_sums(histories: Histories, vectors_ID: FloatArray, known_I: BoolArray) -> FloatArray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, IntArray, Requests, ScorerState
 from recsys_ray.models.vectors import cosines, inner_products, knows_item
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class SequenceScorer:
         from recsys_ray.models.networks.next_item import encode
 
         items_ID = self._vectors()
-        known = _known_events(requests.histories, self.trained_I)
+        known = requests.histories.only(self.trained_I[requests.histories.items_E])
         queries_BD = np.zeros((len(requests), items_ID.shape[1]), np.float32)
         rows_B = np.flatnonzero(known.lengths_B > 0)
         queries_BD[rows_B] = encode(self._network(), known, rows_B)
@@ -135,13 +135,3 @@ def _tensor(values: FloatArray) -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(values)
-
-
-def _known_events(histories: Histories, trained_I: BoolArray) -> Histories:
-    """The histories without events on items the fit has not seen."""
-    keep_E = trained_I[histories.items_E]
-    if keep_E.all():
-        return histories
-    offsets = np.concatenate([[0], np.cumsum(keep_E)])[histories.offsets_B1].astype(np.int64)
-    events = histories.items_E[keep_E], histories.ratings_E[keep_E], histories.timestamps_E[keep_E]
-    return Histories(offsets, *events)

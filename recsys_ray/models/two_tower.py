@@ -29,7 +29,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.contracts import (
@@ -51,7 +50,7 @@ from recsys_ray.data.features import (
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.content import LONG_VECTOR
-from recsys_ray.models.lightgcn import LightGCNConfig, initial_embeddings
+from recsys_ray.models.initial import initial_embeddings
 from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, Pooling, TowerShape, pairs_of, ragged_rows
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.validation import hold_out
@@ -167,7 +166,7 @@ def fit_two_tower(data: TrainData, config: TwoTowerConfig, context: FitContext) 
         sums=None if features is None else sums,
         watched=watched,
         held_out=targets,
-        initial_ND=initial_ids(histories.matrix(data.num_items), config, context),
+        initial_ND=initial_embeddings(histories.matrix(data.num_items), config, context),
         item_shape=_shape(_item_widths(items, config), config),
         user_shape=_shape(_user_widths(features, config), config),
         config=config,
@@ -179,14 +178,6 @@ def fit_two_tower(data: TrainData, config: TwoTowerConfig, context: FitContext) 
     context.progress(f"two_tower: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     require_finite("two_tower", "lower model.learning_rate", scorer.items_ID, *scorer.weights.values())
     return scorer
-
-
-def initial_ids(users_items: sp.csr_matrix, config: TwoTowerConfig, context: FitContext) -> FloatArray:
-    """(users + items, D) where the vectors of ids start: where LightGCN's would."""
-    start = LightGCNConfig(
-        embedding_dim=config.embedding_dim, initialization=config.initialization, initial_std=config.initial_std
-    )
-    return initial_embeddings(users_items, start, context)
 
 
 def _check(data: TrainData, config: TwoTowerConfig) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, ItemLists, LongArray
+from recsys_ray.contracts import FloatArray, Histories, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
 
 TOP = 20
@@ -39,21 +39,8 @@ def hold_out(
         else:
             size = max(1, int(HELD_SHARE * (row.stop - row.start)))
             held_E[row.start + rng.choice(row.stop - row.start, size, replace=False)] = True
-    return _without(histories, held_E), ItemLists(_offsets(histories, held_E), histories.items_E[held_E])
-
-
-def _offsets(histories: Histories, keep_E: BoolArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.concatenate([[0], np.cumsum(keep_E)])[histories.offsets_B1].astype(np.int64)
-
-
-def _without(histories: Histories, held_E: BoolArray) -> Histories:
-    keep_E = ~held_E
-    return Histories(
-        _offsets(histories, keep_E),
-        histories.items_E[keep_E],
-        histories.ratings_E[keep_E],
-        histories.timestamps_E[keep_E],
-    )
+    held = histories.only(held_E)
+    return histories.only(~held_E), ItemLists(held.offsets_B1, held.items_E)
 
 
 def ranking_quality(queries_UD: FloatArray, items_ID: FloatArray, histories: Histories, held_out: ItemLists) -> float:

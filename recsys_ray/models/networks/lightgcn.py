@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
 from recsys_ray.models.networks.pairs import ObservedPairs
-from recsys_ray.models.propagation import Graph, Propagator
+from recsys_ray.models.propagation import Graph, Propagator, equal_weights
 from recsys_ray.models.propagation_scorer import with_length_power
 from recsys_ray.models.validation import ranking_quality
 from recsys_ray.training.checkpoint import Progress
@@ -25,7 +25,6 @@ from recsys_ray.training.loop import Task, train
 from recsys_ray.training.losses import bpr, sampled_softmax
 from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import own_rows
 
 if TYPE_CHECKING:
     from recsys_ray.models.lightgcn import LightGCNConfig
@@ -62,7 +61,7 @@ class LightGCN(nn.Module):
         self.num_users = matrix.shape[0]
         self.embeddings_ND = nn.Parameter(torch.from_numpy(job.initial_ND.copy()).to(worker.device))
         self.graph = Graph.of(matrix)
-        self.propagation = propagation(self.graph, job.config.layer_weights, worker.device)
+        self.propagation = propagation(self.graph, equal_weights(job.config.layers), worker.device)
         self.negatives = NegativeSampler(
             self.pairs.counts_I,
             job.config.negatives,
@@ -86,11 +85,10 @@ class LightGCN(nn.Module):
 
     def loss(self, batch: tuple[LongArray, torch.Generator]) -> Tensor:
         rows, random = batch
-        own = torch.from_numpy(own_rows(np.arange(len(rows)), self.worker)).to(self.worker.device)
-        pairs = torch.from_numpy(rows).to(self.worker.device)
+        users_B, items_B, own = self.pairs.of(rows)
         final_ND = self.propagation(self.embeddings_ND)
         compute = self._bpr if self.config.loss == "bpr" else self._softmax
-        loss = compute(final_ND, self.pairs.users_E[pairs], self.pairs.items_E[pairs], own, random)
+        loss = compute(final_ND, users_B, items_B, own, random)
         return loss
 
     def _bpr(self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator) -> Tensor:

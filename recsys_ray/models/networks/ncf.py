@@ -20,14 +20,13 @@ from recsys_ray.contracts import FloatArray, Histories, IntArray, ItemLists, Lon
 from recsys_ray.models.networks.lightgcn import propagation
 from recsys_ray.models.networks.pairs import ObservedPairs
 from recsys_ray.models.pair_kernels import Perceptron, score_block
-from recsys_ray.models.propagation import Graph
+from recsys_ray.models.propagation import Graph, equal_weights
 from recsys_ray.models.validation import lists_quality
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.loop import Task, stream, train
 from recsys_ray.training.losses import binary_cross_entropy, bpr, sampled_softmax
 from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import own_rows
 
 if TYPE_CHECKING:
     from recsys_ray.models.ncf import NCFConfig
@@ -84,7 +83,7 @@ class NCF(nn.Module):
         self.to(worker.device)
         matrix = job.histories.matrix(job.num_items)
         self.pairs = ObservedPairs(matrix, worker)
-        self.propagation = propagation(Graph.of(matrix), config.smoothing.layer_weights, worker.device)
+        self.propagation = propagation(Graph.of(matrix), equal_weights(config.layers), worker.device)
         self.negatives = NegativeSampler(
             self.pairs.counts_I, config.negatives, config.negative_strategy, power=config.popularity_power
         )
@@ -99,9 +98,7 @@ class NCF(nn.Module):
 
     def loss(self, batch: tuple[LongArray, torch.Generator]) -> Tensor:
         rows, random = batch
-        own = torch.from_numpy(own_rows(np.arange(len(rows)), self.worker)).to(self.worker.device)
-        pairs = torch.from_numpy(rows).to(self.worker.device)
-        users_B, items_B = self.pairs.users_E[pairs], self.pairs.items_E[pairs]
+        users_B, items_B, own = self.pairs.of(rows)
         final_ND = self.final()
         if self.config.loss == "softmax":
             return self._softmax(final_ND, users_B[own], items_B, own, random)

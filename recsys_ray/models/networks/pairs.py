@@ -16,7 +16,7 @@ from recsys_ray.contracts import LongArray
 from recsys_ray.training.loop import generator, stream
 from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import batch_rows, num_steps
+from recsys_ray.training.workers import batch_rows, num_steps, own_rows
 
 
 class ObservedPairs:
@@ -42,6 +42,12 @@ class ObservedPairs:
         rng = np.random.default_rng(stream(seed, epoch))
         for step, rows in enumerate(batch_rows(rng, len(self), batch_size, self.worker.world_size)):
             yield rows, generator(self.worker.device, seed, epoch, step)
+
+    def of(self, rows: LongArray) -> tuple[Tensor, Tensor, Tensor]:
+        """(users_B, items_B) of a batch, of all workers, and the places in it that are this worker's."""
+        own = torch.from_numpy(own_rows(np.arange(len(rows)), self.worker)).to(self.worker.device)
+        pairs = torch.from_numpy(rows).to(self.worker.device)
+        return self.users_E[pairs], self.items_E[pairs], own
 
     def unseen_negatives(
         self,
