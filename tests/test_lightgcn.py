@@ -20,6 +20,7 @@ from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, SparsePro
 from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
 from recsys_ray.models.validation import hold_out, ranking_quality
 from recsys_ray.training.worker import LocalWorker
+from tests.two_processes import leave
 
 USERS, ITEMS = 30, 50
 
@@ -237,7 +238,7 @@ def in_a_process(rank: int, directory: str) -> None:
     data = world()
     trained, progress = train_lightgcn(pair_job(data), LocalWorker(rank=rank, world_size=2))
     Path(directory, f"{rank}.json").write_text(json.dumps([trained.tolist(), progress.history[-1]["loss"]]))
-    dist.destroy_process_group()
+    leave()
 
 
 def pair_job(data: TrainData) -> LightGCNJob:

@@ -25,6 +25,7 @@ from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.schedule import learning_rate
 from recsys_ray.training.worker import LocalWorker
 from recsys_ray.training.workers import average_gradients, batch_rows, num_steps, own_rows
+from tests.two_processes import leave
 
 ROWS, WIDTH = 24, 3
 
@@ -233,7 +234,7 @@ def in_a_process(rank: int, directory: str) -> None:
     average_gradients([parameter], worker)
     assert parameter.grad.tolist() == [1.5, 3.0]  # Adam alone would not notice a wrong scale
     Path(directory, f"{rank}.json").write_text(json.dumps([weights(task), progress.history, progress.best]))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_workers_are_one(tmp_path: Path) -> None:

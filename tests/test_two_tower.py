@@ -23,6 +23,7 @@ from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.workers import average_gradients, gather_rows
+from tests.two_processes import leave
 
 USERS, ITEMS = 24, 12
 NEW = ITEMS  # nobody has touched the items from here on: NEW is even, NEW + 1 odd, of NEW + 2 nothing is known
@@ -257,7 +258,7 @@ def in_a_process(rank: int, directory: str) -> None:
         losses[loss] = [metrics["loss"] for metrics in progress.history], found.items_ID.tolist()
     out = [weights.grad.tolist(), normalised.tolist(), norm.variance_D.tolist(), losses]
     Path(directory, f"{rank}.json").write_text(json.dumps(out))
-    dist.destroy_process_group()
+    leave()
 
 
 def test_two_workers_are_one(tmp_path: Path) -> None:
