@@ -220,6 +220,25 @@ def test_random_split_rounds_per_user_and_leaves_one_to_train(
     assert (found["t"], found["v"], found["T"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("ratings", "test", "valid", "expected"),
+    [
+        ([5] * 10, 0.2, 0.1, "tttttttvTT"),
+        ([5] * 4, 0.2, 0.0, "tttT"),
+        ([5] * 3, 0.9, 0.0, "tTT"),
+        ([5], 0.9, 0.0, "t"),
+        ([1, 5, 5, 1, 5, 1, 5, 5], 0.4, 0.2, "t-ttt-vv-TT"),
+    ],
+)
+def test_last_share_holds_out_the_end_of_every_history(
+    tmp_path: Path, ratings: list[int], test: float, valid: float, expected: str
+) -> None:
+    events = [("u", f"i{n}", rating, 1000 + n) for n, rating in enumerate(ratings)]
+    events += [("big", f"i{n % 8}", 5, n) for n in range(8)]
+    split = {"kind": "last_share", "test_ratio": test, "valid_ratio": valid}
+    assert parts(prepare_events(tmp_path, events, split=split, filters={"min_rating": 3.0}), "u") == expected
+
+
 def test_random_split_depends_on_the_seed_and_differs_between_users(tmp_path: Path) -> None:
     events = [(user, f"i{n}", 5, 1000 + n) for n in range(20) for user in "uw"]
     first = prepare_events(tmp_path / "a", events, seed=1, split={"kind": "random"})
@@ -285,6 +304,28 @@ def test_given_parts_and_their_conflicts(tmp_path: Path) -> None:
         prepare_values(tmp_path / "b", test=str(wrong), **values)
 
 
+def test_given_parts_can_lie_evenly_over_each_other(tmp_path: Path) -> None:
+    for name, line in (("train", "1 10 11 12 13\n2 10\n"), ("valid", "1 14 15\n"), ("test", "1 16\n2 11\n")):
+        (tmp_path / f"{name}.txt").write_text(line)
+    values: dict[str, Any] = {"source": "lightgcn", "path": str(tmp_path)}
+    after = prepare_values(tmp_path / "a", **values, split={"kind": "given"})
+    assert [item for item, _ in histories(after)[1]] == [10, 11, 12, 13, 14, 15, 16]
+    mixed = prepare_values(tmp_path / "b", **values, split={"kind": "given", "order": "interleaved"})
+    # Places: train 1/8, 3/8, 5/8, 7/8, valid 1/4, 3/4, test 1/2.
+    assert histories(mixed)[1] == [
+        (10, "train"), (14, "valid"), (11, "train"), (16, "test"), (12, "train"), (15, "valid"), (13, "train"),
+    ]  # fmt: skip
+    assert histories(mixed)[2] == [(10, "train"), (11, "test")]
+
+
+def test_timestamps_come_before_places(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", [("u", "a", 5, 30), ("u", "b", 5, 10)])
+    test = write_csv(tmp_path / "test.csv", [("u", "c", 5, 20)])
+    values: dict[str, Any] = {"source": "table", "train": str(train), "test": str(test)}
+    values |= {"columns": {"timestamp": "timestamp"}, "split": {"kind": "given", "order": "interleaved"}}
+    assert [item for item, _ in histories(prepare_values(tmp_path / "out", **values))["u"]] == ["b", "c", "a"]
+
+
 def test_parts_of_the_files_do_not_matter_to_other_splits(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("1 10 11 12\n")
     (tmp_path / "test.txt").write_text("1 13 10\n")
@@ -296,6 +337,7 @@ SPLITS: list[dict[str, Any]] = [
     {"kind": "none"},
     {"kind": "random", "test_ratio": 0.3, "valid_ratio": 0.1},
     {"kind": "leave_last_out"},
+    {"kind": "last_share", "test_ratio": 0.2, "valid_ratio": 0.1},
     {"kind": "temporal", "test_ratio": 0.2, "valid_ratio": 0.1},
     {"kind": "cold_items", "test_ratio": 0.2},
 ]

@@ -74,6 +74,9 @@ class GivenSplit(Settings):
     """The parts are the source's own files."""
 
     kind: Literal["given"]
+    order: Literal["consecutive", "interleaved"] = "consecutive"
+    """How events of equal or no timestamps lie in a user's history. consecutive: train, then validation, then test.
+    interleaved: each file's spread evenly over the whole, for files that were drawn from a history at random."""
 
 
 class _Ratios(Settings):
@@ -97,6 +100,12 @@ class RandomSplit(_Ratios):
     """
 
     kind: Literal["random"]
+
+
+class LastShare(_Ratios):
+    """The last share of every user's positives, as many as ``random`` takes; the validation share lies before it."""
+
+    kind: Literal["last_share"]
 
 
 class LeaveLastOut(Settings):
@@ -159,7 +168,8 @@ class ColdItems(_Ratios):
 
 
 SplitConfig = Annotated[
-    NoSplit | GivenSplit | RandomSplit | LeaveLastOut | TemporalSplit | ColdItems, Field(discriminator="kind")
+    NoSplit | GivenSplit | RandomSplit | LastShare | LeaveLastOut | TemporalSplit | ColdItems,
+    Field(discriminator="kind"),
 ]
 
 

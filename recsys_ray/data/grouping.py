@@ -31,6 +31,8 @@ class GroupJob:
     duplicates: str
     given_parts: bool
     """Whether the files' parts count, so that a pair in two of them is a conflict."""
+    interleaved: bool
+    """Whether events of one time are in the order of their places in their parts, not of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     is_event_E = parts_E != USER_ONLY
     kept = np.flatnonzero(is_event_E & ~unknown_E)
     times_E = table.column("timestamp").to_numpy()
-    kept = kept[np.lexsort((times_E[kept], user_rows_E[kept]))]  # stable: ties stay in the order of the files
+    ties = [_places(user_rows_E[kept], parts_E[kept])] if job.interleaved else []
+    kept = kept[np.lexsort((*ties, times_E[kept], user_rows_E[kept]))]  # stable: ties stay in the order of the files
     rows, items, parts = user_rows_E[kept], item_rows_E[kept], parts_E[kept]
 
     keys = rows * np.int64(max(1, len(job.vocabulary))) + items
@@ -113,6 +116,16 @@ def _item_rows(item_ids_E: pa.Array, vocabulary: pa.Array) -> tuple[npt.NDArray[
     rows = pc.index_in(item_ids_E, value_set=vocabulary)
     unknown_E = rows.is_null().to_numpy(zero_copy_only=False)
     return rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), unknown_E
+
+
+def _places(user_rows_K: LongArray, parts_K: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Where in its user's events of the same part an event is, from 0 to 1; K events."""
+    keys_K = user_rows_K * 256 + parts_K
+    order = np.argsort(keys_K, kind="stable")
+    _, starts, counts = np.unique(keys_K[order], return_index=True, return_counts=True)
+    places_K = np.empty(len(keys_K))
+    places_K[order] = (np.arange(len(keys_K)) - np.repeat(starts, counts) + 0.5) / np.repeat(counts, counts)
+    return places_K
 
 
 def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:

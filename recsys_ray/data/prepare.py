@@ -151,8 +151,11 @@ def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
 
 def _group(run: _Run, num_chunks: int, user_type: pa.DataType, vocabulary: pa.Array) -> _Grouped:
     filters = run.settings.filters
-    given = run.settings.split.kind == "given"
-    job = GroupJob(run.directory, num_chunks, user_type, vocabulary, filters.duplicates, given)
+    split = run.settings.split
+    interleaved = split.kind == "given" and split.order == "interleaved"
+    job = GroupJob(
+        run.directory, num_chunks, user_type, vocabulary, filters.duplicates, split.kind == "given", interleaved
+    )
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
     for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):

@@ -1,7 +1,7 @@
 """Which interaction is train, validation or test. A rule sees one shard; what concerns all, it is given.
 
 Interactions below the rating threshold (SEEN_ONLY) are never held out from anybody; which part they get decides only
-from when on they are filtered as seen: random and leave-last-out below, temporal by their time, cold items by item.
+from when on they are filtered as seen: random and the last of a user below, temporal by their time, cold items by item.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from recsys_ray.contracts import LongArray, MapBlocks
 from recsys_ray.data.common import (
     ColdItems,
     GivenSplit,
+    LastShare,
     LeaveLastOut,
     NoSplit,
     RandomSplit,
@@ -59,7 +60,9 @@ class SplitPlan:
                 assert self.item_keys_I is not None
                 return _random(shard, self.settings, self.item_keys_I, self.seed)
             case LeaveLastOut():
-                return _leave_last_out(shard, self.settings)
+                return _last(shard, *_leave_last_out(shard.per_user(shard.positive_E), self.settings))
+            case LastShare():
+                return _last(shard, *_held_out(shard.per_user(shard.positive_E), self.settings))
             case TemporalSplit():
                 test = shard.timestamps_E >= self.test_from
                 valid = (shard.timestamps_E >= self.valid_from) & ~test
@@ -95,9 +98,7 @@ def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -
     order = np.lexsort((keys, rows))
     counts_B = shard.per_user(shard.positive_E)
     position = np.arange(len(order)) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
-    most_B = np.maximum(counts_B - 1, 0)
-    test_B = np.minimum(_rounded(counts_B * settings.test_ratio), most_B)
-    valid_B = np.minimum(_rounded(counts_B * settings.valid_ratio), most_B - test_B)
+    test_B, valid_B = _held_out(counts_B, settings)
     rows = rows[order]
     held = np.where(position < test_B[rows], schema.TEST, schema.VALID)
     parts = np.zeros(len(shard.items_E), np.uint8)
@@ -105,23 +106,36 @@ def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -
     return parts
 
 
+def _held_out(counts_B: LongArray, settings: RandomSplit | LastShare) -> tuple[LongArray, LongArray]:
+    """How many positives of each user become test and validation; at least one is left."""
+    most_B = np.maximum(counts_B - 1, 0)
+    test_B = np.minimum(_rounded(counts_B * settings.test_ratio), most_B)
+    return test_B, np.minimum(_rounded(counts_B * settings.valid_ratio), most_B - test_B)
+
+
 def _rounded(values: npt.NDArray[Any]) -> LongArray:
     return np.floor(values + 0.5 + 1e-9).astype(np.int64)
 
 
-def _leave_last_out(shard: Shard, settings: LeaveLastOut) -> Parts:
-    """An event below the rating threshold takes the part of the positive before it, train when there is none."""
+def _leave_last_out(counts_B: LongArray, settings: LeaveLastOut) -> tuple[LongArray, LongArray]:
+    """How many positives of each user become test and validation."""
+    one_B = (counts_B >= settings.min_history).astype(np.int64)
+    return one_B, one_B * settings.valid
+
+
+def _last(shard: Shard, test_B: LongArray, valid_B: LongArray) -> Parts:
+    """The last positives are test, those before them validation; fewer than there are positives.
+
+    An event below the rating threshold takes the part of the positive before it, train when there is none.
+    """
     positive, rows = shard.positive_E, shard.rows_E
     counts_B = shard.per_user(positive)
     total = np.cumsum(positive)
     before_B = np.concatenate([[0], total])[shard.offsets_B1[:-1]]
     nth = total - before_B[rows]  # of this or the last positive before, from 1; 0 when there is none
-    long_enough = (counts_B >= settings.min_history)[rows] & (nth > 0)
-    parts = np.zeros(len(positive), np.uint8)
-    parts[long_enough & (nth == counts_B[rows])] = schema.TEST
-    if settings.valid:
-        parts[long_enough & (nth == counts_B[rows] - 1)] = schema.VALID
-    return parts
+    test = nth > (counts_B - test_B)[rows]
+    valid = nth > (counts_B - test_B - valid_B)[rows]
+    return np.where(test, schema.TEST, np.where(valid, schema.VALID, schema.TRAIN)).astype(np.uint8)
 
 
 def cold_item_parts(settings: ColdItems, vocabulary: pa.Array, counts_I: LongArray, seed: int) -> Parts:
