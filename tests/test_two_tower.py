@@ -17,8 +17,8 @@ from recsys_ray.contracts import FitContext, Histories, ItemContent, ItemLists, 
 from recsys_ray.errors import ModelError
 from recsys_ray.models.networks.towers import BatchNorm
 from recsys_ray.models.networks.two_tower import TwoTower, TwoTowerJob, train_two_tower
+from recsys_ray.models.pooling import Pooling
 from recsys_ray.models.registry import MODELS
-from recsys_ray.models.tower_inputs import Pooling
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower
 from recsys_ray.training import LocalWorker

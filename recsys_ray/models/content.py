@@ -37,10 +37,9 @@ from recsys_ray.contracts import (
     Settings,
     TrainData,
 )
-from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate
-from recsys_ray.models.kernels import SparseRows, add_dense_rows
+from recsys_ray.models.pooling import age_weights, last_events, weighted_sums
 from recsys_ray.models.vectors import comparable, inner_products, knows_item
 
 DoubleArray = npt.NDArray[np.float64]
@@ -181,9 +180,7 @@ class ContentScorer:
         """((B, D) weighted sums of the events' vectors at length 1, (B,) whether there was a length to begin with)."""
         totals_B = np.bincount(recent.rows_E, np.abs(weights_K), minlength=len(recent))
         shares_K = weights_K / np.repeat(np.where(totals_B > 0, totals_B, 1), recent.lengths_B)
-        sums_BD = np.zeros((len(recent), self.vectors_ID.shape[1]), np.float32)
-        rows = SparseRows(recent.offsets_B1, recent.items_E, shares_K.astype(np.float32))
-        add_dense_rows(rows, self.vectors_ID, sums_BD)
+        sums_BD = weighted_sums(recent, shares_K, self.vectors_ID)
         lengths_B = np.linalg.norm(sums_BD, axis=1)
         sums_BD /= np.maximum(lengths_B, NOTHING)[:, None]
         return sums_BD, lengths_B > NOTHING
@@ -197,32 +194,6 @@ class ContentScorer:
     @classmethod
     def from_state(cls, state: ScorerState) -> ContentScorer:
         return cls(vectors_ID=state.arrays["vectors"], present_I=state.arrays["present"], **state.settings)
-
-
-def age_weights(histories: Histories, half_life_days: float | None) -> DoubleArray:
-    """(E,) weights that halve with every half-life by which an event is older than the last of its history."""
-    if half_life_days is None:
-        return np.ones(histories.num_interactions)
-    times_E = histories.timestamps_E
-    last_E = np.repeat(times_E[histories.offsets_B1[1:] - 1], histories.lengths_B) if len(times_E) else times_E
-    weights_E: DoubleArray = 0.5 ** ((last_E - times_E) / MILLISECONDS_PER_DAY / half_life_days)
-    return weights_E
-
-
-def is_recent(histories: Histories, known_I: BoolArray, most: int) -> BoolArray:
-    """(E,) which events are among the last ``most`` on known items of their history."""
-    known_E = known_I[histories.items_E]
-    so_far = np.concatenate([[0], np.cumsum(known_E)])
-    left_E = np.repeat(so_far[histories.offsets_B1[1:]], histories.lengths_B) - so_far[1:]
-    recent_E: BoolArray = known_E & (left_E < most)
-    return recent_E
-
-
-def last_events(histories: Histories, known_I: BoolArray, most: int) -> Histories:
-    """Of every history the last ``most`` events on known items."""
-    kept_E = is_recent(histories, known_I, most)
-    offsets = np.concatenate([[0], np.cumsum(kept_E)])[histories.offsets_B1].astype(np.int64)
-    return Histories(offsets, histories.items_E[kept_E], histories.ratings_E[kept_E], histories.timestamps_E[kept_E])
 
 
 def content_memory(counts: Counts, config: ContentConfig) -> MemoryEstimate:

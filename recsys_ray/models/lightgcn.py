@@ -17,6 +17,9 @@ sum over the items of the history H,
 and of the users of the fit both sides are known. M, the least squares fit of F_u = q_u M over them, gives what is
 closest to a stored row on average: a history is answered with |H|^-1/2 * sum of (P M)_i.
 
+The graph knows no order. What a user did last says more about what comes next than the rest of the history; with a
+``recent_weight`` the answer adds it, for known users and new ones alike (``Recent`` in ``pooling.py``).
+
 Time per epoch: pairs / batch_size * 2 * layers products of 2 * pairs * D multiply-adds, and 3 * pairs * negatives * D
 of the loss. Memory: (users + items) * D * 36 bytes, 60 bytes a pair, batch_size * negatives * 24 bytes.
 """
@@ -31,9 +34,11 @@ from pydantic import Field, model_validator
 from recsys_ray.contracts import Counts, FitContext, FloatArray, TrainData
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.initial import initial_embeddings
+from recsys_ray.models.pooling import Recent
 from recsys_ray.models.propagation import Graph, Propagator, equal_weights
-from recsys_ray.models.propagation_scorer import PropagationScorer, fold_in_map, history_sums, with_length_power
+from recsys_ray.models.propagation_scorer import PropagationScorer, fold_in_map, history_sums
 from recsys_ray.models.validation import hold_out
+from recsys_ray.models.vectors import with_length_power
 from recsys_ray.training import LoopConfig, run_workers
 
 
@@ -68,6 +73,10 @@ class LightGCNConfig(LoopConfig):
     length_power: float = Field(default=0.75, ge=0)
     """Item vectors are ranked with their length to this power, which grows with popularity: 1 is the inner product, 0
     the cosine."""
+    recent_weight: float = Field(default=0.0, ge=0)
+    """How much the direction of the last events counts in a query, beside 1 for the user's vector; 0 is the paper's."""
+    recent_power: float = Field(default=2.0, ge=0)
+    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
 
     @model_validator(mode="after")
     def _possible(self) -> LightGCNConfig:
@@ -113,6 +122,7 @@ def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConf
         items_ID=with_length_power(items_ID, config.length_power),
         history_ID=(history_ID @ fold_in_map(sums_UD[known_U], users_UD[known_U])).astype(np.float32),
         trained_I=degrees_I > 0,
+        recent=Recent(config.recent_weight, config.recent_power),
     )
 
 

@@ -6,6 +6,7 @@ Shape suffixes: B rows of a batch, U users, I items, D dimension.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from recsys_ray.contracts import (
 )
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
+from recsys_ray.models.pooling import Recent
 from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
 
 RIDGE = 1e-3  # of the fold-in map, relative to the mean squared length of its input
@@ -31,7 +33,7 @@ class PropagationScorer:
     Args:
         users_UD: queries of the fit's users. known_U: users with training history; rows of the others are not used.
         items_ID: item vectors. history_ID: what an item of a history adds to the query.
-        trained_I: items with training interactions.
+        trained_I: items with training interactions. recent: what the last events add to every query.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class PropagationScorer:
         items_ID: FloatArray,
         history_ID: FloatArray,
         trained_I: BoolArray,
+        recent: Recent,
     ) -> None:
         self.users_UD = users_UD
         self.known_U = known_U
         self.items_ID = items_ID
         self.history_ID = history_ID
         self.trained_I = trained_I
+        self.recent = recent
 
     @property
     def num_items(self) -> int:
@@ -62,7 +66,9 @@ class PropagationScorer:
         return answered_B
 
     def factors(self, requests: Requests) -> Factors:
-        return Factors(user_rows(requests, self.users_UD, self.known_U, self._queries_of), self.items_ID)
+        queries_BD = user_rows(requests, self.users_UD, self.known_U, self._queries_of)
+        queries_BD = self.recent.added(queries_BD, requests.histories, self.items_ID, self.trained_I)
+        return Factors(queries_BD, self.items_ID)
 
     def _queries_of(self, histories: Histories) -> FloatArray:
         return history_sums(histories, self.history_ID, self.trained_I)
@@ -82,6 +88,7 @@ class PropagationScorer:
             items_ID=items_ID,
             history_ID=self.history_ID,
             trained_I=self.trained_I,
+            recent=self.recent,
         )
 
     def state(self) -> ScorerState:
@@ -92,7 +99,7 @@ class PropagationScorer:
             "history": self.history_ID,
             "trained": self.trained_I,
         }
-        return ScorerState(arrays)
+        return ScorerState(arrays, {"recent": asdict(self.recent)})
 
     @classmethod
     def from_state(cls, state: ScorerState) -> PropagationScorer:
@@ -103,6 +110,7 @@ class PropagationScorer:
             items_ID=arrays["items"],
             history_ID=arrays["history"],
             trained_I=arrays["trained"],
+            recent=Recent(**state.settings.get("recent", {})),
         )
 
 
@@ -138,9 +146,3 @@ def fold_in_map(sums_UD: FloatArray, queries_UD: FloatArray) -> FloatArray:
     gram_DD[np.diag_indices_from(gram_DD)] += RIDGE * np.trace(gram_DD) / len(gram_DD) + np.finfo(np.float64).tiny
     map_DD: FloatArray = np.linalg.solve(gram_DD, inputs.T @ queries_UD.astype(np.float64)).astype(np.float32)
     return map_DD
-
-
-def with_length_power(vectors_ID: FloatArray, power: float) -> FloatArray:
-    """Every vector with its length raised to a power; zeros stay."""
-    lengths_I = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
-    return np.asarray(vectors_ID * np.maximum(lengths_I, np.finfo(np.float32).tiny) ** (power - 1), np.float32)

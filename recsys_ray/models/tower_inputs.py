@@ -6,14 +6,12 @@ Shape suffixes: I items, U users, B rows of a batch, E events or pairs, F featur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys_ray.contracts import BoolArray, FloatArray, Histories, LongArray
 from recsys_ray.data.features import HistorySums, standardised
-from recsys_ray.models.content import age_weights, is_recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +32,6 @@ class TowerShape:
     @property
     def output_dim(self) -> int:
         return self.layers[-1] if self.layers else self.width
-
-
-@dataclass(frozen=True, slots=True)
-class Pooling:
-    """How much every event counts in the mean over a history."""
-
-    limit: int | None
-    half_life_days: float | None
-    rating_weight: Literal["none", "rating"]
-
-    def weights(self, histories: Histories, weights_I: FloatArray) -> FloatArray:
-        """(E,) the item's own weight times that of its age and rating; 0 beyond the newest ``limit`` that have one."""
-        limit = histories.num_interactions if self.limit is None else self.limit
-        weights_E = is_recent(histories, weights_I > 0, limit) * age_weights(histories, self.half_life_days)
-        weights_E = weights_E * weights_I[histories.items_E]
-        if self.rating_weight == "rating":
-            weights_E = weights_E * histories.ratings_E
-        return weights_E.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 
 from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests, ScorerState
 from recsys_ray.data.features import HistorySums
-from recsys_ray.models.kernels import SparseRows, add_dense_rows
-from recsys_ray.models.tower_inputs import HistoryFeatures, Pooling, TowerShape
+from recsys_ray.models.pooling import Pooling, Recent, weighted_sums
+from recsys_ray.models.tower_inputs import HistoryFeatures, TowerShape
 from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class TowerScorer:
         scorable_I: items that were trained or of which something else is known; only they have a weight in histories.
         similarity: "cosine" gives queries length 1.
         weights, shape: of the user tower, by name, and its ``TowerShape`` as a dict. users_UC: ids' vectors, the last
-        row that of unknown users; None without. known_U: users whose row was trained.
+        row that of unknown users; None without. known_U: users whose row was trained. recent: what the last events add
+        to every query.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TowerScorer:
         pooling: Pooling,
         weights: dict[str, FloatArray],
         shape: dict[str, Any],
+        recent: Recent,
         users_UC: FloatArray | None = None,
         known_U: BoolArray | None = None,
         features: HistoryFeatures | None = None,
@@ -64,6 +66,7 @@ class TowerScorer:
         self.users_UC = users_UC
         self.known_U = np.zeros(0, np.bool_) if known_U is None else known_U
         self.features = features
+        self.recent = recent
         self._tower: Tower | None = None
 
     @property
@@ -104,15 +107,13 @@ class TowerScorer:
         if self.similarity == "cosine":
             lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True)
             queries_BD = queries_BD / np.where(lengths_B > 0, lengths_B, 1)
-        return np.ascontiguousarray(queries_BD, np.float32)
+        queries_BD = np.ascontiguousarray(queries_BD, np.float32)
+        return self.recent.added(queries_BD, requests.histories, self.items_ID, self.scorable_I)
 
     def pooled(self, histories: Histories) -> FloatArray:
         """(B, D) the weighted mean over each history; zeros where nothing in it counts."""
         weights_E = self.pooling.weights(histories, self.history_I)
-        matrix = histories.matrix(self.num_items, weights_E)
-        rows = SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
-        sums_BD = np.zeros((len(histories), self.history_ID.shape[1]), np.float32)
-        add_dense_rows(rows, self.history_ID, sums_BD)
+        sums_BD = weighted_sums(histories, weights_E, self.history_ID)
         totals_B = np.bincount(histories.rows_E, weights_E, len(histories))
         pooled_BD: FloatArray = (sums_BD / np.where(totals_B > 0, totals_B, 1)[:, None]).astype(np.float32)
         return pooled_BD
@@ -140,6 +141,7 @@ class TowerScorer:
         if self.users_UC is not None:
             arrays |= {"users": self.users_UC, "known": self.known_U}
         settings: dict[str, Any] = {"similarity": self.similarity, "pooling": asdict(self.pooling), "shape": self.shape}
+        settings["recent"] = asdict(self.recent)
         if self.features is not None:
             arrays |= {
                 "genres": self.features.genres_IG,
@@ -168,4 +170,5 @@ class TowerScorer:
             users_UC=arrays.get("users"),
             known_U=arrays.get("known"),
             features=features,
+            recent=Recent(**settings.get("recent", {})),
         )

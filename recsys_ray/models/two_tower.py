@@ -51,7 +51,8 @@ from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.content import LONG_VECTOR
 from recsys_ray.models.initial import initial_embeddings
-from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, Pooling, TowerShape, pairs_of, ragged_rows
+from recsys_ray.models.pooling import Pooling
+from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of, ragged_rows
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
@@ -107,6 +108,10 @@ class TwoTowerConfig(LoopConfig):
     """Divides cosines before the loss; not used by inner."""
     length_power: float = Field(default=0.0, ge=0)
     """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
+    recent_weight: float = Field(default=0.0, ge=0)
+    """How much the direction of the last events counts in a query, beside 1 for the user tower's vector."""
+    recent_power: float = Field(default=2.0, ge=0)
+    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
     loss: Literal["sampled_softmax", "info_nce", "bpr", "bce", "mse", "mse_bpr"] = "sampled_softmax"
     """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch. bpr,
     bce: pairwise and pointwise, against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
@@ -132,8 +137,8 @@ class TwoTowerConfig(LoopConfig):
     def _possible(self) -> TwoTowerConfig:
         if any(width < 1 for width in self.layers):
             raise ValueError(f"layers: widths must be positive, found {self.layers}")
-        if self.similarity == "inner" and (self.length_power or self.loss == "info_nce"):
-            raise ValueError("similarity: inner goes without length_power and without loss = info_nce")
+        if self.similarity == "inner" and (self.length_power or self.recent_weight or self.loss == "info_nce"):
+            raise ValueError("similarity: inner goes without length_power, recent_weight and loss = info_nce")
         return self
 
     @property

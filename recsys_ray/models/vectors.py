@@ -58,3 +58,9 @@ def comparable(scores_RI: FloatArray, items_R: IntArray, known_I: BoolArray) -> 
     scores_RI[~known_I[items_R]] = NO_OPINION
     scores_RI[np.arange(len(items_R)), items_R] = NO_OPINION
     return scores_RI
+
+
+def with_length_power(vectors_ID: FloatArray, power: float) -> FloatArray:
+    """Every vector with its length raised to a power; zeros stay."""
+    lengths_I = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+    return np.asarray(vectors_ID * np.maximum(lengths_I, np.finfo(np.float32).tiny) ** (power - 1), np.float32)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
 from recsys_ray.models.networks.pairs import ObservedPairs
 from recsys_ray.models.propagation import Graph, Propagator, equal_weights
-from recsys_ray.models.propagation_scorer import with_length_power
 from recsys_ray.models.validation import ranking_quality
+from recsys_ray.models.vectors import with_length_power
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.loop import Task, train
 from recsys_ray.training.losses import bpr, sampled_softmax

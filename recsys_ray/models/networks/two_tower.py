@@ -23,10 +23,11 @@ from recsys_ray.contracts import BoolArray, FloatArray, ItemLists, LongArray, Re
 from recsys_ray.data.features import HistorySums
 from recsys_ray.models.networks.tower_losses import Compared, objective
 from recsys_ray.models.networks.towers import Tower
-from recsys_ray.models.propagation_scorer import with_length_power
+from recsys_ray.models.pooling import Recent
 from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape, ragged_rows
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.validation import ranking_quality
+from recsys_ray.models.vectors import with_length_power
 from recsys_ray.training.checkpoint import Progress, snapshot
 from recsys_ray.training.loop import Task, generator, stream, train
 from recsys_ray.training.negatives import NegativeSampler
@@ -284,6 +285,7 @@ class TwoTower(nn.Module):
             users_UC=users_UC,
             known_U=known_U if users_UC is not None else None,
             features=self.job.features,
+            recent=Recent(self.config.recent_weight, self.config.recent_power),
         )
 
 
