@@ -8,6 +8,7 @@ import pytest
 
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn
+from recsys_ray.models.ncf import NCFConfig, fit_ncf
 from recsys_ray.models.pooling import Recent, place_weights, weighted_sums
 from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower
 
@@ -33,14 +34,15 @@ def test_weighted_sums_are_written_out() -> None:
     np.testing.assert_allclose(weighted_sums(HISTORIES, weights, vectors), expected, rtol=1e-5)
 
 
-def test_recent_is_added_at_length_one() -> None:
+def test_recent_is_added_at_the_length_of_the_query() -> None:
     rng = np.random.default_rng(1)
     queries, items = (rng.standard_normal((4, 3)).astype(np.float32) for _ in range(2))
     added = Recent(weight=0.5, power=1.0).added(queries, HISTORIES, items, KNOWN)
     first = unit(items[0]) / 3 + unit(items[1]) / 2 + unit(items[2])
     third = unit(items[2]) / 3 + unit(items[0]) / 2 + unit(items[2])
     nothing = np.zeros(3)
-    expected = unit(queries) + 0.5 * unit(np.stack([first, nothing, third, nothing]))
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+    expected = queries + 0.5 * lengths * unit(np.stack([first, nothing, third, nothing]))
     np.testing.assert_allclose(added, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -57,12 +59,15 @@ def in_pairs() -> TrainData:
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-@pytest.mark.parametrize("model", ["lightgcn", "two_tower"])
+@pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
 def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) -> None:
     data = in_pairs()
     common = {"epochs": 20, "batch_size": 16, "negatives": 12, "learning_rate": 0.05, "recent_weight": 20.0}
     if model == "lightgcn":
         scorer = fit_lightgcn(data, LightGCNConfig(embedding_dim=8, layers=2, **common), FitContext())  # type: ignore[arg-type]
+    elif model == "ncf":
+        narrow = NCFConfig(embedding_dim=8, similarity="cosine", mlp_dim=2, hidden_layers=[2], **common)  # type: ignore[arg-type]
+        scorer = fit_ncf(data, narrow, FitContext())  # type: ignore[assignment]
     else:
         settings = TwoTowerConfig(
             embedding_dim=8, layers=[], fusion="weighted", use_features=False, user_id=True,

@@ -34,6 +34,7 @@ from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.initial import initial_embeddings
 from recsys_ray.models.pair_kernels import Perceptron
 from recsys_ray.models.pair_scorer import PairScorer
+from recsys_ray.models.pooling import Recent
 from recsys_ray.models.propagation_scorer import fold_in_map, history_sums
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
@@ -73,6 +74,11 @@ class NCFConfig(LoopConfig):
     normalised interactions. normal: random, as those of the perceptron always do."""
     initial_std: float = Field(default=0.1, gt=0)
     """Standard deviation of the initial vectors."""
+    recent_weight: float = Field(default=0.0, ge=0)
+    """How much the direction of the last events counts in the factor branch, beside 1 for the user's vector; 0 is the
+    paper's."""
+    recent_power: float = Field(default=2.0, ge=0)
+    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
 
     @field_validator("hidden_layers")
     @classmethod
@@ -97,10 +103,13 @@ def fit_ncf(data: TrainData, config: NCFConfig, context: FitContext) -> PairScor
     context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W
     require_finite("ncf", "lower model.learning_rate", *parts)
-    return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, data)
+    recent = Recent(config.recent_weight, config.recent_power)
+    return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, recent, data)
 
 
-def scorer_from(users_UJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron, data: TrainData) -> PairScorer:
+def scorer_from(
+    users_UJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron, recent: Recent, data: TrainData
+) -> PairScorer:
     """The finished model of trained rows, with what an item of a history adds to a new user's row."""
     known_U = data.histories.lengths_B > 0
     trained_I = data.item_counts() > 0
@@ -115,6 +124,7 @@ def scorer_from(users_UJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptr
         intercept_J=(mean_row_J - mean_sum_J @ map_JJ).astype(np.float32),
         perceptron=perceptron,
         trained_I=trained_I,
+        recent=recent,
     )
 
 

@@ -8,10 +8,13 @@ product, J columns of a row: D and the width of the perceptron's first layer.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, Requests, ScorerState
 from recsys_ray.models.pair_kernels import Perceptron, score_block, score_rows
+from recsys_ray.models.pooling import Recent
 from recsys_ray.models.propagation_scorer import history_sums, user_rows
 from recsys_ray.models.vectors import NO_OPINION, cosines, has_stored_row, knows_item
 
@@ -24,7 +27,8 @@ class PairScorer:
     Args:
         users_UJ: rows of the fit's users. known_U: users with training history; rows of the others are not used.
         items_IJ: rows of the items. history_IJ: what an item of a history adds to a row.
-        perceptron: the layers behind the first. trained_I: items with training interactions.
+        perceptron: the layers behind the first. trained_I: items with training interactions. recent: what the last
+        events add to the columns of the inner product.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class PairScorer:
         intercept_J: FloatArray,
         perceptron: Perceptron,
         trained_I: BoolArray,
+        recent: Recent,
     ) -> None:
         self.users_UJ = users_UJ
         self.known_U = known_U
@@ -45,6 +50,8 @@ class PairScorer:
         self.intercept_J = intercept_J
         self.perceptron = perceptron
         self.trained_I = trained_I
+        self.recent = recent
+        self.factors_ID = np.ascontiguousarray(items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]])
 
     @property
     def num_items(self) -> int:
@@ -75,16 +82,18 @@ class PairScorer:
         return scores_BK
 
     def _rows(self, requests: Requests) -> FloatArray:
-        """(B, J) stored, or from the history."""
-        return user_rows(requests, self.users_UJ, self.known_U, self.rows_of)
+        """(B, J) stored, or from the history; with what was done last."""
+        rows_BJ = user_rows(requests, self.users_UJ, self.known_U, self.rows_of)
+        dim = self.factors_ID.shape[1]
+        rows_BJ[:, :dim] = self.recent.added(rows_BJ[:, :dim], requests.histories, self.factors_ID, self.trained_I)
+        return rows_BJ
 
     def rows_of(self, histories: Histories) -> FloatArray:
         """(B, J) what histories alone tell of their users."""
         return self.intercept_J + history_sums(histories, self.history_IJ, self.trained_I)
 
     def similar(self, items_R: IntArray) -> FloatArray:
-        dim = self.items_IJ.shape[1] - self.perceptron.widths[0]
-        return cosines(self.items_IJ[:, :dim], items_R, self.trained_I)
+        return cosines(self.factors_ID, items_R, self.trained_I)
 
     def state(self) -> ScorerState:
         arrays = {
@@ -96,7 +105,7 @@ class PairScorer:
             "perceptron": self.perceptron.weights_W,
             "trained": self.trained_I,
         }
-        return ScorerState(arrays, {"widths": list(self.perceptron.widths)})
+        return ScorerState(arrays, {"widths": list(self.perceptron.widths), "recent": asdict(self.recent)})
 
     @classmethod
     def from_state(cls, state: ScorerState) -> PairScorer:
@@ -109,4 +118,5 @@ class PairScorer:
             intercept_J=arrays["intercept"],
             perceptron=Perceptron(tuple(state.settings["widths"]), arrays["perceptron"]),
             trained_I=arrays["trained"],
+            recent=Recent(**state.settings.get("recent", {})),
         )

@@ -50,7 +50,7 @@ class Recent:
     def added(
         self, queries_BD: FloatArray, histories: Histories, items_ID: FloatArray, known_I: BoolArray
     ) -> FloatArray:
-        """(B, D) the queries at length 1, plus ``weight`` times the sum of unit item vectors, at length 1 as well."""
+        """(B, D) each query, plus the sum of the unit item vectors brought to ``weight`` times the query's length."""
         if self.weight == 0:
             return queries_BD
         weights_E = place_weights(histories, known_I, self.power)
@@ -58,7 +58,9 @@ class Recent:
         scales_I = np.zeros(len(items_ID))
         scales_I[rows] = 1 / np.maximum(np.linalg.norm(items_ID[rows], axis=1), np.finfo(np.float32).tiny)
         recent_BD = weighted_sums(histories, weights_E * scales_I[histories.items_E], items_ID)
-        return with_length_power(queries_BD, 0) + np.float32(self.weight) * with_length_power(recent_BD, 0)
+        lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
+        added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)
+        return added_BD
 
 
 def age_weights(histories: Histories, half_life_days: float | None) -> DoubleArray:
