@@ -74,6 +74,7 @@ def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) 
             initialization="spectral", negative_strategy="uniform", **common,  # type: ignore[arg-type]
         )  # fmt: skip
         scorer = fit_two_tower(data, settings, FitContext())  # type: ignore[assignment]
+    scorer = type(scorer).from_state(scorer.state())
     users = np.zeros(2, np.int32) if known else np.full(2, -1, np.int32)
     for first, last in ((0, 6), (6, 0), (10, 2)):
         histories = Histories.from_lists([[first, last], [last, first]])
