@@ -39,6 +39,7 @@ from recsys_ray.provenance import fingerprint, versions
 from recsys_ray.recommend import RecommendSettings
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.schema import PARTS
+from recsys_ray.serving.models import activated
 from recsys_ray.storage import Location
 from recsys_ray.verify import verify
 
@@ -324,7 +325,7 @@ class Pipeline:
         }
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
-        for name in runs.prune(self._recommendations, self.config.publish.keep):
+        for name in runs.prune(self._recommendations, self.config.publish.keep, activated(self.output)):
             self.session.progress(f"publish: deleted the old run {name} (publish.keep={self.config.publish.keep})")
 
     def _made_with(self) -> list[str]:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,8 +99,9 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
     return current, target
 
 
-def prune(root: Location, keep: int) -> list[str]:
-    """Delete all but the ``keep`` newest published runs; LATEST and unfinished runs stay. Returns the deleted ids.
+def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
+    """Delete all but the ``keep`` newest published runs; LATEST, the ``used`` and unfinished runs stay. Returns the
+    deleted ids.
 
     With a run goes what it was made with (``made_with`` of its manifest: prepared data, models, evaluations, as names
     beside ``root``), as far as no run that stays was made with it too.
@@ -110,7 +112,7 @@ def prune(root: Location, keep: int) -> list[str]:
         if (root / name / MANIFEST).exists()
     }
     current = latest(root)
-    old = [name for name in list(made_with)[:-keep] if name != current]
+    old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
     needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
     for name in old:
         root.parent.remove(made_with[name] - needed)

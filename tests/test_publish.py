@@ -87,6 +87,13 @@ def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) ->
     } - set(deleted)
 
 
+def test_prune_keeps_what_is_used(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    first, second, third = (published(root, letter * 64) for letter in "abc")
+    assert publish.prune(root, keep=1, used={first.name}) == [second.name]
+    assert publish.prune(root, keep=1) == [first.name] and publish.latest(root) == third.name
+
+
 def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path: Path) -> None:
     output = Location.of(tmp_path)
     root = output / "recommendations"

@@ -25,6 +25,7 @@ from recsys_ray.serving.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.catalogue import Catalogue, poster_path
 from recsys_ray.serving.cold_start import onboarding_rows
 from recsys_ray.serving.http import decoded
+from recsys_ray.serving.models import activated
 from recsys_ray.serving.served import open_run
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.settings import ServeSettings, VariantSettings
@@ -291,10 +292,12 @@ def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
         for wrong in ("no-such-run", "../prepared", "a/b", "."):
             assert "not a published run" in switch({"run_id": wrong}, 409)["error"]
         assert answering() == first
+    assert activated(Location.of(tmp_path)) == {first, second}  # the other one to roll back to
     with client(tmp_path, keys=KEYS) as service:  # the choice outlives the process
         assert answering() == first
         switch({})
         assert answering() == second
+        assert activated(Location.of(tmp_path)) == set()
         switch({"roll_back": True})
         assert answering() == first
 

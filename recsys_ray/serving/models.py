@@ -51,6 +51,17 @@ class Slot:
         return file.read_json() if file.exists() else {}
 
 
+def activated(output: Location) -> set[str]:
+    """The runs under ``output`` that an administrator chose, and those to roll back to from there."""
+    found: set[str] = set()
+    folder = output / FOLDER
+    for name in folder.names():
+        if name.startswith("ACTIVE-"):
+            pinned = (folder / name).read_json()
+            found |= {pinned["run_id"], pinned["previous"]} if pinned["run_id"] else set()
+    return found - {None}
+
+
 class Models:
     """The runs of all variants."""
 
