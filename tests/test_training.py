@@ -265,6 +265,12 @@ def test_pairwise_and_pointwise_losses_are_their_formulas() -> None:
     assert float(losses.generalized_bce(POSITIVE, NEGATIVE, 0.1, 1.0)) == pytest.approx(float(raised))
 
 
+def test_the_cosine_contrastive_loss_counts_negatives_above_the_margin() -> None:
+    positive, negative = torch.tensor([0.9, -0.2]), torch.tensor([[0.5, 0.8, -1.0], [0.4, 0.1, float("-inf")]])
+    expected = ((1 - 0.9) + 6 * (0.1 + 0.4) / 3 + (1 + 0.2)) / 2
+    assert float(losses.cosine_contrastive(positive, negative, 0.4, 6.0)) == pytest.approx(expected)
+
+
 def test_sampled_softmax_over_everything_is_the_full_one() -> None:
     scores = torch.randn((4, 6), generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 3, 5, 3])

@@ -86,7 +86,7 @@ def scorer() -> TowerScorer:
     return fitted(use_content=True, id_dropout=0.3, user_id=True)
 
 
-@pytest.mark.parametrize("loss", ["sampled_softmax", "info_nce", "bpr", "bce", "mse", "mse_bpr"])
+@pytest.mark.parametrize("loss", ["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"])
 def test_every_loss_falls(loss: str) -> None:
     found = losses_of(loss=loss, epochs=15, id_dropout=0.0, use_content=True)
     assert min(found[-3:]) < 0.9 * found[0]

@@ -105,16 +105,23 @@ class TwoTowerConfig(LoopConfig):
     similarity: Literal["cosine", "inner"] = "cosine"
     """How a user and an item are compared."""
     temperature: float = Field(default=0.1, gt=0)
-    """Divides cosines before the loss; not used by inner."""
+    """Divides cosines before the loss; not used by inner and cosine_contrastive."""
     length_power: float = Field(default=0.0, ge=0)
     """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
     recent_weight: float = Field(default=0.0, ge=0)
     """How much the direction of the last events counts in a query, beside 1 for the user tower's vector."""
     recent_power: float = Field(default=2.0, ge=0)
     """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
-    loss: Literal["sampled_softmax", "info_nce", "bpr", "bce", "mse", "mse_bpr"] = "sampled_softmax"
-    """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch. bpr,
-    bce: pairwise and pointwise, against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
+    loss: Literal["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"] = (
+        "sampled_softmax"
+    )
+    """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch.
+    cosine_contrastive: the target towards cosine 1, negatives below the margin. bpr, bce: pairwise and pointwise,
+    against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
+    margin: float = Field(default=0.8, ge=-1, lt=1)
+    """Cosine up to which a negative costs nothing under loss = cosine_contrastive."""
+    negative_weight: float = Field(default=150.0, gt=0)
+    """What the mean over the negatives counts under loss = cosine_contrastive, beside 1 for the target."""
     mse_share: float = Field(default=0.7, gt=0, lt=1)
     """Weight of the rating error under loss = mse_bpr; the rest is bpr's."""
     negatives: int = Field(default=1024, ge=1)
@@ -137,8 +144,10 @@ class TwoTowerConfig(LoopConfig):
     def _possible(self) -> TwoTowerConfig:
         if any(width < 1 for width in self.layers):
             raise ValueError(f"layers: widths must be positive, found {self.layers}")
-        if self.similarity == "inner" and (self.length_power or self.recent_weight or self.loss == "info_nce"):
-            raise ValueError("similarity: inner goes without length_power, recent_weight and loss = info_nce")
+        of_cosines = self.loss in ("info_nce", "cosine_contrastive")
+        if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
+            losses = "loss = info_nce or cosine_contrastive"
+            raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
         return self
 
     @property

@@ -34,6 +34,12 @@ def generalized_bce(positive_B: Tensor, negative_BN: Tensor, sampling_rate: floa
     return (beta * functional.softplus(-positive_B) + functional.softplus(negative_BN).sum(dim=1)).mean()
 
 
+def cosine_contrastive(positive_B: Tensor, negative_BN: Tensor, margin: float, weight: float) -> Tensor:
+    """CCL (Mao et al., "SimpleX", CIKM 2021) on cosines: 1 - positive, plus ``weight`` times the mean over the
+    negatives of what each is above ``margin``; one below it costs nothing."""
+    return (1 - positive_B + weight * functional.relu(negative_BN - margin).mean(dim=1)).mean()
+
+
 def sampled_softmax(
     positive_B: Tensor, negative_BN: Tensor, log_expected_N: Tensor | None = None, hidden_BN: Tensor | None = None
 ) -> Tensor:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys_ray.training.losses import HIDDEN, binary_cross_entropy, bpr, info_nce, log_expected, sampled_softmax
+from recsys_ray.training.losses import (
+    HIDDEN,
+    binary_cross_entropy,
+    bpr,
+    cosine_contrastive,
+    info_nce,
+    log_expected,
+    sampled_softmax,
+)
 
 if TYPE_CHECKING:
     from recsys_ray.models.two_tower import TwoTowerConfig
@@ -40,7 +48,8 @@ def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rati
     """The mean loss over the queries. ``rating_line`` are slope and intercept from a similarity to a rating."""
     if config.loss == "info_nce":
         return _in_batch(compared, config, counts_I)
-    queries_QD = compared.queries_QD / (config.temperature if config.similarity == "cosine" else 1.0)
+    scaled = config.similarity == "cosine" and config.loss != "cosine_contrastive"
+    queries_QD = compared.queries_QD / (config.temperature if scaled else 1.0)
     positive_Q = (queries_QD * compared.targets_PD[compared.own_Q]).sum(dim=1)
     if config.loss == "mse":
         return _rating_error(positive_Q, compared, rating_line)
@@ -50,6 +59,8 @@ def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rati
         expected_M = compared.expected_M if config.correct_popularity else None
         return sampled_softmax(positive_Q, negative_QM, expected_M, same_QM)
     negative_QM = negative_QM.masked_fill(same_QM, HIDDEN)
+    if config.loss == "cosine_contrastive":
+        return cosine_contrastive(positive_Q, negative_QM, config.margin, config.negative_weight)
     if config.loss == "bce":
         return binary_cross_entropy(positive_Q, negative_QM)
     ranking = bpr(positive_Q, negative_QM)
