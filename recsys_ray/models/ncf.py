@@ -13,7 +13,7 @@ positive and sampled items (Wu et al., "On the Effectiveness of Sampled Softmax 
 2023), with one sample for all rows of a batch (``loss = bce`` is the paper's); and a user whom the fit has not seen is
 answered: all that the score knows of a user is x_u = [g * p_u; U r_u + b1], and the ridge regression of x_u on
 |H|^-1/2 times the sum of the items' [q_i; V s_i] over the history H, with an intercept, says what x is likely for a
-history.
+history. With a ``recent_weight`` what the user did last is added to g * p_u (``Recent`` in ``pooling.py``).
 
 Time per epoch: pairs * scored items * (D + products of neighbouring widths) * 6. Memory: (users + items) * (D + E) * 20
 bytes, and under softmax batch_size * negatives * the sum of the widths * 12.

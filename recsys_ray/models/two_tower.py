@@ -10,9 +10,9 @@ hidden layers.
     score(u, i)  = cos(q_u, v_i) or q_u . v_i
 
 with H the user's history. A training example's target i is no part of its H, nor of the features' counts, means and
-genres. Ids, and what interactions tell of an item, are hidden at random in training (``id_dropout``): an item or user
-that nobody knows is then what training has often seen. So a new item is scored by its features and content, and a new
-user by the history.
+genres. With a ``recent_weight`` what the user did last is added to q_u (``Recent`` in ``pooling.py``). Ids, and what
+interactions tell of an item, are hidden at random in training (``id_dropout``): an item or user that nobody knows is
+then what training has often seen. So a new item is scored by its features and content, and a new user by the history.
 
 Where we depart: a history is pooled from finished item vectors, not from embeddings of its own (``history_items = own``
 gives it a tower of its own, without sharing); a query then costs a sum and one pass through the user tower, and items
