@@ -34,7 +34,7 @@ from pydantic import Field, model_validator
 from recsys_ray.contracts import Counts, FitContext, FloatArray, TrainData
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.initial import initial_embeddings
-from recsys_ray.models.pooling import Recent
+from recsys_ray.models.pooling import RecentSettings
 from recsys_ray.models.propagation import Graph, Propagator, equal_weights
 from recsys_ray.models.propagation_scorer import PropagationScorer, fold_in_map, history_sums
 from recsys_ray.models.validation import hold_out
@@ -42,7 +42,7 @@ from recsys_ray.models.vectors import with_length_power
 from recsys_ray.training import LoopConfig, run_workers
 
 
-class LightGCNConfig(LoopConfig):
+class LightGCNConfig(LoopConfig, RecentSettings):
     embedding_dim: int = Field(default=64, ge=1)
     """D, the length of a user's and an item's vector."""
     layers: int = Field(default=3, ge=0)
@@ -73,10 +73,6 @@ class LightGCNConfig(LoopConfig):
     length_power: float = Field(default=0.75, ge=0)
     """Item vectors are ranked with their length to this power, which grows with popularity: 1 is the inner product, 0
     the cosine."""
-    recent_weight: float = Field(default=0.0, ge=0)
-    """How much the direction of the last events counts in a query, beside 1 for the user's vector; 0 is the paper's."""
-    recent_power: float = Field(default=2.0, ge=0)
-    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
 
     @model_validator(mode="after")
     def _possible(self) -> LightGCNConfig:
@@ -122,7 +118,7 @@ def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConf
         items_ID=with_length_power(items_ID, config.length_power),
         history_ID=(history_ID @ fold_in_map(sums_UD[known_U], users_UD[known_U])).astype(np.float32),
         trained_I=degrees_I > 0,
-        recent=Recent(config.recent_weight, config.recent_power),
+        recent=config.recent,
     )
 
 

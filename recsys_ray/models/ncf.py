@@ -34,13 +34,13 @@ from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.initial import initial_embeddings
 from recsys_ray.models.pair_kernels import Perceptron
 from recsys_ray.models.pair_scorer import PairScorer
-from recsys_ray.models.pooling import Recent
+from recsys_ray.models.pooling import Recent, RecentSettings
 from recsys_ray.models.propagation_scorer import fold_in_map, history_sums
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
 
 
-class NCFConfig(LoopConfig):
+class NCFConfig(LoopConfig, RecentSettings):
     embedding_dim: int = Field(default=64, ge=1)
     """D, the length of a user's and an item's vector in the factor branch."""
     layers: int = Field(default=0, ge=0)
@@ -74,11 +74,6 @@ class NCFConfig(LoopConfig):
     normalised interactions. normal: random, as those of the perceptron always do."""
     initial_std: float = Field(default=0.1, gt=0)
     """Standard deviation of the initial vectors."""
-    recent_weight: float = Field(default=0.0, ge=0)
-    """How much the direction of the last events counts in the factor branch, beside 1 for the user's vector; 0 is the
-    paper's."""
-    recent_power: float = Field(default=2.0, ge=0)
-    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
 
     @field_validator("hidden_layers")
     @classmethod
@@ -103,8 +98,7 @@ def fit_ncf(data: TrainData, config: NCFConfig, context: FitContext) -> PairScor
     context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W
     require_finite("ncf", "lower model.learning_rate", *parts)
-    recent = Recent(config.recent_weight, config.recent_power)
-    return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, recent, data)
+    return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, config.recent, data)
 
 
 def scorer_from(

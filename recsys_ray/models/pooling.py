@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from recsys_ray.contracts import BoolArray, FloatArray, Histories, LongArray
+from recsys_ray.contracts import BoolArray, FloatArray, Histories, LongArray, Settings
 from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
 from recsys_ray.models.vectors import with_length_power
@@ -45,7 +46,7 @@ class Recent:
     """
 
     weight: float = 0.0
-    power: float = 2.0
+    power: float = 0.0
 
     def added(
         self, queries_BD: FloatArray, histories: Histories, items_ID: FloatArray, known_I: BoolArray
@@ -61,6 +62,17 @@ class Recent:
         lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
         added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)
         return added_BD
+
+
+class RecentSettings(Settings):
+    recent_weight: float = Field(default=0.0, ge=0)
+    """How much the direction of the last events counts in a query, beside 1 for what the model knows of the user."""
+    recent_power: float = Field(default=2.0, ge=0)
+    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
+
+    @property
+    def recent(self) -> Recent:
+        return Recent(self.recent_weight, self.recent_power)
 
 
 def age_weights(histories: Histories, half_life_days: float | None) -> DoubleArray:

@@ -51,14 +51,14 @@ from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate, require_finite
 from recsys_ray.models.content import LONG_VECTOR
 from recsys_ray.models.initial import initial_embeddings
-from recsys_ray.models.pooling import Pooling
+from recsys_ray.models.pooling import Pooling, RecentSettings
 from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of, ragged_rows
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.validation import hold_out
 from recsys_ray.training import LoopConfig, run_workers
 
 
-class TwoTowerConfig(LoopConfig):
+class TwoTowerConfig(LoopConfig, RecentSettings):
     embedding_dim: int = Field(default=128, ge=1)
     """Length of the vector of an id, and the width to which inputs are brought before they are fused."""
     feature_dim: int = Field(default=32, ge=1)
@@ -108,10 +108,6 @@ class TwoTowerConfig(LoopConfig):
     """Divides cosines before the loss; not used by inner and cosine_contrastive."""
     length_power: float = Field(default=0.0, ge=0)
     """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
-    recent_weight: float = Field(default=0.0, ge=0)
-    """How much the direction of the last events counts in a query, beside 1 for the user tower's vector."""
-    recent_power: float = Field(default=2.0, ge=0)
-    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
     loss: Literal["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"] = (
         "sampled_softmax"
     )

@@ -23,7 +23,6 @@ from recsys_ray.contracts import BoolArray, FloatArray, ItemLists, LongArray, Re
 from recsys_ray.data.features import HistorySums
 from recsys_ray.models.networks.tower_losses import Compared, objective
 from recsys_ray.models.networks.towers import Tower
-from recsys_ray.models.pooling import Recent
 from recsys_ray.models.tower_inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape, ragged_rows
 from recsys_ray.models.tower_scorer import TowerScorer
 from recsys_ray.models.validation import ranking_quality
@@ -285,7 +284,7 @@ class TwoTower(nn.Module):
             users_UC=users_UC,
             known_U=known_U if users_UC is not None else None,
             features=self.job.features,
-            recent=Recent(self.config.recent_weight, self.config.recent_power),
+            recent=self.config.recent,
         )
 
 
