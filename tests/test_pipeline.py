@@ -142,6 +142,20 @@ def test_publish_gate_stops_a_run_and_latest_stays(tmp_path: Path) -> None:
     assert world.latest() == before
 
 
+def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path) -> None:
+    world = World(tmp_path, publish={"keep": 1})
+    world.run(stage="recommend")
+    first = world.latest()
+    chosen = tmp_path / "out" / "serving" / "ACTIVE-default.json"
+    chosen.parent.mkdir()
+    chosen.write_text(json.dumps({"run_id": first.name, "answers": first.name, "previous": None}))
+    world.run("recommend.n=7", stage="recommend")
+    assert world.latest() != first and (first / "manifest.json").exists()
+    chosen.unlink()
+    world.run("recommend.n=8", stage="recommend")
+    assert not first.exists()
+
+
 def test_rollback_and_what_it_withdraws(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.run(stage="recommend")
