@@ -15,15 +15,15 @@ import json
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
-from recsys_ray.contracts import FitContext
+from recsys_ray.contracts import FitContext, Histories
 from recsys_ray.models.propagation import normalised_interactions
 from recsys_ray.models.pure_svd import right_singular_vectors
+from recsys_ray.models.vectors import with_length_power
 
 LEAST_INTERACTIONS = 50
 DIMENSION = 128
-WITH = {"last": -1, "middle": None, "first": 0}
+WITH = {"last": 1.0, "middle": 0.5, "first": 0.0}  # places in the training line
 
 Lists = dict[int, list[int]]
 
@@ -45,11 +45,8 @@ def dispersion(part_I: np.ndarray, all_I: np.ndarray) -> float:
 
 
 def item_vectors(train: Lists, num_items: int) -> np.ndarray:
-    users = np.repeat(np.arange(len(train)), [len(items) for items in train.values()])
-    items = np.concatenate([np.array(items, np.int64) for items in train.values()])
-    pairs = sp.csr_matrix((np.ones(len(items), np.float32), (users, items)), shape=(len(train), num_items))
-    vectors = right_singular_vectors(normalised_interactions(pairs), DIMENSION, FitContext())
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    pairs = Histories.from_lists(list(train.values())).matrix(num_items)
+    return with_length_power(right_singular_vectors(normalised_interactions(pairs), DIMENSION, FitContext()), 0)
 
 
 def likeness(part: Lists, train: Lists, vectors: np.ndarray) -> dict[str, float]:
@@ -58,7 +55,7 @@ def likeness(part: Lists, train: Lists, vectors: np.ndarray) -> dict[str, float]
     first = vectors[[part[user][0] for user in users]]
     found = {}
     for name, place in WITH.items():
-        other = [train[user][len(train[user]) // 2 if place is None else place] for user in users]
+        other = [train[user][min(int(place * len(train[user])), len(train[user]) - 1)] for user in users]
         found[name] = float((first * vectors[other]).sum(axis=1).mean())
     return found
 

@@ -51,7 +51,9 @@ class PairScorer:
         self.perceptron = perceptron
         self.trained_I = trained_I
         self.recent = recent
-        self.factors_ID = np.ascontiguousarray(items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]])
+        self.factors_ID = items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]]
+        if recent.weight:  # sums over histories want whole rows side by side
+            self.factors_ID = np.ascontiguousarray(self.factors_ID)
 
     @property
     def num_items(self) -> int:

@@ -54,11 +54,10 @@ class Recent:
         """(B, D) each query, plus the sum of the unit item vectors brought to ``weight`` times the query's length."""
         if self.weight == 0:
             return queries_BD
-        weights_E = place_weights(histories, known_I, self.power)
-        rows = np.unique(histories.items_E)
-        scales_I = np.zeros(len(items_ID))
-        scales_I[rows] = 1 / np.maximum(np.linalg.norm(items_ID[rows], axis=1), np.finfo(np.float32).tiny)
-        recent_BD = weighted_sums(histories, weights_E * scales_I[histories.items_E], items_ID)
+        items_K, places_E = np.unique(histories.items_E, return_inverse=True)
+        lengths_K = np.maximum(np.linalg.norm(items_ID[items_K], axis=1), np.finfo(np.float32).tiny)
+        weights_E = place_weights(histories, known_I, self.power) / lengths_K[places_E]
+        recent_BD = weighted_sums(histories, weights_E, items_ID)
         lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
         added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)
         return added_BD

@@ -24,6 +24,7 @@ from recsys_ray.storage import Location
 
 log = logging.getLogger(__name__)
 FOLDER = "serving"
+POINTER = "ACTIVE-"
 RETRY_SECONDS = 30.0
 
 
@@ -43,7 +44,7 @@ class Slot:
 
     @property
     def pointer(self) -> Location:
-        return self.output / FOLDER / f"ACTIVE-{self.settings.name}.json"
+        return self.output / FOLDER / f"{POINTER}{self.settings.name}.json"
 
     def manifest(self, run_id: str) -> dict[str, Any]:
         """Facts of a published run; none when it is gone."""
@@ -56,7 +57,7 @@ def activated(output: Location) -> set[str]:
     found: set[str] = set()
     folder = output / FOLDER
     for name in folder.names():
-        if name.startswith("ACTIVE-"):
+        if name.startswith(POINTER):
             pinned = (folder / name).read_json()
             found |= {pinned["run_id"], pinned["previous"]} if pinned["run_id"] else set()
     return found - {None}
