@@ -61,7 +61,7 @@ class PublishSettings(Settings):
     """Move LATEST to the run when it passes the gate."""
     gate: GateSettings = GateSettings()
     keep: int = Field(default=5, ge=1)
-    """Published runs to keep; older ones are deleted, LATEST and what the service was told to stay on never are."""
+    """Published runs to keep, the last published; LATEST and what the service was told to stay on are never deleted."""
     to: str | None = None
     """Run id for rollback; by default the run published before the current one."""
 

@@ -100,17 +100,15 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
 
 
 def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
-    """Delete all but the ``keep`` newest published runs; LATEST, the ``used`` and unfinished runs stay. Returns the
+    """Delete all but the ``keep`` runs published last; LATEST, the ``used`` and unfinished runs stay. Returns the
     deleted ids.
 
     With a run goes what it was made with (``made_with`` of its manifest: prepared data, models, evaluations, as names
     beside ``root``), as far as no run that stays was made with it too.
     """
-    made_with = {
-        name: set((root / name / MANIFEST).read_json().get("made_with", []))
-        for name in root.names()
-        if (root / name / MANIFEST).exists()
-    }
+    manifests = [(root / name / MANIFEST).read_json() for name in root.names() if (root / name / MANIFEST).exists()]
+    manifests.sort(key=lambda manifest: str(manifest["published_at"]))
+    made_with = {str(manifest["run_id"]): set(manifest.get("made_with", [])) for manifest in manifests}
     current = latest(root)
     old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
     needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
@@ -133,4 +131,4 @@ def _previous_of(root: Location, run_id: str) -> str | None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

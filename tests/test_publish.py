@@ -87,6 +87,23 @@ def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) ->
     } - set(deleted)
 
 
+def test_prune_keeps_the_last_published_of_runs_started_in_the_same_second(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    for letter in "bca":  # by name the second is the newest, and the third the oldest
+        publish.publish(root, root / f"20260101T000000-{letter * 10}", {})
+    assert publish.prune(root, keep=1) == ["20260101T000000-bbbbbbbbbb", "20260101T000000-cccccccccc"]
+    assert publish.latest(root) == "20260101T000000-aaaaaaaaaa"
+
+
+def test_a_run_published_again_is_newer_than_one_started_after_it(tmp_path: Path) -> None:
+    root = Location.of(tmp_path)
+    first, second = published(root, "a" * 64), published(root, "b" * 64)
+    third = published(root, "c" * 64)
+    publish.publish(root, first, {})
+    assert publish.prune(root, keep=2) == [second.name]
+    assert {name for name in root.names() if name != "LATEST"} == {first.name, third.name}
+
+
 def test_prune_keeps_what_is_used(tmp_path: Path) -> None:
     root = Location.of(tmp_path)
     first, second, third = (published(root, letter * 64) for letter in "abc")
