@@ -216,9 +216,10 @@ def _explain(error: ValidationError, tree: dict[str, Any]) -> str:
     more = f" (and {len(others)} more)" if others else ""
     key = _key(first["loc"], tree)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key.rsplit(".", 1)[-1], _all_keys(), 1, 0.7)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{key}: unknown key{hint}{more}"
+        return f"{key}: unknown key{_hint(key, tree)}{more}"
+    if first["type"].startswith("union_tag"):
+        field, tags = f"{key}.{first['ctx']['discriminator'].strip(chr(39))}", first["ctx"].get("expected_tags")
+        return (f"{field}: {first['ctx']['tag']!r} is none of {tags}" if tags else f"{field}: missing") + more
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" or not key:
         return message + more
@@ -238,11 +239,20 @@ def _key(location: tuple[int | str, ...], tree: Any) -> str:
     return ".".join(names)
 
 
-def _all_keys() -> list[str]:
-    """Every key of the schema, for suggestions."""
-    schema = Config.model_json_schema()
-    tables = [schema, *schema.get("$defs", {}).values()]
-    return sorted({name for table in tables for name in table.get("properties", {})})
+def _hint(key: str, tree: dict[str, Any]) -> str:
+    """What an unknown key may have been meant to be: a setting of the chosen model, elsewhere any key of the schema."""
+    section, _, name = key.rpartition(".")
+    model = tree["model"].get("name") if section == "model" else None
+    if model in MODELS:
+        known = sorted(MODELS[model].config.model_fields)
+    else:
+        schema = Config.model_json_schema()
+        tables = [schema, *schema.get("$defs", {}).values()]
+        known = sorted({name for table in tables for name in table.get("properties", {})} - {name})
+    close = difflib.get_close_matches(name, known, 1, 0.7)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; {model} has {', '.join(known) or 'no settings'}" if model in MODELS else ""
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:
