@@ -41,9 +41,10 @@ SMALL: dict[str, Any] = {
 
 
 def parity_world() -> TrainData:
-    """Even users have five even items, odd users five odd ones; content and genres tell which items are even."""
+    """Even users have three to five even items, odd users odd ones; content and genres tell which items are even."""
     rng = np.random.default_rng(0)
-    rows = [sorted(rng.permutation(np.arange(user % 2, ITEMS, 2))[:5].tolist()) for user in range(USERS)]
+    draws = [rng.permutation(np.arange(user % 2, ITEMS, 2))[: 3 + user // 2 % 3] for user in range(USERS)]
+    rows = [sorted(draw.tolist()) for draw in draws]
     ratings = [[float(rng.integers(1, 6)) for _ in row] for row in rows]
     genres: list[list[str]] = [["even"] if item % 2 == 0 else ["odd"] for item in range(ITEMS + 2)]
     vectors = rng.normal(0, 0.1, (ITEMS + 3, 4)).astype(np.float32)
@@ -132,6 +133,47 @@ def test_a_target_is_no_part_of_its_own_history(history_items: str, half_life_da
         assert not same[others].any()
 
 
+@pytest.mark.parametrize("history_items", ["shared", "own"])
+def test_a_query_in_training_is_the_query_of_the_rest_of_the_history(history_items: str) -> None:
+    """What the finished scorer answers a user without the target: pooled history, features and id, over both towers."""
+    job = job_of(
+        history_items=history_items, rating_weight="rating", user_id=True, use_content=True, id_dropout=0.0, epochs=3
+    )
+    model = TwoTower(job, LocalWorker()).eval()
+    scorer, batch = model.scorer(), next(model.batches(0))
+    places = [0, 7, 23]
+    vectors = torch.from_numpy(scorer.history_ID)
+    queries, _ = model._queries(batch, vectors, job.pairs.items_E[batch.pairs_E])
+    histories, users = parity_world().histories, batch.users_B[batch.rows_E[places]].tolist()
+    rests = [histories.slice(user, user + 1) for user in users]
+    targets = job.pairs.items_E[batch.pairs_E[places]]
+    rest = Histories.concatenate([row.only(row.items_E != item) for row, item in zip(rests, targets, strict=True)])
+    asked = Requests(pa.array(users), np.array(users, np.int32), rest, ItemLists.empty(len(users)))
+    trained = torch.nn.functional.normalize(queries[places], dim=1).detach()
+    np.testing.assert_allclose(scorer.factors(asked).queries_BD, trained, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["sampled_softmax", "info_nce"])
+def test_a_dropped_id_is_hidden_with_all_that_its_interactions_tell(loss: str) -> None:
+    model = TwoTower(job_of(loss=loss, user_id=True), LocalWorker()).eval()
+    even = torch.tensor([0, 2])
+    hidden = model.items(even, torch.tensor([True, True]))
+    torch.testing.assert_close(hidden[0], hidden[1])
+    torch.testing.assert_close(hidden[0], model.items(torch.tensor([NEW]))[0])
+    assert not torch.isclose(model.items(even)[0], model.items(even)[1]).all()
+
+
+def test_dropped_users_are_unknown_users() -> None:
+    settings: dict[str, Any] = {"user_id": True, "use_features": False, "batch_size": USERS}
+    dropped, kept = (TwoTower(job_of(id_dropout=share, **settings), LocalWorker()).eval() for share in (0.999999, 0.0))
+    assert kept.user_ids is not None
+    kept.user_ids.weight.data[:] = kept.user_ids.weight.data[-1]
+    (batch,) = kept.batches(0)
+    spots = kept.job.pairs.items_E[batch.pairs_E]
+    vectors = torch.randn((ITEMS, 8), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(dropped._queries(batch, vectors, spots)[0], kept._queries(batch, vectors, spots)[0])
+
+
 def test_features_of_a_history_leave_the_target_out() -> None:
     job = job_of()
     model = TwoTower(job, LocalWorker())
@@ -161,6 +203,16 @@ def test_a_new_user_is_answered_by_the_history(scorer: TowerScorer) -> None:
     assert scores[1, 7:ITEMS:2].mean() > scores[1, 6:ITEMS:2].mean()
     assert not np.allclose(scores[0], scores[2], atol=1e-4)  # a known user has a row of its own beside the history
     assert scorer.answers(ask([], [], [NEW + 2], users=[0, -1, -1])).tolist() == [True, False, False]
+
+
+def test_rows_of_known_users_are_nothing_to_a_new_one(scorer: TowerScorer) -> None:
+    state = scorer.state()
+    users_UC = state.arrays["users"].copy()
+    users_UC[:-1] += 1
+    changed = TowerScorer.from_state(dataclasses.replace(state, arrays=state.arrays | {"users": users_UC}))
+    unknown, known = ask([0, 2, 4]), ask([0, 2, 4], users=[3])
+    np.testing.assert_array_equal(changed.score(unknown), scorer.score(unknown))
+    assert not np.allclose(changed.score(known), scorer.score(known), atol=1e-4)
 
 
 def test_new_items_are_scored_by_what_is_known_of_them(scorer: TowerScorer) -> None:
@@ -234,7 +286,7 @@ def test_content_is_asked_for_by_the_setting() -> None:
     assert not needs(TwoTowerConfig()) and needs(TwoTowerConfig(use_content=True))
 
 
-WORKED: dict[str, Any] = {"epochs": 2, "user_id": True, "use_content": True, "positives_per_user": 3}
+WORKED: dict[str, Any] = {"epochs": 2, "user_id": True, "use_content": True, "positives_per_user": 4}
 
 
 def in_a_process(rank: int, directory: str) -> None:

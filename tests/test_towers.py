@@ -1,0 +1,110 @@
+"""What towers are made of: losses and fusions by their definitions, a row at a time; pairs of a history."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from recsys_ray.contracts import Histories
+from recsys_ray.models.networks.tower_losses import Compared, objective
+from recsys_ray.models.networks.towers import FUSIONS
+from recsys_ray.models.tower_inputs import pairs_of
+from recsys_ray.models.two_tower import TwoTowerConfig
+
+LOSSES = get_args(TwoTowerConfig.model_fields["loss"].annotation)
+
+
+def one_by_one(compared: Compared, config: TwoTowerConfig, counts: list[int], line: tuple[float, float]) -> float:
+    """The loss from its definition, a query and a candidate at a time."""
+    items, users, drawn = compared.items_P.tolist(), compared.users_P.tolist(), compared.items_M.tolist()
+    parts = []
+    for query, own in zip(compared.queries_QD.double(), compared.own_Q.tolist(), strict=True):
+        similarity = float(query @ compared.targets_PD[own].double())
+        positive = similarity / config.temperature
+        if config.loss == "info_nce":
+            keys = [key for key in range(len(items)) if users[key] != users[own] and items[key] != items[own]]
+            frequent = {key: np.log(counts[items[key]] / sum(counts) * len(items)) for key in [own, *keys]}
+            scores = {key: float(query @ compared.targets_PD[key].double()) / config.temperature for key in frequent}
+            weights = {key: np.exp(scores[key] - (frequent[key] if config.correct_popularity else 0)) for key in scores}
+            parts.append(-np.log(weights[own] / sum(weights.values())))
+            continue
+        assert compared.expected_M is not None
+        kept = [place for place in range(len(drawn)) if drawn[place] != items[own]]
+        negatives = np.array([float(query @ compared.negatives_MD[place].double()) for place in kept])
+        expected = compared.expected_M[kept].numpy() * config.correct_popularity
+        error = (line[0] * positive + line[1] - float(compared.ratings_P[own])) ** 2
+        ranking = np.log1p(np.exp(negatives / config.temperature - positive)).sum() / len(drawn)
+        parts.append(
+            {
+                "sampled_softmax": np.log1p(np.exp(negatives / config.temperature - expected - positive).sum()),
+                "bce": np.log1p(np.exp(-positive)) + np.log1p(np.exp(negatives / config.temperature)).sum(),
+                "bpr": ranking,
+                "mse": error,
+                "mse_bpr": config.mse_share * error + (1 - config.mse_share) * ranking,
+                "cosine_contrastive": 1
+                - similarity
+                + config.negative_weight * np.maximum(negatives - config.margin, 0).sum() / len(drawn),
+            }[config.loss]
+        )
+    return float(np.mean(parts))
+
+
+@pytest.mark.parametrize("correct", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_is_its_definition(loss: Any, correct: bool) -> None:
+    """Three queries of this worker among four targets: two of one user, two on one item, a negative that is one."""
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn((10, 3), generator=rng), dim=1)
+    compared = Compared(
+        queries_QD=vectors[:3],
+        own_Q=torch.tensor([0, 2, 3]),
+        targets_PD=vectors[3:7],
+        items_P=torch.tensor([1, 2, 1, 3]),
+        users_P=torch.tensor([0, 0, 1, 2]),
+        ratings_P=torch.tensor([0.5, -1.0, 2.0, 0.1]),
+        negatives_MD=vectors[7:],
+        items_M=torch.tensor([1, 0, 3]),
+        expected_M=torch.tensor([0.3, -0.5, 0.9]),
+    )
+    config = TwoTowerConfig(loss=loss, correct_popularity=correct, temperature=0.5, margin=-0.2, mse_share=0.6)
+    counts, line = [5, 4, 2, 1], (0.7, 0.2)
+    found = objective(compared, config, torch.tensor(counts), torch.tensor(line))
+    assert float(found) == pytest.approx(one_by_one(compared, config, counts, line), rel=1e-5)
+
+
+def test_fusions_are_their_definitions() -> None:
+    """Row by row, from the parameters of each."""
+    torch.manual_seed(0)
+    parts = torch.randn(5, 3, 4)
+    weighted, gated, attention, bilinear = (
+        FUSIONS[name](3, 4) for name in ("weighted", "gated", "attention", "bilinear")
+    )
+    torch.nn.init.normal_(weighted.get_parameter("logits_K"))
+    shares = weighted.get_parameter("logits_K").exp() / weighted.get_parameter("logits_K").exp().sum()
+    for row, (first, second, third) in enumerate(parts):
+        expected = shares[0] * first + shares[1] * second + shares[2] * third
+        torch.testing.assert_close(weighted(parts)[row], expected)
+        gates = 1 / (1 + (-gated.get_submodule("gates")(torch.cat([first, second, third]))).exp())
+        torch.testing.assert_close(gated(parts)[row], gates[:4] * first + gates[4:8] * second + gates[8:] * third)
+        hidden, score = attention.get_submodule("hidden"), attention.get_submodule("score")
+        weights = torch.cat([score(torch.tanh(hidden(part))).exp() for part in (first, second, third)])
+        torch.testing.assert_close(attention(parts)[row], weights @ parts[row] / weights.sum())
+        maps = [bilinear.get_submodule(f"maps.{number}") for number in range(3)]
+        products = maps[0](first) * second + maps[1](first) * third + maps[2](second) * third
+        torch.testing.assert_close(bilinear(parts)[row], first + second + third + products)
+
+
+def test_a_pair_met_twice_is_one_pair_with_the_mean_rating() -> None:
+    histories = Histories.from_lists([[0, 1, 0], [1]], [[1.0, 4.0, 3.0], [3.0]])
+    pairs = pairs_of(histories, np.array([1, 2, 3, 4], np.float32), 2)
+    assert (pairs.offsets_U1.tolist(), pairs.items_E.tolist()) == ([0, 2, 3], [0, 1, 1])
+    assert (pairs.weights_E.tolist(), pairs.counts_E.tolist(), pairs.sums_E.tolist()) == (
+        [4, 2, 4],
+        [2, 1, 1],
+        [4, 4, 3],
+    )
+    assert pairs.squares_E.tolist() == [10, 16, 9]
+    np.testing.assert_allclose(pairs.ratings_E, np.array([-1, 1, 0]) * 1.5**0.5, atol=1e-6)
