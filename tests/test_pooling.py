@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn
-from recsys_ray.models.ncf import NCFConfig, fit_ncf
+from recsys_ray.models import MODELS, lightgcn, ncf
 from recsys_ray.models.pooling import Recent, place_weights, weighted_sums
-from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower
+from recsys_ray.models.validation import lists_quality
+from recsys_ray.retrieval import top_k_scores
+from recsys_ray.training import LocalWorker
 
 HISTORIES = Histories.from_lists([[0, 1, 2, 3], [], [2, 0, 2], [3]])
 KNOWN = np.array([True, True, True, False])
@@ -58,22 +61,23 @@ def in_pairs() -> TrainData:
     return TrainData(Histories.from_lists(rows), pa.table({"item_id": pa.array(range(16))}))
 
 
+def config_of(model: str, **settings: Any) -> Any:
+    own: dict[str, Any] = {
+        "lightgcn": {"layers": 2},
+        "ncf": {"similarity": "cosine", "mlp_dim": 2, "hidden_layers": [2]},
+        "two_tower": {
+            "layers": [], "fusion": "weighted", "use_features": False, "user_id": True,
+            "initialization": "spectral", "negative_strategy": "uniform",
+        },
+    }[model]  # fmt: skip
+    common = {"embedding_dim": 8, "batch_size": 16, "negatives": 12, "learning_rate": 0.05}
+    return MODELS[model].config(**common | own | settings)
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
 def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) -> None:
-    data = in_pairs()
-    common = {"epochs": 20, "batch_size": 16, "negatives": 12, "learning_rate": 0.05, "recent_weight": 20.0}
-    if model == "lightgcn":
-        scorer = fit_lightgcn(data, LightGCNConfig(embedding_dim=8, layers=2, **common), FitContext())  # type: ignore[arg-type]
-    elif model == "ncf":
-        narrow = NCFConfig(embedding_dim=8, similarity="cosine", mlp_dim=2, hidden_layers=[2], **common)  # type: ignore[arg-type]
-        scorer = fit_ncf(data, narrow, FitContext())  # type: ignore[assignment]
-    else:
-        settings = TwoTowerConfig(
-            embedding_dim=8, layers=[], fusion="weighted", use_features=False, user_id=True,
-            initialization="spectral", negative_strategy="uniform", **common,  # type: ignore[arg-type]
-        )  # fmt: skip
-        scorer = fit_two_tower(data, settings, FitContext())  # type: ignore[assignment]
+    scorer = MODELS[model].fit(in_pairs(), config_of(model, epochs=20, recent_weight=20.0), FitContext())
     scorer = type(scorer).from_state(scorer.state())
     users = np.zeros(2, np.int32) if known else np.full(2, -1, np.int32)
     for first, last in ((0, 6), (6, 0), (10, 2)):
@@ -81,3 +85,31 @@ def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) 
         scores = scorer.score(Requests(pa.array([0, 1]), users, histories, ItemLists.empty(2)))
         scores[:, [first, last]] = -np.inf
         assert scores.argmax(axis=1).tolist() == [last + 1, first + 1]
+
+
+@pytest.mark.parametrize("recent_weight", [0.0, 0.7])
+@pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
+def test_early_stopping_measures_what_the_finished_model_answers(model: str, recent_weight: float) -> None:
+    kept: list[Any] = []
+
+    def keep(fn: Any, job: Any, key: str) -> Any:
+        kept.extend((job, *fn(job, LocalWorker())))
+        return kept[1:]
+
+    config = config_of(model, epochs=1, recent_weight=recent_weight, recent_power=0.5, validation_share=0.8)
+    data = in_pairs()
+    MODELS[model].fit(data, config, FitContext(run_workers=keep))
+    job, trained, progress = kept
+    requests = getattr(job, "watched", None) or Requests(
+        pa.array(range(80)), np.arange(80, dtype=np.int32), job.histories, ItemLists.empty(80)
+    )
+    rest = TrainData(requests.histories, data.items)
+    if model == "lightgcn":
+        trained = lightgcn.scorer_from(trained, rest, config)
+    if model == "ncf":
+        trained = ncf.scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, config.recent, rest)
+    scores = trained.score(requests)
+    found = lists_quality(
+        lambda users, k, exclude: top_k_scores(scores[users], k, exclude).rows_BK, requests.histories, job.held_out
+    )
+    assert progress.history[-1]["valid"] == pytest.approx(found, abs=1e-6)

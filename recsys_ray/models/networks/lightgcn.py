@@ -88,8 +88,7 @@ class LightGCN(nn.Module):
         users_B, items_B, own = self.pairs.of(rows)
         final_ND = self.propagation(self.embeddings_ND)
         compute = self._bpr if self.config.loss == "bpr" else self._softmax
-        loss = compute(final_ND, users_B, items_B, own, random)
-        return loss
+        return compute(final_ND, users_B, items_B, own, random)
 
     def _bpr(self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator) -> Tensor:
         vectors = final_ND[users_B], final_ND[self.num_users + items_B]
@@ -138,7 +137,9 @@ class LightGCN(nn.Module):
             final_ND = self.propagation(self.embeddings_ND.detach()).cpu().numpy()
         users_UD, items_ID = np.split(final_ND, [self.num_users])
         ranked_ID = with_length_power(items_ID, self.config.length_power)
-        return ranking_quality(users_UD, ranked_ID, self.job.histories, self.job.held_out)
+        known_I = (self.pairs.counts_I > 0).cpu().numpy()
+        queries_UD = self.config.recent.added(users_UD, self.job.histories, ranked_ID, known_I)
+        return ranking_quality(queries_UD, ranked_ID, self.job.histories, self.job.held_out)
 
 
 class _Propagate(torch.autograd.Function):

@@ -182,14 +182,17 @@ class NCF(nn.Module):
         """NDCG of the held-out items of the watched users."""
         from recsys_ray.retrieval import top_k_scores
 
-        trained = self.trained()
+        trained, dim = self.trained(), self.config.embedding_dim
+        known_I = (self.pairs.counts_I > 0).cpu().numpy()
+        users_UJ, factors_ID = trained.users_UJ, np.ascontiguousarray(trained.items_IJ[:, :dim])
+        users_UJ[:, :dim] = self.config.recent.added(users_UJ[:, :dim], self.job.histories, factors_ID, known_I)
 
         def best(users: LongArray, k: int, exclude: ItemLists) -> IntArray:
             found = []
             for start in range(0, len(users), RANKED_USERS):
                 stop = min(start + RANKED_USERS, len(users))
                 scores_BI = np.empty((stop - start, self.job.num_items), np.float32)
-                score_block(trained.users_UJ[users[start:stop]], trained.items_IJ, trained.perceptron, scores_BI)
+                score_block(users_UJ[users[start:stop]], trained.items_IJ, trained.perceptron, scores_BI)
                 found.append(top_k_scores(scores_BI, k, exclude.slice(start, stop)).rows_BK)
             return np.concatenate(found)
 
