@@ -57,8 +57,14 @@ def points() -> tuple[Tensor, Tensor]:
     return inputs, inputs @ torch.tensor([1.0, -2.0, 0.5])
 
 
-def regression(config: LoopConfig, worker: Any, evaluate: Callable[[], float] | None = None, poison: int = -1) -> Task:
-    """Least squares with dropout nowhere; the batch numbered ``poison`` holds a NaN."""
+def regression(
+    config: LoopConfig,
+    worker: Any,
+    evaluate: Callable[[], float] | None = None,
+    poison: int = -1,
+    dropout: float = 0.0,
+) -> Task:
+    """Least squares; the batch numbered ``poison`` holds a NaN."""
     torch.manual_seed(0)
     module = nn.Linear(WIDTH, 1, bias=False)
     inputs, targets = points()
@@ -71,7 +77,8 @@ def regression(config: LoopConfig, worker: Any, evaluate: Callable[[], float] | 
             yield inputs[own] + bad, targets[own]
 
     def loss(batch: Any) -> Tensor:
-        return (module(batch[0])[:, 0] - batch[1]).square().mean()
+        inputs = nn.functional.dropout(batch[0], dropout, module.training)
+        return (module(inputs)[:, 0] - batch[1]).square().mean()
 
     return Task("regression", module, num_steps(ROWS, config.batch_size), batches, loss, evaluate)
 
@@ -167,7 +174,7 @@ class Stopped(Exception):
 
 def test_a_stopped_training_continues_as_if_it_had_not_been(tmp_path: Path) -> None:
     config = LoopConfig(epochs=6, batch_size=8, learning_rate=0.05, schedule="cosine", patience=10)
-    whole = regression(config, LocalWorker(), lambda: 0.0)
+    whole = regression(config, LocalWorker(), lambda: 0.0, dropout=0.3)
     expected = train(whole, config, LocalWorker(), seed=3)
 
     def die_in_epoch_4(batch: Any) -> Tensor:
@@ -176,7 +183,7 @@ def test_a_stopped_training_continues_as_if_it_had_not_been(tmp_path: Path) -> N
         return first.loss(batch)
 
     worker = KeepingWorker(tmp_path / "last")
-    first = regression(config, worker, lambda: 0.0)
+    first = regression(config, worker, lambda: 0.0, dropout=0.3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recsys_ray.training.loop.CHECKPOINT_SHARE", 1e9)
         with pytest.raises(Stopped):
@@ -186,7 +193,7 @@ def test_a_stopped_training_continues_as_if_it_had_not_been(tmp_path: Path) -> N
                 worker,
                 seed=3,
             )
-    again = regression(config, worker, lambda: 0.0)
+    again = regression(config, worker, lambda: 0.0, dropout=0.3)
     progress = train(again, config, worker, seed=3)
     assert [metrics["loss"] for metrics in progress.history] == [metrics["loss"] for metrics in expected.history]
     assert weights(again) == weights(whole)
