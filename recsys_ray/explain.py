@@ -265,7 +265,7 @@ def _fold_in_differences(scorer: FactorScorer, histories: Histories, rows_K: Int
     ridge, x = A^-1 b and z = A^-1 y_h, the query without h is x - z w_h (t_h - y_h x) / (1 - w_h y_h z).
     """
     rows = history_rows(histories, scorer.num_items, scorer.fold_in.weighting)
-    keep_H = scorer.trained_I[rows.columns] & (rows.values > 0)
+    keep_H = scorer.scorable_I[rows.columns] & (rows.values > 0)
     items_H, weights_H = rows.columns[keep_H], rows.values[keep_H].astype(np.float64)
     if not len(items_H):
         return items_H, np.zeros((0, len(rows_K)))

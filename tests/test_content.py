@@ -148,7 +148,7 @@ def test_an_item_like_the_mean_has_no_vector_of_its_own() -> None:
 def test_vectors_are_taken_as_they_lie_unless_centered() -> None:
     given = data(Histories.from_lists([[EAST]]))
     scorer = fit_content(given, ContentConfig(center=False), FitContext())
-    assert given.content is not None and np.shares_memory(scorer.vectors_ID, given.content.vectors_ID)
+    assert given.content is not None and np.shares_memory(scorer.items_ID, given.content.vectors_ID)
     before = VECTORS.copy()
     fit_content(given, ContentConfig(center=True), FitContext())
     np.testing.assert_array_equal(given.content.vectors_ID, before)
@@ -244,13 +244,14 @@ def test_only_scorable_items_are_similar() -> None:
 
 
 def test_what_a_model_compares_but_cannot_recommend_is_left_out() -> None:
-    class Narrow(ContentScorer):
-        @property
-        def scorable_I(self) -> np.ndarray:
-            return np.array([True, True, False, False])
-
     whole = fit(Histories.from_lists([[EAST]]))
+
+    class Narrow(ContentScorer):
+        def similar(self, items_R: np.ndarray) -> np.ndarray:
+            return whole.similar(items_R)
+
     narrow = Narrow.from_state(whole.state())
+    narrow.scorable_I = np.array([True, True, False, False])
     rows = similar_items(bundle_of(narrow, ["a", "b", "c", "d"]), np.array([EAST], np.int32), 4).to_pylist()
     assert [row["similar_item_id"] for row in rows] == ["b"]
 

@@ -40,7 +40,7 @@ from recsys_ray.contracts import (
 from recsys_ray.errors import ModelError
 from recsys_ray.models.common import MemoryEstimate
 from recsys_ray.models.pooling import age_weights, last_events, weighted_sums
-from recsys_ray.models.vectors import comparable, inner_products, knows_item
+from recsys_ray.models.vectors import VectorScorer, comparable
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def centered(content: ItemContent) -> ItemContent:
     return ItemContent(vectors_ID, present_I)
 
 
-class ContentScorer:
+class ContentScorer(VectorScorer):
     """The cosine between the user's recent items and every item with a vector.
 
     Args:
@@ -126,35 +126,21 @@ class ContentScorer:
         half_life_days: float | None,
         rating_weight: Literal["none", "rating", "centered"],
     ) -> None:
-        self.vectors_ID = vectors_ID
-        self.present_I = present_I
+        self.items_ID = vectors_ID
+        self.scorable_I = present_I
         self.recent = recent
         self.half_life_days = half_life_days
         self.rating_weight: Literal["none", "rating", "centered"] = rating_weight
 
-    @property
-    def num_items(self) -> int:
-        return len(self.vectors_ID)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.present_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        return knows_item(requests.histories, self.present_I)
-
     def factors(self, requests: Requests) -> Factors:
-        return Factors(self.queries(requests.histories), self.vectors_ID)
-
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
+        return Factors(self.queries(requests.histories), self.items_ID)
 
     def similar(self, items_R: IntArray) -> FloatArray:
-        return comparable(self.vectors_ID[items_R] @ self.vectors_ID.T, items_R, self.present_I)
+        return comparable(self.items_ID[items_R] @ self.items_ID.T, items_R, self.scorable_I)
 
     def queries(self, histories: Histories) -> FloatArray:
         """(B, D) of length 1, or zero where a history holds nothing with a vector or its vectors cancel."""
-        recent = last_events(histories, self.present_I, self.recent)
+        recent = last_events(histories, self.scorable_I, self.recent)
         age_K = self._age_weights(recent)
         queries_BD, sound_B = self._sums(recent, age_K * self._rating_weights(recent))
         if not sound_B.all():
@@ -180,14 +166,14 @@ class ContentScorer:
         """((B, D) weighted sums of the events' vectors at length 1, (B,) whether there was a length to begin with)."""
         totals_B = np.bincount(recent.rows_E, np.abs(weights_K), minlength=len(recent))
         shares_K = weights_K / np.repeat(np.where(totals_B > 0, totals_B, 1), recent.lengths_B)
-        sums_BD = weighted_sums(recent, shares_K, self.vectors_ID)
+        sums_BD = weighted_sums(recent, shares_K, self.items_ID)
         lengths_B = np.linalg.norm(sums_BD, axis=1)
         sums_BD /= np.maximum(lengths_B, NOTHING)[:, None]
         return sums_BD, lengths_B > NOTHING
 
     def state(self) -> ScorerState:
         return ScorerState(
-            {"vectors": self.vectors_ID, "present": self.present_I},
+            {"vectors": self.items_ID, "present": self.scorable_I},
             {"recent": self.recent, "half_life_days": self.half_life_days, "rating_weight": self.rating_weight},
         )
 

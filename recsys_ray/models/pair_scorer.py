@@ -16,10 +16,10 @@ from recsys_ray.contracts import BoolArray, FloatArray, Histories, IntArray, Req
 from recsys_ray.models.pair_kernels import Perceptron, score_block, score_rows
 from recsys_ray.models.pooling import Recent
 from recsys_ray.models.propagation_scorer import history_sums, user_rows
-from recsys_ray.models.vectors import NO_OPINION, cosines, has_stored_row, knows_item
+from recsys_ray.models.vectors import NO_OPINION, KnowingScorer, cosines
 
 
-class PairScorer:
+class PairScorer(KnowingScorer):
     """``network(user, item)`` with stored rows of known users and rows from the history for the others.
 
     An unknown user's row is ``intercept_J`` plus |H|^-1/2 times the sum of ``history_IJ`` over the known items H.
@@ -49,23 +49,11 @@ class PairScorer:
         self.history_IJ = history_IJ
         self.intercept_J = intercept_J
         self.perceptron = perceptron
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.recent = recent
         self.factors_ID = items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]]
         if recent.weight:  # sums over histories want whole rows side by side
             self.factors_ID = np.ascontiguousarray(self.factors_ID)
-
-    @property
-    def num_items(self) -> int:
-        return len(self.items_IJ)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        answered_B: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
-        return answered_B
 
     def factors(self, requests: Requests) -> None:
         return None
@@ -87,15 +75,15 @@ class PairScorer:
         """(B, J) stored, or from the history; with what was done last."""
         rows_BJ = user_rows(requests, self.users_UJ, self.known_U, self.rows_of)
         dim = self.factors_ID.shape[1]
-        rows_BJ[:, :dim] = self.recent.added(rows_BJ[:, :dim], requests.histories, self.factors_ID, self.trained_I)
+        rows_BJ[:, :dim] = self.recent.added(rows_BJ[:, :dim], requests.histories, self.factors_ID, self.scorable_I)
         return rows_BJ
 
     def rows_of(self, histories: Histories) -> FloatArray:
         """(B, J) what histories alone tell of their users."""
-        return self.intercept_J + history_sums(histories, self.history_IJ, self.trained_I)
+        return self.intercept_J + history_sums(histories, self.history_IJ, self.scorable_I)
 
     def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.factors_ID, items_R, self.trained_I)
+        return cosines(self.factors_ID, items_R, self.scorable_I)
 
     def state(self) -> ScorerState:
         arrays = {
@@ -105,7 +93,7 @@ class PairScorer:
             "history": self.history_IJ,
             "intercept": self.intercept_J,
             "perceptron": self.perceptron.weights_W,
-            "trained": self.trained_I,
+            "trained": self.scorable_I,
         }
         return ScorerState(arrays, {"widths": list(self.perceptron.widths), "recent": asdict(self.recent)})
 

@@ -15,19 +15,18 @@ from recsys_ray.contracts import (
     Factors,
     FloatArray,
     Histories,
-    IntArray,
     Requests,
     ScorerState,
 )
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows
 from recsys_ray.models.pooling import Recent
-from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
+from recsys_ray.models.vectors import VectorScorer, has_stored_row
 
 RIDGE = 1e-3  # of the fold-in map, relative to the mean squared length of its input
 
 
-class PropagationScorer:
+class PropagationScorer(VectorScorer):
     """``query . item``; an unknown user's query is |H|^-1/2 times the sum of ``history_ID`` over the known items H.
 
     Args:
@@ -50,46 +49,16 @@ class PropagationScorer:
         self.known_U = known_U
         self.items_ID = items_ID
         self.history_ID = history_ID
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.recent = recent
-
-    @property
-    def num_items(self) -> int:
-        return len(self.items_ID)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        answered_B: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
-        return answered_B
 
     def factors(self, requests: Requests) -> Factors:
         queries_BD = user_rows(requests, self.users_UD, self.known_U, self._queries_of)
-        queries_BD = self.recent.added(queries_BD, requests.histories, self.items_ID, self.trained_I)
+        queries_BD = self.recent.added(queries_BD, requests.histories, self.items_ID, self.scorable_I)
         return Factors(queries_BD, self.items_ID)
 
     def _queries_of(self, histories: Histories) -> FloatArray:
-        return history_sums(histories, self.history_ID, self.trained_I)
-
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
-
-    def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.items_ID, items_R, self.trained_I)
-
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> PropagationScorer:
-        """The same scorer with other item vectors; queries stay as they are."""
-        assert bias_I is None
-        return PropagationScorer(
-            users_UD=self.users_UD,
-            known_U=self.known_U,
-            items_ID=items_ID,
-            history_ID=self.history_ID,
-            trained_I=self.trained_I,
-            recent=self.recent,
-        )
+        return history_sums(histories, self.history_ID, self.scorable_I)
 
     def state(self) -> ScorerState:
         arrays = {
@@ -97,7 +66,7 @@ class PropagationScorer:
             "known": self.known_U,
             "items": self.items_ID,
             "history": self.history_ID,
-            "trained": self.trained_I,
+            "trained": self.scorable_I,
         }
         return ScorerState(arrays, {"recent": asdict(self.recent)})
 

@@ -15,9 +15,8 @@ batch, N stored non-zeros of W.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -34,7 +33,7 @@ from recsys_ray.contracts import (
 from recsys_ray.models.common import history_rows
 from recsys_ray.models.kernels import SparseRows, add_dense_rows, add_sparse_rows
 from recsys_ray.models.least_squares import solve_rows
-from recsys_ray.models.vectors import NO_OPINION, comparable, cosines, has_stored_row, inner_products, knows_item
+from recsys_ray.models.vectors import NO_OPINION, KnowingScorer, VectorScorer, comparable, has_stored_row
 
 Weighting = Literal["binary", "rating"]
 SPARSE_NAMES = ("offsets", "columns", "values")
@@ -54,7 +53,7 @@ class FoldIn:
     frequency_power: float
 
 
-class FactorScorer:
+class FactorScorer(VectorScorer):
     """``query . item + bias`` with stored queries of known users and a fold-in for the others.
 
     A request is answered from its stored row when ``users_B`` names a user with training history, else from
@@ -82,28 +81,13 @@ class FactorScorer:
         self.users_UD = users_UD
         self.known_U = known_U
         self.items_ID = items_ID
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.fold_in = fold_in
         self.penalty_D = penalty_D
         self.bias_I = bias_I
 
-    @property
-    def num_items(self) -> int:
-        return len(self.items_ID)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        answered: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.trained_I)
-        return answered
-
     def factors(self, requests: Requests) -> Factors:
         return Factors(self.queries(requests), self.items_ID, self.bias_I)
-
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
 
     def queries(self, requests: Requests) -> FloatArray:
         """(B, D) stored or solved."""
@@ -124,7 +108,7 @@ class FactorScorer:
             targets_E = ratings.values / repeats.data - self._bias_of(rows.columns)
         else:
             targets_E = np.ones(len(rows.columns), np.float32)
-        offsets_B1, keep_E = _useful(rows, self.trained_I)
+        offsets_B1, keep_E = _useful(rows, self.scorable_I)
         ridge_B = self.fold_in.regularization * (
             (np.diff(offsets_B1) + self.fold_in.frequency_offset) ** self.fold_in.frequency_power
         )
@@ -138,12 +122,9 @@ class FactorScorer:
             ridge_B.astype(np.float32),
         )
 
-    def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.items_ID, items_R, self.trained_I)
-
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> FactorScorer:
-        changed = copy(self)
-        changed.items_ID, changed.bias_I = items_ID, bias_I
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> Self:
+        changed = super().with_items(items_ID, None)
+        changed.bias_I = bias_I
         return changed
 
     def _bias_of(self, items_E: IntArray) -> FloatArray:
@@ -154,7 +135,7 @@ class FactorScorer:
             "users": self.users_UD,
             "known": self.known_U,
             "items": self.items_ID,
-            "trained": self.trained_I,
+            "trained": self.scorable_I,
             "penalty": self.penalty_D,
         }
         if self.bias_I is not None:
@@ -181,24 +162,13 @@ def _useful(rows: SparseRows, trained_I: BoolArray) -> tuple[LongArray, BoolArra
     return np.concatenate([[0], np.cumsum(keep_E)])[rows.offsets].astype(np.int64), keep_E
 
 
-class LowRankScorer:
+class LowRankScorer(VectorScorer):
     """``history x V x V'``, handed out as two factors. Known and unknown users alike are scored from their history."""
 
     def __init__(self, *, items_ID: FloatArray, trained_I: BoolArray, weighting: Weighting) -> None:
         self.items_ID = items_ID
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.weighting: Weighting = weighting
-
-    @property
-    def num_items(self) -> int:
-        return len(self.items_ID)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        return knows_item(requests.histories, self.trained_I)
 
     def factors(self, requests: Requests) -> Factors:
         rows = history_rows(requests.histories, self.num_items, self.weighting)
@@ -206,18 +176,8 @@ class LowRankScorer:
         add_dense_rows(rows, self.items_ID, queries_BD)
         return Factors(queries_BD, self.items_ID)
 
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
-
-    def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.items_ID, items_R, self.trained_I)
-
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> LowRankScorer:
-        assert bias_I is None
-        return LowRankScorer(items_ID=items_ID, trained_I=self.trained_I, weighting=self.weighting)
-
     def state(self) -> ScorerState:
-        return ScorerState({"items": self.items_ID, "trained": self.trained_I}, {"weighting": self.weighting})
+        return ScorerState({"items": self.items_ID, "trained": self.scorable_I}, {"weighting": self.weighting})
 
     @classmethod
     def from_state(cls, state: ScorerState) -> LowRankScorer:
@@ -225,7 +185,7 @@ class LowRankScorer:
         return cls(items_ID=arrays["items"], trained_I=arrays["trained"], weighting=state.settings["weighting"])
 
 
-class LinearScorer:
+class LinearScorer(KnowingScorer):
     """``history x W``; row i of W is what one event on item i adds to the score of every item.
 
     With a sparse W a pair that no event of the history has an entry for scores -inf: no opinion. Known and unknown
@@ -238,19 +198,8 @@ class LinearScorer:
 
     def __init__(self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting) -> None:
         self.weights = weights
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.weighting: Weighting = weighting
-
-    @property
-    def num_items(self) -> int:
-        return len(self.trained_I)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        return knows_item(requests.histories, self.trained_I)
 
     def factors(self, requests: Requests) -> None:
         return None
@@ -267,7 +216,7 @@ class LinearScorer:
 
     def similar(self, items_R: IntArray) -> FloatArray:
         one_each = Histories.from_lists([[int(item)] for item in items_R])
-        return comparable(self._score(one_each), items_R, self.trained_I)
+        return comparable(self._score(one_each), items_R, self.scorable_I)
 
     def through(self, map_IK: FloatArray) -> FloatArray:
         """(I, K) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
@@ -284,7 +233,7 @@ class LinearScorer:
         return sums_BK
 
     def state(self) -> ScorerState:
-        arrays: dict[str, Any] = {"trained": self.trained_I}
+        arrays: dict[str, Any] = {"trained": self.scorable_I}
         if isinstance(self.weights, SparseRows):
             arrays |= {name: getattr(self.weights, name) for name in SPARSE_NAMES}
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from recsys_ray.contracts import BoolArray, Factors, FloatArray, IntArray, Requests, ScorerState
-from recsys_ray.models.vectors import cosines, inner_products, knows_item
+from recsys_ray.models.vectors import KnowingScorer, cosines, inner_products
 
 if TYPE_CHECKING:
     from recsys_ray.models.networks.transformer import SequenceEncoder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "weights."
 
 
-class SequenceScorer:
+class SequenceScorer(KnowingScorer):
     """``state(history) . item``, known and unknown users alike, whatever the length of the history.
 
     Events on items that the fit has not seen are passed over; of the others the newest ``max_length`` count.
@@ -42,28 +42,17 @@ class SequenceScorer:
     ) -> None:
         self.weights = weights
         self.shape = shape
-        self.trained_I = trained_I
+        self.scorable_I = trained_I
         self.similarity: Literal["inner", "cosine"] = similarity
         self.items_ID = items_ID
         self._encoder: SequenceEncoder | None = None
         self._items_ID = items_ID
 
-    @property
-    def num_items(self) -> int:
-        return len(self.trained_I)
-
-    @property
-    def scorable_I(self) -> BoolArray:
-        return self.trained_I
-
-    def answers(self, requests: Requests) -> BoolArray:
-        return knows_item(requests.histories, self.trained_I)
-
     def factors(self, requests: Requests) -> Factors:
         from recsys_ray.models.networks.next_item import encode
 
         items_ID = self._vectors()
-        known = requests.histories.only(self.trained_I[requests.histories.items_E])
+        known = requests.histories.only(self.scorable_I[requests.histories.items_E])
         queries_BD = np.zeros((len(requests), items_ID.shape[1]), np.float32)
         rows_B = np.flatnonzero(known.lengths_B > 0)
         queries_BD[rows_B] = encode(self._network(), known, rows_B)
@@ -73,7 +62,7 @@ class SequenceScorer:
         return inner_products(self.factors(requests))
 
     def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self._vectors(), items_R, self.trained_I)
+        return cosines(self._vectors(), items_R, self.scorable_I)
 
     def _vectors(self) -> FloatArray:
         """(I, D) what a state is multiplied with."""
@@ -102,14 +91,14 @@ class SequenceScorer:
         return SequenceScorer(
             weights=self.weights,
             shape=self.shape,
-            trained_I=self.trained_I,
+            trained_I=self.scorable_I,
             similarity=self.similarity,
             items_ID=items_ID,
         )
 
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {PREFIX + name: value for name, value in self.weights.items()}
-        arrays["trained"] = self.trained_I
+        arrays["trained"] = self.scorable_I
         if self.items_ID is not None:
             arrays["items"] = self.items_ID
         return ScorerState(arrays, {"shape": self.shape, "similarity": self.similarity})

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, Requests, ScorerState
 from recsys_ray.data.features import HistorySums
 from recsys_ray.models.pooling import Pooling, Recent, weighted_sums
 from recsys_ray.models.tower_inputs import HistoryFeatures, TowerShape
-from recsys_ray.models.vectors import cosines, has_stored_row, inner_products, knows_item
+from recsys_ray.models.vectors import VectorScorer, has_stored_row
 
 if TYPE_CHECKING:
     from recsys_ray.models.networks.towers import Tower
@@ -27,7 +27,7 @@ PREFIX = "weights."
 QUERY_ROWS = 8192  # requests sent through the tower at once
 
 
-class TowerScorer:
+class TowerScorer(VectorScorer):
     """``tower(pooled history, features of the history, id) . item``, known and unknown users alike.
 
     Args:
@@ -64,33 +64,17 @@ class TowerScorer:
         self.weights = weights
         self.shape = shape
         self.users_UC = users_UC
-        self.known_U = np.zeros(0, np.bool_) if known_U is None else known_U
+        if known_U is not None:
+            self.known_U = known_U
         self.features = features
         self.recent = recent
         self._tower: Tower | None = None
-
-    @property
-    def num_items(self) -> int:
-        return len(self.items_ID)
-
-    def answers(self, requests: Requests) -> BoolArray:
-        answered_B: BoolArray = self._stored(requests) | knows_item(requests.histories, self.scorable_I)
-        return answered_B
 
     def factors(self, requests: Requests) -> Factors:
         starts = range(0, len(requests), QUERY_ROWS)
         queries = [self._queries(requests.slice(start, min(start + QUERY_ROWS, len(requests)))) for start in starts]
         empty = np.zeros((0, self.items_ID.shape[1]), np.float32)
         return Factors(np.concatenate([empty, *queries]), self.items_ID)
-
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
-
-    def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.items_ID, items_R, self.scorable_I)
-
-    def _stored(self, requests: Requests) -> BoolArray:
-        return has_stored_row(requests, self.known_U)
 
     def _queries(self, requests: Requests) -> FloatArray:
         """(B, D)"""
@@ -100,7 +84,8 @@ class TowerScorer:
         if self.features is not None:
             inputs["features"] = self.features.of(HistorySums.of(requests.histories, self.features.genres_IG))
         if self.users_UC is not None:
-            inputs["id"] = self.users_UC[np.where(self._stored(requests), requests.users_B, len(self.users_UC) - 1)]
+            stored_B = has_stored_row(requests, self.known_U)
+            inputs["id"] = self.users_UC[np.where(stored_B, requests.users_B, len(self.users_UC) - 1)]
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(values.astype(np.float64)) for name, values in inputs.items()}
             queries_BD = self._network()(tensors).numpy()

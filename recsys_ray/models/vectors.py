@@ -1,15 +1,58 @@
-"""What item vectors and histories tell without a model: inner products, likeness, and who is known at all.
+"""What item vectors and histories tell without a model: inner products, likeness, and who is known at all; and the
+scorers that need no more than that beside their queries.
 
-Shape suffixes: B rows of a batch, R items asked about, I items, D dimension.
+Shape suffixes: B rows of a batch, R items asked about, U users, I items, D dimension.
 """
 
 from __future__ import annotations
+
+from copy import copy
+from typing import Self
 
 import numpy as np
 
 from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, IntArray, Requests
 
 NO_OPINION = np.float32(-np.inf)
+
+
+class KnowingScorer:
+    """A scorer that has learned about some items, and about some users by themselves: who is neither of these users nor
+    has any of these items is not answered."""
+
+    scorable_I: BoolArray
+    known_U: BoolArray = np.zeros(0, np.bool_)
+    """Users of the fit who have a row of their own."""
+
+    @property
+    def num_items(self) -> int:
+        return len(self.scorable_I)
+
+    def answers(self, requests: Requests) -> BoolArray:
+        answered_B: BoolArray = has_stored_row(requests, self.known_U) | knows_item(requests.histories, self.scorable_I)
+        return answered_B
+
+
+class VectorScorer(KnowingScorer):
+    """``query . item``; what a query is, ``factors`` of the subclass says."""
+
+    items_ID: FloatArray
+
+    def factors(self, requests: Requests) -> Factors:
+        raise NotImplementedError
+
+    def score(self, requests: Requests) -> FloatArray:
+        return inner_products(self.factors(requests))
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        return cosines(self.items_ID, items_R, self.scorable_I)
+
+    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> Self:
+        """The same scorer with other item vectors; queries stay as they are."""
+        assert bias_I is None
+        changed = copy(self)
+        changed.items_ID = items_ID
+        return changed
 
 
 def knows_item(histories: Histories, known_I: BoolArray) -> BoolArray:
