@@ -16,7 +16,7 @@ from recsys_ray.models.networks.next_item import SequenceJob, encode
 from recsys_ray.models.networks.transformer import SequenceEncoder, TransformerShape
 from recsys_ray.models.sequence_scorer import SequenceScorer
 from recsys_ray.training.worker import LocalWorker
-from tests.test_sasrec import ITEMS, SHAPE, ask, circle
+from tests.test_sasrec import ITEMS, SHAPE, ask, circle, random_encoder
 
 BOTH = replace(SHAPE, num_embeddings=ITEMS + 2, causal=False)
 MASK, PADDING = ITEMS, ITEMS + 1
@@ -38,11 +38,7 @@ def model_of(rows: list[list[int]], shape: TransformerShape = BOTH, worker: Any 
 
 @pytest.fixture(scope="module")
 def encoder() -> SequenceEncoder:
-    torch.manual_seed(0)
-    network = SequenceEncoder(BOTH).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return network
+    return random_encoder(BOTH)
 
 
 @pytest.fixture(scope="module")

@@ -45,13 +45,17 @@ def ask(*histories: list[int]) -> Requests:
     return Requests(ids, users, Histories.from_lists(histories), ItemLists.empty(len(histories)))
 
 
-@pytest.fixture(scope="module")
-def encoder() -> SequenceEncoder:
+def random_encoder(shape: TransformerShape) -> SequenceEncoder:
     torch.manual_seed(0)
-    network = SequenceEncoder(SHAPE).eval()
+    network = SequenceEncoder(shape).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return network
+
+
+@pytest.fixture(scope="module")
+def encoder() -> SequenceEncoder:
+    return random_encoder(SHAPE)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from recsys_ray import schema
 from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import Chunk, byte_ranges, stamp
-from recsys_ray.data.sources.wordlines import CHUNK_BYTES, estimated_interactions, read_word_lines
+from recsys_ray.data.sources.wordlines import WordLinesSource
 from recsys_ray.errors import DataError
 from recsys_ray.storage import Location
 
@@ -30,28 +28,11 @@ class LightGCNSettings(DataSettings):
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class LightGCNSource:
+@dataclass(frozen=True)
+class LightGCNSource(WordLinesSource):
     settings: LightGCNSettings
 
-    def chunks(self) -> list[Chunk]:
-        return [
-            chunk for file in self._files() for chunk in byte_ranges(file, part=PART_FILES[file.name], size=CHUNK_BYTES)
-        ]
-
-    def read(self, chunk: Chunk) -> pa.Table:
-        return read_word_lines(chunk, self.settings.id_type)
-
-    def items(self) -> pa.Table | None:
-        return None
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"files": [stamp(file) for file in self._files()]}
-
-    def estimated_rows(self) -> int:
-        return estimated_interactions(self._files())
-
-    def _files(self) -> list[Location]:
+    def files(self) -> dict[Location, int]:
         directory = Location.of(self.settings.path)
         present = set(directory.names())
         for name in ("train.txt", "test.txt"):
@@ -59,7 +40,7 @@ class LightGCNSource:
                 raise DataError(
                     f"{directory}: {name} is missing; set data.path to a directory with train.txt and test.txt"
                 )
-        files = [directory / name for name in PART_FILES if name in present]
+        files = {directory / name: part for name, part in PART_FILES.items() if name in present}
         for file in files:
             if file.size() == 0:
                 raise DataError(f"{file}: the file is empty")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import pyarrow as pa
 from pydantic import Field
 
+from recsys_ray import schema
 from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import TEXT_SUFFIXES, Chunk, byte_ranges, expand, stamp
-from recsys_ray.data.sources.wordlines import CHUNK_BYTES, estimated_interactions, read_word_lines
+from recsys_ray.data.files import TEXT_SUFFIXES, expand
+from recsys_ray.data.sources.wordlines import WordLinesSource
 from recsys_ray.storage import Location
 
 
@@ -22,24 +22,9 @@ class SequencesSettings(DataSettings):
     """File, directory of text files, or glob; local or a URL."""
 
 
-@dataclass(frozen=True, slots=True)
-class SequencesSource:
+@dataclass(frozen=True)
+class SequencesSource(WordLinesSource):
     settings: SequencesSettings
 
-    def chunks(self) -> list[Chunk]:
-        return [chunk for file in self._files() for chunk in byte_ranges(file, size=CHUNK_BYTES)]
-
-    def read(self, chunk: Chunk) -> pa.Table:
-        return read_word_lines(chunk, self.settings.id_type)
-
-    def items(self) -> pa.Table | None:
-        return None
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {"files": [stamp(file) for file in self._files()]}
-
-    def estimated_rows(self) -> int:
-        return estimated_interactions(self._files())
-
-    def _files(self) -> list[Location]:
-        return expand(self.settings.path, TEXT_SUFFIXES)
+    def files(self) -> dict[Location, int]:
+        return dict.fromkeys(expand(self.settings.path, TEXT_SUFFIXES), schema.TRAIN)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
 from recsys_ray.data import values
-from recsys_ray.data.common import IdType
-from recsys_ray.data.files import Chunk, parse_token_lines, place, read_lines, read_start
+from recsys_ray.data.common import DataSettings, IdType
+from recsys_ray.data.files import Chunk, byte_ranges, parse_token_lines, place, read_lines, read_start, stamp
 from recsys_ray.data.sources.base import USER_ONLY, interactions
 from recsys_ray.storage import Location
 
@@ -34,8 +37,32 @@ def read_word_lines(chunk: Chunk, id_type: IdType) -> pa.Table:
     )
 
 
-def estimated_interactions(files: list[Location]) -> int:
-    """Interactions in all files, as if all were as dense as the start of the first."""
-    sample = read_start(files[0])
-    density = max(0, len(sample.split()) - sample.count(b"\n")) / max(1, len(sample))
-    return max(1, round(sum(file.size() for file in files) * density))
+@dataclass(frozen=True)
+class WordLinesSource:
+    """Files of such lines, without a catalogue; a subclass says which."""
+
+    settings: DataSettings
+
+    def files(self) -> dict[Location, int]:
+        """Every file, and the part that its interactions belong to."""
+        raise NotImplementedError
+
+    def chunks(self) -> list[Chunk]:
+        ranges = [byte_ranges(file, part=part, size=CHUNK_BYTES) for file, part in self.files().items()]
+        return [chunk for of_file in ranges for chunk in of_file]
+
+    def read(self, chunk: Chunk) -> pa.Table:
+        return read_word_lines(chunk, self.settings.id_type)
+
+    def items(self) -> pa.Table | None:
+        return None
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"files": [stamp(file) for file in self.files()]}
+
+    def estimated_rows(self) -> int:
+        """Interactions in all files, as if all were as dense as the start of the first."""
+        files = list(self.files())
+        sample = read_start(files[0])
+        density = max(0, len(sample.split()) - sample.count(b"\n")) / max(1, len(sample))
+        return max(1, round(sum(file.size() for file in files) * density))
