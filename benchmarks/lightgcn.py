@@ -30,7 +30,8 @@ from als import read_pairs, synthetic_pairs
 
 from recsys_ray.contracts import Histories
 from recsys_ray.models.lightgcn import LightGCNConfig
-from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob
+from recsys_ray.models.networks.lightgcn import LightGCN
+from recsys_ray.models.networks.pairs import PairJob
 from recsys_ray.models.propagation import Graph, Propagator
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.loop import training_step
@@ -87,7 +88,7 @@ def ours(pairs: sp.csr_matrix, batch_size: int, device: str) -> Callable[[], Non
         embedding_dim=DIM, layers=LAYERS, loss="bpr", negatives=1, regularization=L2, batch_size=batch_size
     )
     worker = LocalWorker(device=device)
-    model = LightGCN(LightGCNJob(histories, None, pairs.shape[1], initial(sum(pairs.shape)), config, 0), worker)
+    model = LightGCN(PairJob(histories, None, pairs.shape[1], initial(sum(pairs.shape)), config, 0), worker)
     task = model.task()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
     batches = (batch for epoch in range(1000) for batch in task.batches(epoch))

@@ -16,7 +16,8 @@ import torch.multiprocessing
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models.initial import initial_embeddings
 from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, scorer_from
-from recsys_ray.models.networks.lightgcn import LightGCN, LightGCNJob, SparseProduct, propagation, train_lightgcn
+from recsys_ray.models.networks.lightgcn import LightGCN, SparseProduct, propagation, train_lightgcn
+from recsys_ray.models.networks.pairs import PairJob
 from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
 from recsys_ray.models.validation import hold_out, ranking_quality
 from recsys_ray.training.worker import LocalWorker
@@ -112,7 +113,7 @@ def test_chunks_cover_all_rows() -> None:
 def model_of(data: TrainData, config: LightGCNConfig, worker: Any = None) -> LightGCN:
     shape = (data.num_users + data.num_items, config.embedding_dim)
     initial = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
-    job = LightGCNJob(data.histories, None, data.num_items, initial, config, seed=1)
+    job = PairJob(data.histories, None, data.num_items, initial, config, seed=1)
     return LightGCN(job, worker or LocalWorker())
 
 
@@ -241,7 +242,7 @@ def in_a_process(rank: int, directory: str) -> None:
     leave()
 
 
-def pair_job(data: TrainData) -> LightGCNJob:
+def pair_job(data: TrainData) -> PairJob[LightGCNConfig]:
     config = LightGCNConfig(embedding_dim=4, epochs=5, batch_size=40, learning_rate=0.05, negatives=16)
     return model_of(data, config).job
 

@@ -16,7 +16,8 @@ from recsys_ray.bundle import Bundle, open_bundle, write_bundle
 from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import MODELS
 from recsys_ray.models.ncf import NCFConfig, fit_ncf
-from recsys_ray.models.networks.ncf import NCF, NCFJob
+from recsys_ray.models.networks.ncf import NCF
+from recsys_ray.models.networks.pairs import PairJob
 from recsys_ray.models.pair_kernels import LANES, Perceptron, score_block, score_rows
 from recsys_ray.models.pair_scorer import PairScorer
 from recsys_ray.models.validation import lists_quality
@@ -46,7 +47,7 @@ def ask(data: TrainData, known: bool = True) -> Requests:
 def model_of(data: TrainData, **settings: Any) -> NCF:
     config = NCFConfig(**{"embedding_dim": 5, "mlp_dim": 4, "hidden_layers": [7, 6, 3]} | settings)
     initial = np.random.default_rng(3).normal(size=(data.num_users + data.num_items, 5)).astype(np.float32)
-    return NCF(NCFJob(data.histories, None, data.num_items, initial, config, seed=1), LocalWorker())
+    return NCF(PairJob(data.histories, None, data.num_items, initial, config, seed=1), LocalWorker())
 
 
 @pytest.fixture(scope="module")

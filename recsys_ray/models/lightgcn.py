@@ -87,11 +87,12 @@ def fit_lightgcn(data: TrainData, config: LightGCNConfig, context: FitContext) -
     Raises:
         ModelError: a loss or gradient was not finite, or memory ran out.
     """
-    from recsys_ray.models.networks.lightgcn import LightGCNJob, train_lightgcn
+    from recsys_ray.models.networks.lightgcn import train_lightgcn
+    from recsys_ray.models.networks.pairs import PairJob
 
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
     initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
-    job = LightGCNJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
+    job = PairJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
     trained_ND, progress = run_workers(context, train_lightgcn, job, "lightgcn")
     context.progress(f"lightgcn: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     require_finite("lightgcn", "lower model.learning_rate", trained_ND)

@@ -89,11 +89,12 @@ def fit_ncf(data: TrainData, config: NCFConfig, context: FitContext) -> PairScor
     Raises:
         ModelError: a loss or gradient was not finite, or memory ran out.
     """
-    from recsys_ray.models.networks.ncf import NCFJob, train_ncf
+    from recsys_ray.models.networks.ncf import train_ncf
+    from recsys_ray.models.networks.pairs import PairJob
 
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
     initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
-    job = NCFJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
+    job = PairJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
     trained, progress = run_workers(context, train_ncf, job, "ncf")
     context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
-from recsys_ray.models.networks.pairs import ObservedPairs
+from recsys_ray.contracts import FloatArray, LongArray
+from recsys_ray.models.networks.pairs import ObservedPairs, PairJob
 from recsys_ray.models.propagation import Graph, Propagator, equal_weights
 from recsys_ray.models.validation import ranking_quality
 from recsys_ray.models.vectors import with_length_power
@@ -30,20 +29,7 @@ if TYPE_CHECKING:
     from recsys_ray.models.lightgcn import LightGCNConfig
 
 
-@dataclass(frozen=True, slots=True)
-class LightGCNJob:
-    """All that a worker needs; travels as it is."""
-
-    histories: Histories
-    held_out: ItemLists | None
-    """Targets of the users that are watched, empty lists for the others."""
-    num_items: int
-    initial_ND: FloatArray
-    config: LightGCNConfig
-    seed: int
-
-
-def train_lightgcn(job: LightGCNJob, worker: Worker) -> tuple[FloatArray, Progress]:
+def train_lightgcn(job: PairJob[LightGCNConfig], worker: Worker) -> tuple[FloatArray, Progress]:
     """(N, D) the trained layer-0 embeddings, users first."""
     model = LightGCN(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
@@ -53,7 +39,7 @@ def train_lightgcn(job: LightGCNJob, worker: Worker) -> tuple[FloatArray, Progre
 class LightGCN(nn.Module):
     """The embeddings of layer 0 and their propagation."""
 
-    def __init__(self, job: LightGCNJob, worker: Worker) -> None:
+    def __init__(self, job: PairJob[LightGCNConfig], worker: Worker) -> None:
         super().__init__()
         self.job, self.worker, self.config = job, worker, job.config
         matrix = job.histories.matrix(job.num_items)

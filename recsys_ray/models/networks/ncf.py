@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys_ray.contracts import FloatArray, Histories, IntArray, ItemLists, LongArray
+from recsys_ray.contracts import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.models.networks.lightgcn import propagation
-from recsys_ray.models.networks.pairs import ObservedPairs
+from recsys_ray.models.networks.pairs import ObservedPairs, PairJob
 from recsys_ray.models.pair_kernels import Perceptron, score_block
 from recsys_ray.models.propagation import Graph, equal_weights
 from recsys_ray.models.validation import lists_quality
@@ -35,20 +35,6 @@ RANKED_USERS = 256  # watched users scored at once
 
 
 @dataclass(frozen=True, slots=True)
-class NCFJob:
-    """All that a worker needs; travels as it is."""
-
-    histories: Histories
-    held_out: ItemLists | None
-    """Targets of the users that are watched, empty lists for the others."""
-    num_items: int
-    initial_ND: FloatArray
-    """Where the factor branch starts, users first."""
-    config: NCFConfig
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class TrainedNCF:
     """What scoring takes: everything of a user and of an item that no other depends on is worked out."""
 
@@ -57,7 +43,7 @@ class TrainedNCF:
     perceptron: Perceptron
 
 
-def train_ncf(job: NCFJob, worker: Worker) -> tuple[TrainedNCF, Progress]:
+def train_ncf(job: PairJob[NCFConfig], worker: Worker) -> tuple[TrainedNCF, Progress]:
     model = NCF(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
     return model.trained(), progress
@@ -66,7 +52,7 @@ def train_ncf(job: NCFJob, worker: Worker) -> tuple[TrainedNCF, Progress]:
 class NCF(nn.Module):
     """Vectors of both branches, and the layers behind them."""
 
-    def __init__(self, job: NCFJob, worker: Worker) -> None:
+    def __init__(self, job: PairJob[NCFConfig], worker: Worker) -> None:
         super().__init__()
         self.job, self.worker, self.config = job, worker, job.config
         torch.manual_seed(stream(job.seed, 0))

@@ -1,22 +1,40 @@
 """Observed pairs of users and items as the examples of a training.
 
-Shape suffixes: E pairs, U users, I items, B rows of a batch, M negatives.
+Shape suffixes: E pairs, U users, I items, N = U + I, D dimension, B rows of a batch, M negatives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from recsys_ray.contracts import LongArray
+from recsys_ray.contracts import FloatArray, Histories, ItemLists, LongArray
 from recsys_ray.training.loop import generator, stream
 from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, slots=True)
+class PairJob(Generic[Config]):
+    """All that a worker of such a training needs; travels as it is."""
+
+    histories: Histories
+    held_out: ItemLists | None
+    """Targets of the users that are watched, empty lists for the others."""
+    num_items: int
+    initial_ND: FloatArray
+    """Where the trained vectors start, users first."""
+    config: Config
+    seed: int
 
 
 class ObservedPairs:
