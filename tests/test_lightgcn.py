@@ -169,6 +169,15 @@ def test_fold_in_is_the_stored_row_where_users_have_no_vector_of_their_own() -> 
     assert np.abs(known[:-1]).max() > 0.1
 
 
+def test_items_are_ranked_with_a_power_of_their_length_and_nobody_is_known_without_a_history() -> None:
+    data = world()
+    embeddings = np.random.default_rng(0).normal(size=(USERS + ITEMS, 6)).astype(np.float32)
+    whole, root = (scorer_from(embeddings, data, LightGCNConfig(length_power=power)) for power in (1.0, 0.5))
+    lengths = np.linalg.norm(whole.items_ID, axis=1, keepdims=True)
+    np.testing.assert_allclose(root.items_ID, whole.items_ID / np.sqrt(lengths), rtol=1e-4)
+    assert whole.answers(asking(data, known=True)).tolist() == [True] * (USERS - 1) + [False]
+
+
 def asking(data: TrainData, known: bool) -> Requests:
     users = np.arange(data.num_users, dtype=np.int32) if known else np.full(data.num_users, -1, np.int32)
     return Requests(pa.array(range(data.num_users)), users, data.histories, ItemLists.empty(data.num_users))

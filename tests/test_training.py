@@ -168,6 +168,19 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert learning_rate(13, 14, config.model_copy(update={"schedule": "constant"})) == 1.0
 
 
+def test_the_schedule_runs_over_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def rate(step: int, total: int, config: LoopConfig) -> float:
+        asked.append((step, total))
+        return learning_rate(step, total, config)
+
+    monkeypatch.setattr("recsys_ray.training.loop.learning_rate", rate)
+    config = LoopConfig(epochs=3, batch_size=8)
+    train(regression(config, LocalWorker()), config, LocalWorker(), seed=0)
+    assert asked == [(step, 9) for step in range(9)]
+
+
 class Stopped(Exception):
     """A kill between two epochs."""
 
