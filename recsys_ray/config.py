@@ -218,8 +218,10 @@ def _explain(error: ValidationError, tree: dict[str, Any]) -> str:
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key{_hint(key, tree)}{more}"
     if first["type"].startswith("union_tag"):
-        field, tags = f"{key}.{first['ctx']['discriminator'].strip(chr(39))}", first["ctx"].get("expected_tags")
-        return (f"{field}: {first['ctx']['tag']!r} is none of {tags}" if tags else f"{field}: missing") + more
+        context = first["ctx"]
+        said = f"{context['tag']!r} is none of {context['expected_tags']}" if "tag" in context else "missing"
+        field = context["discriminator"].strip("'")
+        return f"{key}.{field}: {said}{more}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" or not key:
         return message + more

@@ -106,9 +106,11 @@ def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
     With a run goes what it was made with (``made_with`` of its manifest: prepared data, models, evaluations, as names
     beside ``root``), as far as no run that stays was made with it too.
     """
-    manifests = [(root / name / MANIFEST).read_json() for name in root.names() if (root / name / MANIFEST).exists()]
-    manifests.sort(key=lambda manifest: str(manifest["published_at"]))
-    made_with = {str(manifest["run_id"]): set(manifest.get("made_with", [])) for manifest in manifests}
+    manifests = {
+        name: (root / name / MANIFEST).read_json() for name in root.names() if (root / name / MANIFEST).exists()
+    }
+    by_time = sorted(manifests, key=lambda name: str(manifests[name]["published_at"]))
+    made_with = {name: set(manifests[name].get("made_with", [])) for name in by_time}
     current = latest(root)
     old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
     needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))

@@ -122,3 +122,12 @@ def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path:
     assert len(publish.prune(root, keep=1)) == 1
     assert (output / "models").names() == ["new"] and (output / "prepared").names() == ["both"]
     assert publish.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()
+
+
+def test_a_renamed_run_is_pruned_by_the_name_it_has(tmp_path: Path) -> None:
+    root = Location.of(tmp_path / "recommendations")
+    first = published(root, "a" * 64)
+    (tmp_path / "recommendations" / first.name).rename(tmp_path / "recommendations" / "kept-aside")
+    second = published(root, "b" * 64)
+    assert publish.prune(root, keep=1) == ["kept-aside"]
+    assert {name for name in root.names() if name != "LATEST"} == {second.name}

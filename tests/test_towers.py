@@ -13,6 +13,7 @@ from recsys_ray.models.networks.tower_losses import Compared, objective
 from recsys_ray.models.networks.towers import FUSIONS
 from recsys_ray.models.tower_inputs import pairs_of
 from recsys_ray.models.two_tower import TwoTowerConfig
+from tests.test_losses import row_loss
 
 LOSSES = get_args(TwoTowerConfig.model_fields["loss"].annotation)
 
@@ -32,23 +33,17 @@ def one_by_one(compared: Compared, config: TwoTowerConfig, counts: list[int], li
             parts.append(-np.log(weights[own] / sum(weights.values())))
             continue
         assert compared.expected_M is not None
-        kept = [place for place in range(len(drawn)) if drawn[place] != items[own]]
-        negatives = np.array([float(query @ compared.negatives_MD[place].double()) for place in kept])
-        expected = compared.expected_M[kept].numpy() * config.correct_popularity
+        negatives = np.array([float(query @ vector.double()) for vector in compared.negatives_MD])
+        negatives[np.array(drawn) == items[own]] = -np.inf  # adds nothing, and still counts in a mean
+        if config.loss == "cosine_contrastive":
+            above = np.maximum(negatives - config.margin, 0)
+            parts.append(1 - similarity + config.negative_weight * above.mean())
+            continue
+        share = {"mse": 1.0, "mse_bpr": config.mse_share}.get(config.loss, 0.0)
         error = (line[0] * positive + line[1] - float(compared.ratings_P[own])) ** 2
-        ranking = np.log1p(np.exp(negatives / config.temperature - positive)).sum() / len(drawn)
-        parts.append(
-            {
-                "sampled_softmax": np.log1p(np.exp(negatives / config.temperature - expected - positive).sum()),
-                "bce": np.log1p(np.exp(-positive)) + np.log1p(np.exp(negatives / config.temperature)).sum(),
-                "bpr": ranking,
-                "mse": error,
-                "mse_bpr": config.mse_share * error + (1 - config.mse_share) * ranking,
-                "cosine_contrastive": 1
-                - similarity
-                + config.negative_weight * np.maximum(negatives - config.margin, 0).sum() / len(drawn),
-            }[config.loss]
-        )
+        name = "bpr" if "mse" in config.loss else config.loss
+        ranking = row_loss(name, positive, negatives / config.temperature, compared.expected_M.numpy(), config)
+        parts.append(share * error + (1 - share) * ranking)
     return float(np.mean(parts))
 
 
