@@ -29,7 +29,7 @@ import scipy.sparse as sp
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-from recsys_ray.contracts import FitContext
+from recsys_ray.base.types import FitContext
 from recsys_ray.models.als import INIT_STD, ALSConfig, half_step, loss, sides
 
 USERS, ITEMS, PAIRS = 29_858, 40_981, 810_128  # Gowalla's training part

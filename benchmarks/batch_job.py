@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray.bundle import Bundle, open_bundle
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import ItemLists
 from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.session import Session, set_threads
 from recsys_ray.config import Config
-from recsys_ray.contracts import ItemLists
 from recsys_ray.pipeline import Pipeline
-from recsys_ray.recommend import seen_items
-from recsys_ray.storage import Location
+from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.rank import seen_items
 
 SHAPES = {"gowalla": (29_858, 40_981, 64), "large": (200_000, 50_000, 128)}
 N = 20

@@ -37,7 +37,7 @@ from batch_job import SHAPES, measure_all
 from implicit.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-from recsys_ray.contracts import FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval import ExactIndex, TopK
 
 N = 20

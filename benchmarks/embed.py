@@ -78,11 +78,11 @@ def plain(code: str, *arguments: str) -> tuple[float, float]:
 
 def job(items: Path, folder: Path, settings: dict[str, Any], threads: int) -> tuple[float, float, Path]:
     """(Seconds in all, seconds of the busiest stage of the actors, the table) of the Ray Data job."""
+    from recsys_ray.base.storage import Location
     from recsys_ray.cluster.embed import run_embed
     from recsys_ray.cluster.session import ClusterSettings, Session
-    from recsys_ray.embed import finish_table, start_table, table_facts
-    from recsys_ray.encoders import EmbeddingSettings
-    from recsys_ray.storage import Location
+    from recsys_ray.content.config import EmbeddingSettings
+    from recsys_ray.content.table import finish_table, start_table, table_facts
 
     session, wanted = Session(ClusterSettings(num_cpus=threads)), EmbeddingSettings.model_validate(settings)
     session.connect()
@@ -113,10 +113,10 @@ def catalogue(path: Path, titles: list[str | None], posters: list[str | None]) -
 
 def texts_of(data: Path | None) -> list[str]:
     """One text per item, as the job composes it."""
-    from recsys_ray.data.prepare import open_source
+    from recsys_ray.content.encoders.text import compose
+    from recsys_ray.data.prepare.driver import open_source
     from recsys_ray.data.sources.movielens import MovieLensSettings
-    from recsys_ray.data.sources.synthetic import SyntheticSettings
-    from recsys_ray.encoders import compose
+    from recsys_ray.data.synthetic.source import SyntheticSettings
 
     if data is None:
         source = open_source(SyntheticSettings(source="synthetic", items=10_000), seed=0)
@@ -154,8 +154,8 @@ def kept(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def vectors_of(table: Path, count: int) -> np.ndarray:
-    from recsys_ray.embed import read_content
-    from recsys_ray.storage import Location
+    from recsys_ray.base.storage import Location
+    from recsys_ray.content.table import read_content
 
     return read_content(Location.of(table), pa.array(np.arange(count)), "text").vectors_ID
 

@@ -28,11 +28,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from als import read_pairs, synthetic_pairs
 
-from recsys_ray.contracts import Histories
-from recsys_ray.models.lightgcn import LightGCNConfig
-from recsys_ray.models.networks.lightgcn import LightGCN
-from recsys_ray.models.networks.pairs import PairJob
-from recsys_ray.models.propagation import Graph, Propagator
+from recsys_ray.base.types import Histories
+from recsys_ray.models.lightgcn.fit import LightGCNConfig
+from recsys_ray.models.lightgcn.network import LightGCN
+from recsys_ray.models.linalg.graph import Graph, Propagator
+from recsys_ray.models.observed_pairs import PairJob
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.loop import training_step
 from recsys_ray.training.workers import num_steps

@@ -34,10 +34,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import deployed
 from recsys_ray.cluster.session import ClusterSettings, Session
 from recsys_ray.serving import ServeSettings
-from recsys_ray.storage import Location
 
 WORLD: dict[str, Any] = {
     "name": "serve-benchmark",

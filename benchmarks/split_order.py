@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys_ray.contracts import FitContext, Histories
-from recsys_ray.models.propagation import normalised_interactions
+from recsys_ray.base.types import FitContext, Histories
+from recsys_ray.models.linalg.graph import normalised_interactions
 from recsys_ray.models.pure_svd import right_singular_vectors
-from recsys_ray.models.vectors import with_length_power
+from recsys_ray.models.scorers.base import with_length_power
 
 LEAST_INTERACTIONS = 50
 DIMENSION = 128

@@ -29,11 +29,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from recsys_ray.contracts import FloatArray, Histories, LongArray
-from recsys_ray.models.networks.next_item import Examples, SequenceJob
-from recsys_ray.models.networks.sasrec import SASRec
-from recsys_ray.models.networks.transformer import TransformerShape
-from recsys_ray.models.sasrec import SASRecConfig
+from recsys_ray.base.types import FloatArray, Histories, LongArray
+from recsys_ray.models.sequence.network import Examples, SequenceJob
+from recsys_ray.models.sequence.sasrec import SASRecConfig
+from recsys_ray.models.sequence.sasrec_network import SASRec
+from recsys_ray.models.sequence.transformer import TransformerShape
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.loop import train
 

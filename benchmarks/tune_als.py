@@ -24,7 +24,7 @@ from als import read_pairs
 from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
-from recsys_ray.contracts import FitContext, Histories, TrainData
+from recsys_ray.base.types import FitContext, Histories, TrainData
 from recsys_ray.models.als import ALSConfig, fit_als
 
 K, DIM, EPOCHS = 20, 64, 10

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recsys_ray import __version__
-from recsys_ray.errors import RecsysError
+from recsys_ray.base.errors import RecsysError
 
 STAGES = {
     "run": "prepare, embed, train, evaluate, recommend and publish; unchanged stages are skipped",
@@ -80,11 +80,11 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
 
 
 def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-    from recsys_ray.cluster.session import Session  # Ray and torch take seconds to import; --help needs neither
+    from recsys_ray.base.storage import Location
+    from recsys_ray.cluster.session import Session
     from recsys_ray.config import load_config
     from recsys_ray.pipeline import Pipeline
-    from recsys_ray.preview import preview
-    from recsys_ray.storage import Location
+    from recsys_ray.runs.preview import preview
 
     config = load_config(config_path, overrides)
     with Session(config.cluster, _progress) as session:

@@ -25,16 +25,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
-from recsys_ray.analysis import AnalysisSettings
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.types import Settings
 from recsys_ray.cluster.session import ClusterSettings, WorkerSettings
-from recsys_ray.contracts import Settings
-from recsys_ray.data.settings import DataConfig
-from recsys_ray.encoders import EmbeddingSettings
-from recsys_ray.errors import ConfigError
+from recsys_ray.content.config import EmbeddingSettings
+from recsys_ray.content.report.embeddings import AnalysisSettings
+from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluateSettings
-from recsys_ray.gate import GateSettings
 from recsys_ray.models import MODELS, ColdItemSettings
-from recsys_ray.recommend import RecommendSettings
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.runs.gate import GateSettings
 from recsys_ray.serving import ServeSettings
 
 VERSION = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster import serve
 from recsys_ray.config import load_config
-from recsys_ray.storage import Location
 
 
 def application(arguments: dict[str, Any]) -> Any:

@@ -15,33 +15,33 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray import bundle as bundles
-from recsys_ray import embed as embedding
-from recsys_ray import publish as runs
-from recsys_ray.batch import read_item_list, read_options, search_index
-from recsys_ray.bundle import open_bundle, read_manifest
+from recsys_ray.base.errors import ConfigError, PublishError
+from recsys_ray.base.provenance import fingerprint, versions
+from recsys_ray.base.schema import PARTS
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
-from recsys_ray.data import prepare as preparing
+from recsys_ray.content import table as content_table
+from recsys_ray.data.prepare import driver as preparing
+from recsys_ray.data.prepare.shard import ITEMS
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.data.shard import ITEMS
-from recsys_ray.errors import ConfigError, PublishError
-from recsys_ray.evaluate import evaluate_run
 from recsys_ray.evaluation import Report
-from recsys_ray.fit import FitJob
-from recsys_ray.gate import check_run
 from recsys_ray.models import MODELS
-from recsys_ray.provenance import fingerprint, versions
-from recsys_ray.recommend import RecommendSettings
+from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.bundle import open_bundle, read_manifest
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.options import read_item_list, read_options, search_index
 from recsys_ray.retrieval import IndexSettings
-from recsys_ray.schema import PARTS
-from recsys_ray.serving.models import activated
-from recsys_ray.storage import Location
-from recsys_ray.verify import verify
+from recsys_ray.runs import publish as runs
+from recsys_ray.runs.evaluate import evaluate_run
+from recsys_ray.runs.fit import FitJob
+from recsys_ray.runs.gate import check_run
+from recsys_ray.runs.publish import activated
+from recsys_ray.runs.verify import verify
 
 
 class Pipeline:
@@ -99,20 +99,20 @@ class Pipeline:
         started = time.perf_counter()
         items = self.prepared.location / ITEMS
         store = self.output / "embeddings" if settings.store is None else Location.of(settings.store)
-        made_from = embedding.table_facts(items, settings)
+        made_from = content_table.table_facts(items, settings)
         key = fingerprint(made_from)[:12]
-        skipped = (store / key / embedding.MANIFEST).exists()
+        skipped = (store / key / content_table.MANIFEST).exists()
         facts: dict[str, Any] = {}
         if not skipped:
-            job = embedding.start_table(items, store, key, made_from, settings, str(self.output))
+            job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
             facts = run_embed(self.session, job)
-            embedding.finish_table(job)
-            for name in embedding.prune_tables(store, store / key, str(self.output), settings.keep):
+            content_table.finish_table(job)
+            for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
                 self.session.progress(f"embed: deleted the old table {name} (embeddings.keep={settings.keep})")
-        totals = (store / key / embedding.MANIFEST).read_json()
-        facts = {"text_encoded": 0, "image_encoded": 0} | embedding.lasting(totals) | facts
+        totals = (store / key / content_table.MANIFEST).read_json()
+        facts = {"text_encoded": 0, "image_encoded": 0} | content_table.lasting(totals) | facts
         if not skipped:
-            self.session.progress(embedding.summary(facts))
+            self.session.progress(content_table.summary(facts))
         return self._done("embed", store / key, skipped, facts, started)
 
     def train(self) -> dict[str, Any]:
@@ -168,18 +168,18 @@ class Pipeline:
 
     def report_embeddings(self) -> dict[str, Any]:
         """One HTML page about the item vectors: neighbours, projection, similarities, gaps."""
-        from recsys_ray.analysis import embedding_report  # libraries for plots, which no other stage needs
+        from recsys_ray.content.report.page import embedding_report
 
         started = time.perf_counter()
         table, prepared = Location(self.embed()["path"]), self.prepared
         ids = prepared.items.column("item_id").combine_chunks()
         settings = self.config.embeddings
         assert settings is not None  # or embed would have said so
-        has = {kind: embedding.read_content(table, ids, kind).present_I for kind in settings.kinds}
+        has = {kind: content_table.read_content(table, ids, kind).present_I for kind in settings.kinds}
         everyone = np.zeros(prepared.num_items, np.bool_)
         facts, page = embedding_report(
             prepared.items,
-            embedding.read_content(table, ids),
+            content_table.read_content(table, ids),
             has.get("text", everyone),
             has.get("image", everyone),
             prepared.item_counts(tuple(PARTS)),

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from recsys_ray import schema
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.prepare import open_source, prepare
+from recsys_ray.base import schema
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.driver import open_source, prepare
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.data.settings import DataConfig
-from recsys_ray.storage import Location
+from recsys_ray.data.sources.config import DataConfig
 
 DATASETS = Path("../shared/datasets")
 NAMES = {code: name for name, code in schema.PARTS.items()}

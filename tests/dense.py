@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.scorers import LinearScorer
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models.scorers.linear import LinearScorer
 
 USERS, ITEMS = 60, 25
 

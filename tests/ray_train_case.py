@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
 from recsys_ray.training import LoopConfig, Worker, loop
 from recsys_ray.training.loop import Task, train
 from recsys_ray.training.workers import batch_rows, own_rows

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 import psutil
 
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import deployed
 from recsys_ray.cluster.session import ClusterSettings, Session
 from recsys_ray.serving import ServeSettings
-from recsys_ray.serving.auth import new_key
-from recsys_ray.storage import Location
+from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import prepared_world, publish_run, published_rows
 from tests.soak import free_port
 

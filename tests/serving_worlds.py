@@ -16,15 +16,15 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from recsys_ray import publish
-from recsys_ray.batch import ShardRecommender
-from recsys_ray.bundle import write_bundle
-from recsys_ray.contracts import FitContext, ItemContent
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, ItemContent
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import MODELS
-from recsys_ray.recommend import RecommendSettings
+from recsys_ray.recommend.bundle import write_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.runs import publish
+from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.serving import ServeSettings, build_app
-from recsys_ray.storage import Location
 from tests.data_worlds import prepare_values
 
 DATA: dict[str, Any] = {

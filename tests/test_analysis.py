@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.analysis import Analysis, AnalysisSettings, analyse, embedding_facts, embedding_report, neighbours
-from recsys_ray.analysis.catalogue import Catalogue
-from recsys_ray.analysis.neighbours import cosines, nearest, random_others
-from recsys_ray.analysis.projection import project
-from recsys_ray.contracts import ItemContent
-from recsys_ray.errors import DataError
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import ItemContent
+from recsys_ray.content.report import neighbours
+from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts
+from recsys_ray.content.report.items import Catalogue
+from recsys_ray.content.report.neighbours import cosines, nearest, random_others
+from recsys_ray.content.report.page import embedding_report
+from recsys_ray.content.report.projection import project
 
 QUICK = {"projection": "pca", "bootstrap": 100}
 VOID = {"meta", "br", "img", "link", "input", "hr"}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_ray.contracts import FitContext, Histories
-from recsys_ray.models.bert4rec import BERT4RecConfig, fit_bert4rec
-from recsys_ray.models.networks.bert4rec import BERT4Rec, masked_places
-from recsys_ray.models.networks.next_item import SequenceJob, encode
-from recsys_ray.models.networks.transformer import SequenceEncoder, TransformerShape
-from recsys_ray.models.sequence_scorer import SequenceScorer
+from recsys_ray.base.types import FitContext, Histories
+from recsys_ray.models.sequence.bert4rec import BERT4RecConfig, fit_bert4rec
+from recsys_ray.models.sequence.bert4rec_network import BERT4Rec, masked_places
+from recsys_ray.models.sequence.network import SequenceJob, encode
+from recsys_ray.models.sequence.scorer import SequenceScorer
+from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
 from recsys_ray.training.worker import LocalWorker
 from tests.test_sasrec import ITEMS, SHAPE, ask, circle, random_encoder
 

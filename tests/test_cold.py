@@ -9,14 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.bundle import Bundle
-from recsys_ray.contracts import FitContext, Histories, ItemContent, ItemLists, Requests, Scorer, ScorerState, TrainData
-from recsys_ray.errors import BundleError, ModelError
+from recsys_ray.base.errors import BundleError, ModelError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import (
+    FitContext,
+    Histories,
+    ItemContent,
+    ItemLists,
+    Requests,
+    Scorer,
+    ScorerState,
+    TrainData,
+)
 from recsys_ray.models import MODELS, ColdItemSettings, extend_to_cold_items, load_scorer, scorer_kind
-from recsys_ray.models.cold import ColdItemScorer, fit_map, mapped
-from recsys_ray.models.scorers import LinearScorer, LowRankScorer
-from recsys_ray.recommend import Options, recommend
-from recsys_ray.storage import Location
+from recsys_ray.models.scorers.cold_items import ColdItemScorer, fit_map, mapped
+from recsys_ray.models.scorers.linear import LinearScorer, LowRankScorer
+from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.options import Options
+from recsys_ray.recommend.rank import recommend
 from tests.dense import ask, random_data
 
 ITEMS, DIM = 40, 6
@@ -96,7 +106,7 @@ def test_the_map_is_ridge_regression_with_a_free_intercept(
     values = np.random.default_rng(0).standard_normal((ITEMS, 3)).astype(np.float32) + 2
     assert WORLD.content is not None
     for block in (8192, 7):
-        monkeypatch.setattr("recsys_ray.models.cold.BLOCK", block)
+        monkeypatch.setattr("recsys_ray.models.scorers.cold_items.BLOCK", block)
         found = mapped(fit_map(WORLD.content, WORLD.item_counts(), settings), values)
         np.testing.assert_allclose(found[COLD], regression(values, settings), atol=2e-6)
         others = np.setdiff1d(np.arange(ITEMS), COLD)

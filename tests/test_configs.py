@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys_ray.base.errors import ConfigError
 from recsys_ray.config import load_config
-from recsys_ray.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.bundle import Bundle
-from recsys_ray.contracts import FitContext, Histories, ItemContent, ItemLists, Requests, ScorerState, TrainData
-from recsys_ray.errors import ConfigError, DataError, ModelError
+from recsys_ray.base.errors import ConfigError, DataError, ModelError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, ScorerState, TrainData
 from recsys_ray.models import MODELS, load_scorer, scorer_kind
 from recsys_ray.models.content import ContentConfig, ContentScorer, centered, fit_content, last_events
+from recsys_ray.models.scorers.base import cosines
 from recsys_ray.models.svd import SVDConfig
-from recsys_ray.models.vectors import cosines
-from recsys_ray.similar import similar_items
-from recsys_ray.storage import Location
+from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.similar import similar_items
 
 DAY = 86_400_000
 EAST, NORTH, NORTH_EAST, NOWHERE = range(4)
@@ -218,7 +218,7 @@ def test_similar_items_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -
     rows = np.arange(30, dtype=np.int32)
     whole = similar_items(bundle, rows, 5)
     assert whole.num_rows == 30 * 5
-    monkeypatch.setattr("recsys_ray.similar.BLOCK_BYTES", 7 * 30 * 4)
+    monkeypatch.setattr("recsys_ray.recommend.similar.BLOCK_BYTES", 7 * 30 * 4)
     assert similar_items(bundle, rows, 5).drop(["score"]).equals(whole.drop(["score"]))
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from recsys_ray.errors import RecsysError
+from recsys_ray.base.errors import RecsysError
 from tests.data_worlds import COLUMNS, prepare_events, prepare_values, settings_of, write_csv
 
 GOOD = "1,2,3.0,1000\n"
@@ -182,7 +182,7 @@ def test_impossible_settings(values: dict[str, Any], pattern: str) -> None:
 
 
 def test_a_place_inside_a_large_file_is_given_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_ray.data.files.byte_ranges.__defaults__", (0, 0, 70_000))
+    monkeypatch.setattr("recsys_ray.data.prepare.files.byte_ranges.__defaults__", (0, 0, 70_000))
     file = write_csv(tmp_path / "a.csv", [(1, n, 3, 1000) for n in range(10_000)] + [(1, 2, "bad", 1000)])
     values = {"source": "table", "path": str(file), "columns": COLUMNS}
     refused(tmp_path, r"row [0-9,]+ after byte 70,033: 'bad'", lambda: prepare_values(tmp_path / "out", **values))

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
 from recsys_ray.data import split as splits
-from recsys_ray.data.keys import hash_ids
-from recsys_ray.data.prepare import num_shards_for, open_source, prepare
+from recsys_ray.data.prepare.driver import num_shards_for, open_source, prepare
+from recsys_ray.data.prepare.keys import hash_ids
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
 from tests.data_worlds import dataset, histories, parts, prepare_events, prepare_values, settings_of, write_csv
 
 FIVE = [("u", f"i{n}", 5.0, 1000 + n) for n in range(5)]
@@ -359,7 +359,7 @@ def test_the_split_does_not_depend_on_sharding(tmp_path: Path, split: dict[str, 
 
 def test_chunks_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = histories(prepare_events(tmp_path / "a", random_events(8), split={"kind": "leave_last_out"}))
-    monkeypatch.setattr("recsys_ray.data.files.byte_ranges.__defaults__", (0, 0, 100))
+    monkeypatch.setattr("recsys_ray.data.prepare.files.byte_ranges.__defaults__", (0, 0, 100))
     file = tmp_path / "a" / "events.csv"
     columns = {"rating": "rating", "timestamp": "timestamp"}
     settings = settings_of(source="table", path=str(file), columns=columns, split={"kind": "leave_last_out"})

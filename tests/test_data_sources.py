@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_ray import schema
-from recsys_ray.data import files
-from recsys_ray.data.common import utc_milliseconds
-from recsys_ray.data.files import Chunk, parse_token_lines, read_lines
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.data.config import utc_milliseconds
+from recsys_ray.data.prepare import files
+from recsys_ray.data.prepare.files import Chunk, parse_token_lines, read_lines
 from recsys_ray.data.sources import Source, movielens, open_source
 from recsys_ray.data.sources.base import USER_ONLY
-from recsys_ray.errors import DataError
 from tests.data_worlds import dataset, settings_of, write_csv
 
 

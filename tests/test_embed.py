@@ -15,21 +15,21 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from recsys_ray import encoders
-from recsys_ray.embed import (
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.content import encoders
+from recsys_ray.content.config import EmbeddingSettings
+from recsys_ray.content.encode import ShardEncoder, ShardReader
+from recsys_ray.content.table import (
+    START,
     EmbedJob,
-    ShardEncoder,
-    ShardReader,
     finish_table,
+    overlapping,
     prune_tables,
     read_content,
     start_table,
     table_facts,
 )
-from recsys_ray.embed.table import START, overlapping
-from recsys_ray.encoders import EmbeddingSettings
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
 
 DIM = 16
 ITEMS = 150

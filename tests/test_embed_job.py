@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from recsys_ray.embed import read_content
-from recsys_ray.storage import Location
+from recsys_ray.base.storage import Location
+from recsys_ray.content.table import read_content
 from tests.worlds import World, write_csv
 
 COLORS = 60

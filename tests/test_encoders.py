@@ -17,26 +17,14 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from recsys_ray.encoders import (
-    EmbeddingSettings,
-    FusionSettings,
-    ImageSettings,
-    TextSettings,
-    compose,
-    content_hash,
-    fuse,
-    image_fingerprint,
-    image_hashes,
-    open_image_encoder,
-    open_text_encoder,
-    palette,
-    pool,
-    text_fingerprint,
-    text_hashes,
-)
-from recsys_ray.encoders import text as text_module
-from recsys_ray.encoders.text import MINILM_PACKAGE, resolve_model
-from recsys_ray.errors import ConfigError, EncoderError
+from recsys_ray.base.errors import ConfigError, EncoderError
+from recsys_ray.content.config import EmbeddingSettings, FusionSettings, ImageSettings, TextSettings
+from recsys_ray.content.encoders import palette
+from recsys_ray.content.encoders import text as text_module
+from recsys_ray.content.encoders.fusion import fuse, pool
+from recsys_ray.content.encoders.hashing import content_hash, image_hashes, text_hashes
+from recsys_ray.content.encoders.image import image_fingerprint, open_image_encoder
+from recsys_ray.content.encoders.text import MINILM_PACKAGE, compose, open_text_encoder, resolve_model, text_fingerprint
 
 # --- Settings ---
 
@@ -444,7 +432,7 @@ def test_without_published_weights_there_is_no_encoder(
 def test_downloaded_weights_are_those_that_were_evaluated_with_our_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
 
-    from recsys_ray.encoders import image
+    from recsys_ray.content.encoders import image
 
     for name, network in image.NETWORKS.items():
         recipe = getattr(models, network.weights)[image.PUBLISHED].transforms()

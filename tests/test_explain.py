@@ -13,18 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.batch import ShardRecommender, read_options, with_stages
-from recsys_ray.bundle import Bundle, open_bundle, write_bundle
-from recsys_ray.contracts import FitContext, Histories, ItemContent, ItemLists, Requests, Scorer, TrainData
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, Scorer, TrainData
 from recsys_ray.evaluation import Catalogue, EvaluateSettings, evaluate_part
-from recsys_ray.explain import Cited, Reason, contributions, explain, explain_texts, template
-from recsys_ray.gate import GateSettings, check_run
 from recsys_ray.models import MODELS
-from recsys_ray.models.cold import ColdItemSettings, extend_to_cold_items
-from recsys_ray.models.kernels import SparseRows
-from recsys_ray.models.scorers import FactorScorer, FoldIn, LinearScorer, PopularityScorer
-from recsys_ray.recommend import RecommendSettings, recommend
-from recsys_ray.storage import Location
+from recsys_ray.models.linalg.sparse import SparseRows
+from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
+from recsys_ray.models.scorers.linear import FactorScorer, FoldIn, LinearScorer, PopularityScorer
+from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.explain import Cited, Reason, contributions, explain, explain_texts, template
+from recsys_ray.recommend.options import read_options, with_stages
+from recsys_ray.recommend.rank import recommend
+from recsys_ray.runs.batch import ShardRecommender
+from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
 from tests.dense import random_data
 

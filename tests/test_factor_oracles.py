@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import als, graph_filter, svd
-from recsys_ray.models.conjugate_gradient import improve_rows
-from recsys_ray.models.least_squares import principal_axes, rotate, solve_rows
+from recsys_ray.models.linalg.conjugate_gradient import improve_rows
+from recsys_ray.models.linalg.least_squares import principal_axes, rotate, solve_rows
 from tests.dense import ITEMS, USERS, ask, dense, in_pieces, random_data
 
 

@@ -14,17 +14,19 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys_ray.batch import ShardRecommender, read_options, search_index, with_stages
-from recsys_ray.bundle import Bundle, open_bundle, write_bundle
-from recsys_ray.contracts import Factors, FitContext, FloatArray, ItemLists
-from recsys_ray.errors import BundleError, ConfigError, ModelError, StorageError
-from recsys_ray.gate import GateSettings, check_run
+from recsys_ray.base.errors import BundleError, ConfigError, ModelError, StorageError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import Factors, FitContext, FloatArray, ItemLists
 from recsys_ray.models import MODELS
-from recsys_ray.recommend import RecommendSettings, recommend
+from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.options import read_options, search_index, with_stages
+from recsys_ray.recommend.rank import recommend
 from recsys_ray.retrieval import ExactIndex, Index, IndexSettings, TopK, open_index, pair_scores
 from recsys_ray.retrieval.approximate import ApproximateIndex, build
 from recsys_ray.retrieval.choice import measured
-from recsys_ray.storage import Location
+from recsys_ray.runs.batch import ShardRecommender
+from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
 from tests.test_recommend import world
 

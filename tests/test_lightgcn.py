@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.initial import initial_embeddings
-from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, scorer_from
-from recsys_ray.models.networks.lightgcn import LightGCN, SparseProduct, propagation, train_lightgcn
-from recsys_ray.models.networks.pairs import PairJob
-from recsys_ray.models.propagation import CHUNKS, Graph, Propagator
-from recsys_ray.models.validation import hold_out, ranking_quality
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models.holdout import hold_out, ranking_quality
+from recsys_ray.models.lightgcn.fit import LightGCNConfig, fit_lightgcn, scorer_from
+from recsys_ray.models.lightgcn.network import LightGCN, SparseProduct, propagation, train_lightgcn
+from recsys_ray.models.linalg.graph import CHUNKS, Graph, Propagator
+from recsys_ray.models.linalg.initial import initial_embeddings
+from recsys_ray.models.observed_pairs import PairJob
 from recsys_ray.training.worker import LocalWorker
 from tests.two_processes import leave
 

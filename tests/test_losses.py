@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_ray.contracts import Histories
-from recsys_ray.models.lightgcn import LightGCNConfig
-from recsys_ray.models.ncf import NCFConfig
-from recsys_ray.models.networks.lightgcn import LightGCN
-from recsys_ray.models.networks.ncf import NCF
-from recsys_ray.models.networks.next_item import SequenceJob
-from recsys_ray.models.networks.pairs import PairJob
-from recsys_ray.models.networks.sasrec import SASRec
-from recsys_ray.models.sasrec import SASRecConfig
+from recsys_ray.base.types import Histories
+from recsys_ray.models.lightgcn.fit import LightGCNConfig
+from recsys_ray.models.lightgcn.network import LightGCN
+from recsys_ray.models.ncf.fit import NCFConfig
+from recsys_ray.models.ncf.network import NCF
+from recsys_ray.models.observed_pairs import PairJob
+from recsys_ray.models.sequence.network import SequenceJob
+from recsys_ray.models.sequence.sasrec import SASRecConfig
+from recsys_ray.models.sequence.sasrec_network import SASRec
 from recsys_ray.training import LocalWorker
 from tests.test_sasrec import SHAPE
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys_ray import schema
-from recsys_ray.contracts import ItemLists
-from recsys_ray.errors import DataError
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import ItemLists
 from recsys_ray.evaluation import Catalogue, EvaluateSettings, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.evaluation.metrics import gini, head_items
 

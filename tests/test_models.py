@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.contracts import (
+from recsys_ray.base.errors import BundleError, ModelError, SizeError
+from recsys_ray.base.types import (
     Counts,
     Factors,
     FitContext,
@@ -26,7 +27,6 @@ from recsys_ray.contracts import (
     Settings,
     TrainData,
 )
-from recsys_ray.errors import BundleError, ModelError, SizeError
 from recsys_ray.models import MODELS, SCORERS, check_size, load_scorer, scorer_kind
 
 SIZE = 40  # users and items of the checkerboard

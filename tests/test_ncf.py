@@ -11,18 +11,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from recsys_ray.batch import read_options, with_stages
-from recsys_ray.bundle import Bundle, open_bundle, write_bundle
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import MODELS
-from recsys_ray.models.ncf import NCFConfig, fit_ncf
-from recsys_ray.models.networks.ncf import NCF
-from recsys_ray.models.networks.pairs import PairJob
-from recsys_ray.models.pair_kernels import LANES, Perceptron, score_block, score_rows
-from recsys_ray.models.pair_scorer import PairScorer
-from recsys_ray.models.validation import lists_quality
-from recsys_ray.recommend import Options, RankerSettings, RecommendSettings, recommend, seen_items
-from recsys_ray.storage import Location
+from recsys_ray.models.holdout import lists_quality
+from recsys_ray.models.ncf.fit import NCFConfig, fit_ncf
+from recsys_ray.models.ncf.kernels import LANES, Perceptron, score_block, score_rows
+from recsys_ray.models.ncf.network import NCF
+from recsys_ray.models.ncf.scorer import PairScorer
+from recsys_ray.models.observed_pairs import PairJob
+from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
+from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.options import Options, read_options, with_stages
+from recsys_ray.recommend.rank import recommend, seen_items
 from recsys_ray.training.worker import LocalWorker
 from tests.data_worlds import prepare_values
 

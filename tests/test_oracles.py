@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import ease, graph_filter, item_cf, popularity, pure_svd
-from recsys_ray.models.kernels import SparseRows
-from recsys_ray.models.scorers import LinearScorer
+from recsys_ray.models.linalg.sparse import SparseRows
+from recsys_ray.models.scorers.linear import LinearScorer
 from tests.dense import ITEMS, ask, dense, in_pieces, random_data, weights_of
 
 DAY = 86_400_000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_ray.storage import Location
+from recsys_ray.base.storage import Location
 from tests.data_worlds import prepare_values
 from tests.serving_worlds import client, prepared_world, publish_run, published_rows
 

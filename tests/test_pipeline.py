@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from recsys_ray.base.storage import Location
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.storage import Location
 from tests.worlds import World
 
 pytestmark = pytest.mark.usefixtures("ray_session")

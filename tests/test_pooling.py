@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models import MODELS, lightgcn, ncf
-from recsys_ray.models.pooling import Recent, place_weights, weighted_sums
-from recsys_ray.models.validation import lists_quality
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models import MODELS
+from recsys_ray.models.holdout import lists_quality
+from recsys_ray.models.lightgcn import fit as lightgcn
+from recsys_ray.models.linalg.pooling import Recent, place_weights, weighted_sums
+from recsys_ray.models.ncf import fit as ncf
 from recsys_ray.retrieval import top_k_scores
 from recsys_ray.training import LocalWorker
 

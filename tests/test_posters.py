@@ -21,8 +21,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recsys_ray.encoders import ImageSettings, Poster, PosterError, download, poster_stamps, prepare_image, read_posters
-from recsys_ray.encoders.download import is_public
+from recsys_ray.content.config import ImageSettings
+from recsys_ray.content.encoders.image import prepare_image
+from recsys_ray.content.encoders.problems import PosterError
+from recsys_ray.content.posters import download
+from recsys_ray.content.posters.download import is_public
+from recsys_ray.content.posters.reader import Poster, poster_stamps, read_posters
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

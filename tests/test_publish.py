@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from recsys_ray import publish
-from recsys_ray.errors import PublishError
-from recsys_ray.storage import Location
+from recsys_ray.base.errors import PublishError
+from recsys_ray.base.storage import Location
+from recsys_ray.runs import publish
 
 
 def published(root: Location, fingerprint: str) -> Location:

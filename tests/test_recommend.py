@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_ray.bundle import Bundle
-from recsys_ray.contracts import BoolArray, Factors, FloatArray, Histories, ItemLists, Requests, ScorerState
-from recsys_ray.errors import ConfigError, DataError, ModelError
-from recsys_ray.recommend import Options, check_options, nested, predict, recommend, seen_items
-from recsys_ray.storage import Location
+from recsys_ray.base.errors import ConfigError, DataError, ModelError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import BoolArray, Factors, FloatArray, Histories, ItemLists, Requests, ScorerState
+from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.options import Options, check_options
+from recsys_ray.recommend.rank import nested, predict, recommend, seen_items
 
 
 @dataclass

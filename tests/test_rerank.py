@@ -15,16 +15,18 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from recsys_ray.batch import ShardRecommender, read_options, with_stages
-from recsys_ray.bundle import Bundle, open_bundle, write_bundle
-from recsys_ray.contracts import FitContext, FloatArray, IntArray, ItemLists, Requests
+from recsys_ray.base.errors import ConfigError, PublishError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, FloatArray, IntArray, ItemLists, Requests
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.errors import ConfigError, PublishError
-from recsys_ray.gate import GateSettings, check_run
 from recsys_ray.models import MODELS
-from recsys_ray.recommend import Options, RankerSettings, RecommendSettings, ScorerRanker, predict, recommend
+from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
+from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.options import Options, ScorerRanker, read_options, with_stages
+from recsys_ray.recommend.rank import predict, recommend
 from recsys_ray.retrieval import Reranker, RerankSettings, TopK, top_k_scores
-from recsys_ray.storage import Location
+from recsys_ray.runs.batch import ShardRecommender
+from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
 from tests.test_recommend import SCORES, TableScorer, ask, lists, world
 

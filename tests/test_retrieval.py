@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_ray.contracts import BoolArray, FloatArray, ItemLists
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
 from recsys_ray.retrieval import ExactIndex, Index, TopK, top_k_scores
-from recsys_ray.retrieval import prepared as prepared_module
-from recsys_ray.retrieval import search as search_module
-from recsys_ray.retrieval.ranking import key_item, key_score, lane_bound, ordered, rank_key, smallest_first
+from recsys_ray.retrieval.exact import prepared as prepared_module
+from recsys_ray.retrieval.exact import search as search_module
+from recsys_ray.retrieval.exact.ranking import (
+    key_item,
+    key_score,
+    lane_bound,
+    ordered,
+    rank_key,
+    smallest_first,
+)
 
 PRECISIONS = ("bfloat16", "float32")
 

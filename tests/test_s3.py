@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.storage import Location
+from recsys_ray.base.storage import Location
 from tests.worlds import World, write_csv
 
 s3fs = pytest.importorskip("s3fs")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recsys_ray.contracts import FitContext, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.networks.sequences import newest
-from recsys_ray.models.networks.transformer import SequenceEncoder, TransformerShape
-from recsys_ray.models.sasrec import SASRecConfig, fit_sasrec
-from recsys_ray.models.sequence_scorer import SequenceScorer
+from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models.sequence.padding import newest
+from recsys_ray.models.sequence.sasrec import SASRecConfig, fit_sasrec
+from recsys_ray.models.sequence.scorer import SequenceScorer
+from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
 
 ITEMS = 12
 PADDING = ITEMS
@@ -155,5 +155,5 @@ def test_heads_must_divide_the_dimension() -> None:
 
 def test_torch_is_loaded_when_it_is_needed() -> None:
     """Workers that rank finished scores stay small."""
-    code = "import sys, recsys_ray.models.sasrec, recsys_ray.models.lightgcn; sys.exit('torch' in sys.modules)"
+    code = "import sys, recsys_ray.models.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

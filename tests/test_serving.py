@@ -13,9 +13,9 @@ import pytest
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from recsys_ray.serving import schemas
-from recsys_ray.serving.auth import new_key
-from recsys_ray.storage import Location
+from recsys_ray.base.storage import Location
+from recsys_ray.serving.http import responses as schemas
+from recsys_ray.serving.http.auth import new_key
 from tests.data_worlds import histories as read_histories
 from tests.data_worlds import prepare_events, prepare_values
 from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.data.prepare import open_source
-from recsys_ray.errors import DataError
+from recsys_ray.base.errors import DataError
+from recsys_ray.data.prepare.driver import open_source
 from tests.data_worlds import COLUMNS, histories, prepare_values, settings_of, write_csv
 from tests.serving_worlds import client, prepared_world, publish_run, published_rows
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.serving import ServeSettings
-from recsys_ray.serving.auth import new_key
+from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import client, listening, prepared_world, publish_run
 
 CHECKS = (

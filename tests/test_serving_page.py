@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.serving import ServeSettings
-from recsys_ray.serving.auth import new_key
+from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

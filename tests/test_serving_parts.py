@@ -17,22 +17,22 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from recsys_ray import publish
-from recsys_ray.errors import StorageError
-from recsys_ray.serving import posters
-from recsys_ray.serving.app import Application
-from recsys_ray.serving.cache import OVERHEAD, AnswerCache
-from recsys_ray.serving.catalogue import Catalogue, poster_path
-from recsys_ray.serving.cold_start import onboarding_rows
-from recsys_ray.serving.http import decoded
-from recsys_ray.serving.models import activated
-from recsys_ray.serving.served import open_run
+from recsys_ray.base.errors import StorageError
+from recsys_ray.base.storage import Location
+from recsys_ray.runs import publish
+from recsys_ray.runs.publish import activated
+from recsys_ray.serving.answers import images as posters
+from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
+from recsys_ray.serving.answers.live_run import open_run
+from recsys_ray.serving.answers.titles import Catalogue, poster_path
+from recsys_ray.serving.answers.variants import Assignment
+from recsys_ray.serving.config import ServeSettings, VariantSettings
+from recsys_ray.serving.http.app import Application
+from recsys_ray.serving.http.messages import decoded
 from recsys_ray.serving.service import Service
-from recsys_ray.serving.settings import ServeSettings, VariantSettings
-from recsys_ray.serving.state import NAMED, Event, Journal
-from recsys_ray.serving.users import typed_id
-from recsys_ray.serving.variants import Assignment
-from recsys_ray.storage import Location
+from recsys_ray.serving.users.cold_start import onboarding_rows
+from recsys_ray.serving.users.histories import typed_id
+from recsys_ray.serving.users.journal import NAMED, Event, Journal
 from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows, run_ids, two_runs
 
 

@@ -38,7 +38,7 @@ def test_a_deployment_that_fails_says_why_in_one_line() -> None:
     message = """Deploying application recsys_ray failed: The deployment failed to start 3 times in a row.
 Traceback (most recent call last):
   File "state.py", line 98, in __init__
-recsys_ray.errors.StorageError: /x/state.sqlite: can't keep what users send; set serve.state
+recsys_ray.base.errors.StorageError: /x/state.sqlite: can't keep what users send; set serve.state
 """
     assert why(message) == "/x/state.sqlite: can't keep what users send; set serve.state"
     assert why("\nThe actor died.\nIt never ran.\n") == "It never ran."

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.serving import schemas
+from recsys_ray.serving.http import responses as schemas
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 

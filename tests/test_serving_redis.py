@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_ray.errors import ConfigError
+from recsys_ray.base.errors import ConfigError
 from recsys_ray.serving import ServeSettings, build_app
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
@@ -84,7 +84,7 @@ def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path,
 def test_the_service_goes_on_while_redis_is_away(
     world: Path, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_ray.serving.shared.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)
     with (
         client(world, state=str(tmp_path / "a"), redis=redis.url) as service,
         client(world, state=str(tmp_path / "b"), redis=redis.url) as other,

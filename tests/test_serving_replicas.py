@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from recsys_ray.serving import replicas, schemas
-from recsys_ray.serving.replicas import LocalPeers
-from recsys_ray.serving.state import Event, Journal
-from recsys_ray.storage import Location
+from recsys_ray.base.storage import Location
+from recsys_ray.serving.http import responses as schemas
+from recsys_ray.serving.users import replicas
+from recsys_ray.serving.users.journal import Event, Journal
+from recsys_ray.serving.users.replicas import LocalPeers
 from tests.serving_worlds import client, counted, prepared_world, publish_run, run_ids, two_runs
 
 ADMIN = "an admin's key"

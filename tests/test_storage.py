@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from recsys_ray.errors import StorageError
-from recsys_ray.storage import Location
+from recsys_ray.base.errors import StorageError
+from recsys_ray.base.storage import Location
 
 
 @pytest.fixture(params=["disk", "memory"])

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from recsys_ray.contracts import Histories
-from recsys_ray.data import posters, world
+from recsys_ray.base.types import Histories
 from recsys_ray.data.sources import open_source
-from recsys_ray.data.sources import synthetic as synthetic_source
+from recsys_ray.data.synthetic import drawing as posters
+from recsys_ray.data.synthetic import source as synthetic_source
+from recsys_ray.data.synthetic import world
 from tests.data_worlds import settings_of
 
 SETTINGS = world.WorldSettings(

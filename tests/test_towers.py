@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_ray.contracts import Histories
-from recsys_ray.models.networks.tower_losses import Compared, objective
-from recsys_ray.models.networks.towers import FUSIONS
-from recsys_ray.models.tower_inputs import pairs_of
-from recsys_ray.models.two_tower import TwoTowerConfig
+from recsys_ray.base.types import Histories
+from recsys_ray.models.two_tower.fit import TwoTowerConfig
+from recsys_ray.models.two_tower.inputs import pairs_of
+from recsys_ray.models.two_tower.losses import Compared, objective
+from recsys_ray.models.two_tower.towers import FUSIONS
 from tests.test_losses import row_loss
 
 LOSSES = get_args(TwoTowerConfig.model_fields["loss"].annotation)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
 from recsys_ray.training import LoopConfig, losses
 from recsys_ray.training.loop import Task, generator, train
 from recsys_ray.training.negatives import NegativeSampler, is_member
@@ -408,8 +408,8 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ray_workers_end_where_one_process_does(ray_session: Any, tmp_path: Path, every_epoch: None) -> None:
     """A worker that dies in epoch 3 is replaced, and the training goes on from its last checkpoint."""
+    from recsys_ray.base.storage import Location
     from recsys_ray.cluster.train import WorkerSettings, ray_workers
-    from recsys_ray.storage import Location
     from tests.ray_train_case import Case, fit_line
 
     expected = fit_line(Case(), LocalWorker())
@@ -425,8 +425,8 @@ def test_ray_workers_end_where_one_process_does(ray_session: Any, tmp_path: Path
 
 
 def test_an_error_of_ours_on_one_of_two_workers_ends_the_training_at_once(ray_session: Any, tmp_path: Path) -> None:
+    from recsys_ray.base.storage import Location
     from recsys_ray.cluster.train import WorkerSettings, ray_workers
-    from recsys_ray.storage import Location
     from tests.ray_train_case import Case, fit_line
 
     run = ray_workers(WorkerSettings(count=2, cpus=1), Location.of(tmp_path / "storage"), "fingerprint")

@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from recsys_ray.contracts import FitContext, Histories, ItemContent, ItemLists, Requests, TrainData
-from recsys_ray.errors import ModelError
-from recsys_ray.models.networks.towers import BatchNorm
-from recsys_ray.models.networks.two_tower import TwoTower, TwoTowerJob, train_two_tower
-from recsys_ray.models.pooling import Pooling
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, TrainData
+from recsys_ray.models.linalg.pooling import Pooling
 from recsys_ray.models.registry import MODELS
-from recsys_ray.models.tower_scorer import TowerScorer
-from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower
+from recsys_ray.models.two_tower.fit import TwoTowerConfig, fit_two_tower
+from recsys_ray.models.two_tower.network import TwoTower, TwoTowerJob, train_two_tower
+from recsys_ray.models.two_tower.scorer import TowerScorer
+from recsys_ray.models.two_tower.towers import BatchNorm
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.workers import average_gradients, gather_rows
 from tests.two_processes import leave

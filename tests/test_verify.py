@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from recsys_ray import publish
+from recsys_ray.base.errors import PublishError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import map_blocks_here
 from recsys_ray.cli import main
-from recsys_ray.contracts import map_blocks_here
-from recsys_ray.errors import PublishError
+from recsys_ray.runs import publish
+from recsys_ray.runs.verify import KEY_VARIABLE, verify
 from recsys_ray.serving import ServeSettings
-from recsys_ray.serving.auth import new_key
-from recsys_ray.storage import Location
-from recsys_ray.verify import KEY_VARIABLE, verify
+from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
 

@@ -13,11 +13,11 @@ import ray
 import ray.data
 from ray.data import TaskPoolStrategy
 
-from recsys_ray.batch import ShardRecommender
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.session import Session, Ticker, boxed, our_errors, set_threads, unboxed
-from recsys_ray.publish import finished_shards
-from recsys_ray.recommend import RecommendSettings
-from recsys_ray.storage import Location
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.runs.batch import ShardRecommender
+from recsys_ray.runs.publish import finished_shards
 
 
 @lru_cache(maxsize=1)

@@ -9,8 +9,9 @@ import ray
 import ray.data
 
 from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, boxed, our_errors, set_threads, unboxed
-from recsys_ray.embed import EmbedJob, ShardEncoder, ShardReader, add_up
-from recsys_ray.publish import finished_shards
+from recsys_ray.content.encode import ShardEncoder, ShardReader
+from recsys_ray.content.table import EmbedJob, add_up
+from recsys_ray.runs.publish import finished_shards
 
 READING_SHARE = 0.25
 """Of an actor's cores, what a reading actor takes where both kinds share the cores."""

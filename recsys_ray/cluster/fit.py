@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from recsys_ray.base.types import FitContext
 from recsys_ray.cluster.session import ClusterSettings, Session, WorkerSettings, available_memory
-from recsys_ray.contracts import FitContext
-from recsys_ray.fit import FitJob, fit_bundle
+from recsys_ray.runs.fit import FitJob, fit_bundle
 
 
 def run_fit(
@@ -25,7 +25,7 @@ def _fit(
 
     def train(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
         """A neural model trains in workers of its own while this task waits, and gives its cores back meanwhile."""
-        from recsys_ray.cluster.train import ray_workers  # Ray Train brings torch, which other fits do without
+        from recsys_ray.cluster.train import ray_workers
 
         return ray_workers(workers, job.bundle.parent / "checkpoints", job.manifest["fingerprint"])(fn, shared, key)
 

@@ -17,12 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.session import Session, set_threads
-from recsys_ray.errors import ConfigError, PublishError, RecsysError
-from recsys_ray.publish import latest_run
+from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run
 from recsys_ray.serving import ServeSettings, build_app
-from recsys_ray.serving.served import RECOMMENDATIONS
-from recsys_ray.storage import Location
 
 APPLICATION = "recsys_ray"
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -157,7 +156,7 @@ def run_serve(session: Session, settings: ServeSettings, output: Location) -> di
 def why(message: str) -> str:
     """The line that says why a deployment failed, out of all that Serve has to say: an error of ours, or the last."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    ours = [line.partition(": ")[2] for line in lines if line.startswith("recsys_ray.errors.")]
+    ours = [line.partition(": ")[2] for line in lines if line.startswith("recsys_ray.base.errors.")]
     return (ours or lines or ["Ray Serve did not start"])[-1]
 
 

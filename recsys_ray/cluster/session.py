@@ -23,8 +23,8 @@ import ray
 import ray.data
 from pydantic import Field
 
-from recsys_ray.contracts import Settings
-from recsys_ray.errors import ConfigError, RecsysError, StorageError
+from recsys_ray.base.errors import ConfigError, RecsysError, StorageError
+from recsys_ray.base.types import Settings
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)

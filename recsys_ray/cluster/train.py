@@ -24,10 +24,10 @@ from ray.train.v2._internal.execution.failure_handling import DefaultFailurePoli
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from recsys_ray.base.errors import ModelError, RecsysError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import RunWorkers
 from recsys_ray.cluster.session import WorkerSettings, set_threads
-from recsys_ray.contracts import RunWorkers
-from recsys_ray.errors import ModelError, RecsysError
-from recsys_ray.storage import Location
 from recsys_ray.training import progress_line
 
 

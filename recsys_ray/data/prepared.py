@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray import schema
-from recsys_ray.contracts import (
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import (
     BoolArray,
     Counts,
     FloatArray,
@@ -21,9 +23,7 @@ from recsys_ray.contracts import (
     Requests,
     TrainData,
 )
-from recsys_ray.data.shard import ITEMS, MANIFEST, USERS, Shard, part_file
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
+from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, USERS, Shard, part_file
 
 FORMAT = 1
 

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_ray import schema
-from recsys_ray.contracts import LongArray, MapBlocks
-from recsys_ray.data.common import (
+from recsys_ray.base import schema
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import LongArray, MapBlocks
+from recsys_ray.data.config import (
     ColdItems,
     GivenSplit,
     LastShare,
@@ -26,9 +27,8 @@ from recsys_ray.data.common import (
     TemporalSplit,
     utc_milliseconds,
 )
-from recsys_ray.data.keys import Keys, hash_ids, mix
-from recsys_ray.data.shard import Core, Shard, load_grouped
-from recsys_ray.storage import Location
+from recsys_ray.data.prepare.keys import Keys, hash_ids, mix
+from recsys_ray.data.prepare.shard import Core, Shard, load_grouped
 
 Parts = npt.NDArray[np.uint8]
 BINS = 2**16

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray import schema
-from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray
-from recsys_ray.errors import DataError
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
+from recsys_ray.evaluation.config import EvaluateSettings
 from recsys_ray.evaluation.metrics import DoubleArray
 from recsys_ray.evaluation.report import EVERYONE, HEAD, TAIL, Mean, Partial, means
-from recsys_ray.evaluation.settings import EvaluateSettings
 
 # Users that get their bootstrap weights together: bounds the (R, users) matrix to a few megabytes.
 BOOTSTRAP_USERS = 1024

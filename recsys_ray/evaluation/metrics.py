@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.contracts import BoolArray, LongArray
+from recsys_ray.base.types import BoolArray, LongArray
 
 DoubleArray = npt.NDArray[np.float64]
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.errors import DataError
+from recsys_ray.base.errors import DataError
 from recsys_ray.evaluation import metrics
+from recsys_ray.evaluation.config import EvaluateSettings
 from recsys_ray.evaluation.metrics import DoubleArray
-from recsys_ray.evaluation.settings import EvaluateSettings
 
 EVERYONE = "all"
 HEAD, TAIL = "head items", "tail items"

@@ -32,11 +32,11 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
-from recsys_ray.models.conjugate_gradient import improve_rows
-from recsys_ray.models.least_squares import principal_axes, rotate, solve_rows
-from recsys_ray.models.scorers import FactorScorer, FoldIn
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.models.linalg.conjugate_gradient import improve_rows
+from recsys_ray.models.linalg.least_squares import principal_axes, rotate, solve_rows
+from recsys_ray.models.scorers.linear import FactorScorer, FoldIn
 
 INIT_STD = 0.1  # of the expected length of a factor row, as in the paper: entries are N(0, INIT_STD / sqrt(D))
 

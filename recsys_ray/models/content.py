@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from recsys_ray.contracts import (
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import (
     BoolArray,
     Counts,
     Factors,
@@ -37,10 +38,9 @@ from recsys_ray.contracts import (
     Settings,
     TrainData,
 )
-from recsys_ray.errors import ModelError
-from recsys_ray.models.common import MemoryEstimate
-from recsys_ray.models.pooling import age_weights, last_events, weighted_sums
-from recsys_ray.models.vectors import VectorScorer, comparable
+from recsys_ray.models.base import MemoryEstimate
+from recsys_ray.models.linalg.pooling import age_weights, last_events, weighted_sums
+from recsys_ray.models.scorers.base import VectorScorer, comparable
 
 DoubleArray = npt.NDArray[np.float64]
 

@@ -18,12 +18,12 @@ import numpy as np
 from numba import njit, prange
 from pydantic import Field
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.errors import ModelError
-from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
-from recsys_ray.models.kernels import add_sparse_rows, threads_for
-from recsys_ray.models.scorers import LinearScorer
-from recsys_ray.models.similarity import scaled
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.models.linalg.similarity import scaled
+from recsys_ray.models.linalg.sparse import add_sparse_rows, threads_for
+from recsys_ray.models.scorers.linear import LinearScorer
 
 BLOCK = 1024  # rows eliminated at a time
 TILE = 64

@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
-from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.scorers import LinearScorer
-from recsys_ray.models.similarity import ItemProduct, multiply, product_memory, scaled
+from recsys_ray.base.types import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.models.linalg.similarity import ItemProduct, multiply, product_memory, scaled
+from recsys_ray.models.scorers.linear import LinearScorer
 
 
 class GraphFilterConfig(Settings):

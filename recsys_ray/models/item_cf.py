@@ -22,10 +22,10 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field, model_validator
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
-from recsys_ray.models.scorers import LinearScorer
-from recsys_ray.models.similarity import ItemProduct, multiply, product_memory, scaled
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.models.linalg.similarity import ItemProduct, multiply, product_memory, scaled
+from recsys_ray.models.scorers.linear import LinearScorer
 
 BM25_K1, BM25_B = 1.2, 0.75
 

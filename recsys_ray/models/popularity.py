@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
-from recsys_ray.data.features import MILLISECONDS_PER_DAY
-from recsys_ray.errors import ModelError
-from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.scorers import PopularityScorer
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.models.scorers.linear import PopularityScorer
+from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
 
 
 class PopularityConfig(Settings):

@@ -16,10 +16,10 @@ import scipy.sparse as sp
 from pydantic import Field
 from scipy.sparse.linalg import ArpackError, svds
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.errors import ModelError
-from recsys_ray.models.common import MemoryEstimate, history_matrix, require_finite
-from recsys_ray.models.scorers import LowRankScorer
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.models.scorers.linear import LowRankScorer
 
 
 class PureSVDConfig(Settings):

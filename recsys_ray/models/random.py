@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_ray.contracts import (
+from recsys_ray.base.types import (
     BoolArray,
     Counts,
     FitContext,
@@ -18,8 +18,8 @@ from recsys_ray.contracts import (
     Settings,
     TrainData,
 )
-from recsys_ray.data.keys import Keys, mix
-from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.data.prepare.keys import Keys, mix
+from recsys_ray.models.base import MemoryEstimate
 
 BITS = 24
 """Of the hash, what a float32 below 1 can hold."""

@@ -6,26 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from recsys_ray.contracts import Counts, FitContext, Scorer, ScorerState, Settings, TrainData
-from recsys_ray.errors import BundleError, SizeError
+from recsys_ray.base.errors import BundleError, SizeError
+from recsys_ray.base.types import Counts, FitContext, Scorer, ScorerState, Settings, TrainData
 from recsys_ray.models.als import ALSConfig, als_memory, fit_als
-from recsys_ray.models.bert4rec import BERT4RecConfig, bert4rec_memory, fit_bert4rec
-from recsys_ray.models.cold import BASES, ColdItemScorer
-from recsys_ray.models.common import MemoryEstimate
+from recsys_ray.models.base import MemoryEstimate
 from recsys_ray.models.content import ContentConfig, ContentScorer, content_memory, fit_content
 from recsys_ray.models.ease import EASEConfig, ease_memory, fit_ease
 from recsys_ray.models.graph_filter import GraphFilterConfig, fit_graph_filter, graph_filter_memory
 from recsys_ray.models.item_cf import ItemCFConfig, fit_item_cf, item_cf_memory
-from recsys_ray.models.lightgcn import LightGCNConfig, fit_lightgcn, lightgcn_memory
-from recsys_ray.models.ncf import NCFConfig, fit_ncf, ncf_memory
-from recsys_ray.models.pair_scorer import PairScorer
+from recsys_ray.models.lightgcn.fit import LightGCNConfig, fit_lightgcn, lightgcn_memory
+from recsys_ray.models.ncf.fit import NCFConfig, fit_ncf, ncf_memory
+from recsys_ray.models.ncf.scorer import PairScorer
 from recsys_ray.models.popularity import PopularityConfig, fit_popularity, popularity_memory
 from recsys_ray.models.pure_svd import PureSVDConfig, fit_pure_svd, pure_svd_memory
 from recsys_ray.models.random import RandomConfig, RandomScorer, fit_random, random_memory
-from recsys_ray.models.sasrec import SASRecConfig, fit_sasrec, sasrec_memory
+from recsys_ray.models.scorers.cold_items import BASES, ColdItemScorer
+from recsys_ray.models.sequence.bert4rec import BERT4RecConfig, bert4rec_memory, fit_bert4rec
+from recsys_ray.models.sequence.sasrec import SASRecConfig, fit_sasrec, sasrec_memory
 from recsys_ray.models.svd import SVDConfig, fit_svd, svd_memory
-from recsys_ray.models.tower_scorer import TowerScorer
-from recsys_ray.models.two_tower import TwoTowerConfig, fit_two_tower, two_tower_memory
+from recsys_ray.models.two_tower.fit import TwoTowerConfig, fit_two_tower, two_tower_memory
+from recsys_ray.models.two_tower.scorer import TowerScorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ import numpy as np
 from numba import njit
 from pydantic import Field
 
-from recsys_ray.contracts import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.errors import ModelError
-from recsys_ray.models.common import MemoryEstimate, require_finite
-from recsys_ray.models.kernels import read_only
-from recsys_ray.models.scorers import FactorScorer, FoldIn
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
+from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.models.linalg.sparse import read_only
+from recsys_ray.models.scorers.linear import FactorScorer, FoldIn
 
 
 class SVDConfig(Settings):

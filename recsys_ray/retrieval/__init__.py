@@ -7,14 +7,14 @@ loaded when they are first asked for, so that workers that only rank finished sc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recsys_ray.retrieval.config import IndexSettings, RerankSettings
 from recsys_ray.retrieval.pairs import pair_scores
 from recsys_ray.retrieval.rerank import Reranker
-from recsys_ray.retrieval.settings import IndexSettings, RerankSettings
 from recsys_ray.retrieval.topk import NO_ITEM, Index, TopK, top_k_scores
 
 if TYPE_CHECKING:
     from recsys_ray.retrieval.choice import open_index
-    from recsys_ray.retrieval.exact import ExactIndex
+    from recsys_ray.retrieval.exact.index import ExactIndex
 
 __all__ = [
     "NO_ITEM",
@@ -28,7 +28,7 @@ __all__ = [
     "pair_scores",
     "top_k_scores",
 ]
-LOADED_LATE = {"ExactIndex": "exact", "open_index": "choice"}
+LOADED_LATE = {"ExactIndex": "exact.index", "open_index": "choice"}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,13 +25,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from recsys_ray.contracts import BoolArray, Factors, FloatArray, IntArray, ItemLists, LongArray
-from recsys_ray.errors import BundleError, ModelError
-from recsys_ray.retrieval.lists import rows_of
+from recsys_ray.base.errors import BundleError, ModelError
+from recsys_ray.base.ragged import rows_of
+from recsys_ray.base.types import BoolArray, Factors, FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.retrieval.config import IndexSettings
+from recsys_ray.retrieval.exact.workers import num_workers
 from recsys_ray.retrieval.pairs import pair_scores
-from recsys_ray.retrieval.settings import IndexSettings
 from recsys_ray.retrieval.topk import NO_ITEM, Index, TopK, checked_filters, checked_finite
-from recsys_ray.retrieval.workers import num_workers
 
 FAISS: Any = faiss  # the types it ships know only a part of it
 ONE_ORDER = 2**31 - 1  # queries per batch from which FAISS would multiply matrices instead

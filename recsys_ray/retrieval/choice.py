@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray.contracts import Factors, FloatArray
-from recsys_ray.errors import StorageError
+from recsys_ray.base.errors import StorageError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import Factors, FloatArray
 from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
-from recsys_ray.retrieval.settings import IndexSettings
+from recsys_ray.retrieval.config import IndexSettings
 from recsys_ray.retrieval.topk import Index
-from recsys_ray.storage import Location
 
 Progress = Callable[[str], None]
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_ray.contracts import Factors, FloatArray, IntArray
-from recsys_ray.retrieval.ranking import compiled
-from recsys_ray.retrieval.scan import exact_dot
-from recsys_ray.retrieval.workers import run_blocks
+from recsys_ray.base.types import Factors, FloatArray, IntArray
+from recsys_ray.retrieval.exact.ranking import compiled
+from recsys_ray.retrieval.exact.scan import exact_dot
+from recsys_ray.retrieval.exact.workers import run_blocks
 
 ROWS_PER_BLOCK = 64
 

@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists, LongArray
-from recsys_ray.retrieval.ranking import compiled, rank_key
-from recsys_ray.retrieval.scan import exact_dot
-from recsys_ray.retrieval.settings import RerankSettings
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.retrieval.config import RerankSettings
+from recsys_ray.retrieval.exact.ranking import compiled, rank_key
+from recsys_ray.retrieval.exact.scan import exact_dot
+from recsys_ray.retrieval.exact.workers import run_blocks
 from recsys_ray.retrieval.topk import TopK
-from recsys_ray.retrieval.workers import run_blocks
 
 ROWS_PER_BLOCK = 64
 

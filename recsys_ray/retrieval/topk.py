@@ -11,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.contracts import BoolArray, FloatArray, IntArray, ItemLists
-from recsys_ray.errors import ModelError
-from recsys_ray.retrieval.ranking import rank_rows, sort_lists
-from recsys_ray.retrieval.workers import run_blocks
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists
+from recsys_ray.retrieval.exact.ranking import rank_rows, sort_lists
+from recsys_ray.retrieval.exact.workers import run_blocks
 
 NO_ITEM = -1
 ROWS_PER_BLOCK = 256

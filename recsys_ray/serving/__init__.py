@@ -1,6 +1,6 @@
 """The online service as a plain ASGI application: published bundles answered through ``recommend``. No Ray."""
 
-from recsys_ray.serving.app import build_app
-from recsys_ray.serving.settings import ServeSettings
+from recsys_ray.serving.config import ServeSettings
+from recsys_ray.serving.http.app import build_app
 
 __all__ = ["ServeSettings", "build_app"]

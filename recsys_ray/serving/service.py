@@ -18,25 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray.contracts import Requests
-from recsys_ray.errors import ConfigError
-from recsys_ray.serving.ask import Ask, options_of
-from recsys_ray.serving.auth import Keys
-from recsys_ray.serving.batching import Batcher
-from recsys_ray.serving.cache import AnswerCache
-from recsys_ray.serving.cold_start import TEMPORARY, stage
-from recsys_ray.serving.http import Problem, encode
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import Requests
+from recsys_ray.recommend.similar import similar_items
+from recsys_ray.runs.publish import FOLDER
+from recsys_ray.serving.answers.batching import Batcher
+from recsys_ray.serving.answers.cache import AnswerCache
+from recsys_ray.serving.answers.live_run import Served
+from recsys_ray.serving.answers.live_runs import Models
+from recsys_ray.serving.answers.query import Ask, options_of
+from recsys_ray.serving.answers.reasons import Narrator, reasons, shown
+from recsys_ray.serving.answers.variants import Assignment
+from recsys_ray.serving.config import ServeSettings
+from recsys_ray.serving.http.auth import Keys
+from recsys_ray.serving.http.messages import Problem, encode
 from recsys_ray.serving.metrics import Metrics
-from recsys_ray.serving.models import FOLDER, Models
-from recsys_ray.serving.reasons import Narrator, reasons, shown
-from recsys_ray.serving.replicas import SECONDS, LocalPeers, Peers
-from recsys_ray.serving.served import Served
-from recsys_ray.serving.settings import ServeSettings
-from recsys_ray.serving.shared import Redis, SharedCache, SharedPeers, SharedStates
-from recsys_ray.serving.state import Event, Journal, UserStates
-from recsys_ray.serving.variants import Assignment
-from recsys_ray.similar import similar_items
-from recsys_ray.storage import Location
+from recsys_ray.serving.users.cold_start import TEMPORARY, stage
+from recsys_ray.serving.users.journal import Event, Journal, UserStates
+from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
+from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 
 log = logging.getLogger(__name__)
 EXPOSURES = logging.getLogger("recsys_ray.exposures")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
 
 Tensors = dict[str, Tensor]
 PROGRESS = "progress.json"

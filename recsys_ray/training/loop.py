@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recsys_ray.errors import ModelError
+from recsys_ray.base.errors import ModelError
 from recsys_ray.training import checkpoint
 from recsys_ray.training.checkpoint import Progress, Tensors
+from recsys_ray.training.config import LoopConfig
 from recsys_ray.training.schedule import learning_rate
-from recsys_ray.training.settings import LoopConfig
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import all_mean, average_gradients, same_everywhere
 

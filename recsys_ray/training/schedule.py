@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from recsys_ray.training.settings import LoopConfig
+from recsys_ray.training.config import LoopConfig
 
 
 def learning_rate(step: int, total: int, config: LoopConfig) -> float:

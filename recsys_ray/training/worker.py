@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from recsys_ray.contracts import FitContext
+from recsys_ray.base.types import FitContext
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from recsys_ray.contracts import LongArray
+from recsys_ray.base.types import LongArray
 from recsys_ray.training.worker import Worker
 
 

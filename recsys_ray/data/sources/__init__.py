@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from recsys_ray.data.common import DataSettings
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.feedback import WithFeedback
-from recsys_ray.data.sources.lightgcn import LightGCNSettings, LightGCNSource
 from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
 from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
-from recsys_ray.data.sources.synthetic import SyntheticSettings, SyntheticSource
+from recsys_ray.data.sources.split_files import LightGCNSettings, LightGCNSource
 from recsys_ray.data.sources.table import TableSettings, TableSource
-from recsys_ray.storage import Location
+from recsys_ray.data.synthetic.source import SyntheticSettings, SyntheticSource
 
 __all__ = ["Source", "open_source"]
 

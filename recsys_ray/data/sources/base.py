@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray import schema
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import Chunk
+from recsys_ray.base import schema
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.files import Chunk
 
 USER_ONLY = 128
 """Value of ``part`` in a row without an item: the user is in the data, but this row is no interaction."""

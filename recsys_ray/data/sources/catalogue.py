@@ -12,14 +12,14 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from recsys_ray import schema
-from recsys_ray.contracts import Settings
-from recsys_ray.data import values
-from recsys_ray.data.common import IdType
-from recsys_ray.data.files import guarded_parquet, header, is_parquet
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import Settings
+from recsys_ray.data.config import IdType
+from recsys_ray.data.prepare import values
+from recsys_ray.data.prepare.files import guarded_parquet, header, is_parquet
 from recsys_ray.data.sources.base import catalogue, split
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
 
 
 class ItemColumns(Settings):

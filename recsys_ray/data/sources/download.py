@@ -10,8 +10,8 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
 
 TIMEOUT_SECONDS = 60
 MD5 = r"\b[0-9a-fA-F]{32}\b"

@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import Chunk
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.files import Chunk
+from recsys_ray.data.prepare.vocabulary import with_id_type, with_new_items
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.table import Columns, TableSettings, TableSource
-from recsys_ray.data.vocabulary import with_id_type, with_new_items
-from recsys_ray.storage import Location
 
 COLUMNS = Columns(rating="rating", timestamp="timestamp")
 

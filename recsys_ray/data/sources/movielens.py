@@ -10,9 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.data import values
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import (
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare import values
+from recsys_ray.data.prepare.files import (
     Chunk,
     byte_ranges,
     estimated_lines,
@@ -24,8 +26,6 @@ from recsys_ray.data.files import (
 )
 from recsys_ray.data.sources.base import catalogue, interactions, split
 from recsys_ray.data.sources.download import download_and_unpack
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 MAX_TAGS = 20

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from recsys_ray import schema
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import TEXT_SUFFIXES, expand
+from recsys_ray.base import schema
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.files import TEXT_SUFFIXES, expand
 from recsys_ray.data.sources.wordlines import WordLinesSource
-from recsys_ray.storage import Location
 
 
 class SequencesSettings(DataSettings):

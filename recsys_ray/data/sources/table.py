@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from recsys_ray import schema
-from recsys_ray.contracts import Settings
-from recsys_ray.data import values
-from recsys_ray.data.common import DataSettings
-from recsys_ray.data.files import (
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import Settings
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare import values
+from recsys_ray.data.prepare.files import (
     Chunk,
     byte_ranges,
     estimated_lines,
@@ -29,8 +31,6 @@ from recsys_ray.data.files import (
 )
 from recsys_ray.data.sources.base import interactions
 from recsys_ray.data.sources.catalogue import ItemColumns, read_catalogue
-from recsys_ray.errors import DataError
-from recsys_ray.storage import Location
 
 CHUNK_ROWS = 1_500_000
 

@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray.data import values
-from recsys_ray.data.common import DataSettings, IdType
-from recsys_ray.data.files import Chunk, byte_ranges, parse_token_lines, place, read_lines, read_start, stamp
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings, IdType
+from recsys_ray.data.prepare import values
+from recsys_ray.data.prepare.files import (
+    Chunk,
+    byte_ranges,
+    parse_token_lines,
+    place,
+    read_lines,
+    read_start,
+    stamp,
+)
 from recsys_ray.data.sources.base import USER_ONLY, interactions
-from recsys_ray.storage import Location
 
 CHUNK_BYTES = 8 * 2**20
 """Smaller than for tables: a byte of such a line holds several times more interactions."""

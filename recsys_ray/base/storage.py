@@ -1,0 +1,185 @@
+"""Files on any filesystem fsspec knows, and the two rules that keep them whole.
+
+1. A file appears under its name complete or not at all (``write_bytes``).
+2. A directory is complete when its manifest, written last, is there.
+
+>>> run = Location.of("runs/demo") / "recommendations" / "LATEST"   # or "s3://bucket/demo"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_ray.base.errors import StorageError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """An absolute path or URL. Cheap, immutable, and safe to send to another process."""
+
+    url: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str] | Location) -> Location:
+        """Local paths become absolute here, because workers run in other directories."""
+        if isinstance(path, Location):
+            return path
+        text = os.fspath(path)
+        if text.startswith("file://"):
+            text = text[len("file://") :]
+        if "://" not in text:
+            text = str(Path(text).expanduser().absolute())
+        return cls(text.rstrip("/") or "/")
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(f"{self.url.rstrip('/')}/{name.strip('/')}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> Location:
+        return Location(self.url.rsplit("/", 1)[0])
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.url
+
+    def filesystem(self) -> tuple[Any, str]:
+        """The fsspec filesystem and the path inside it."""
+        try:
+            return cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
+        except (ImportError, ValueError) as error:
+            raise StorageError(f"{self.url}: no filesystem for this address ({error})") from error
+
+    def exists(self) -> bool:
+        fs, path = self.filesystem()
+        return bool(_guard(self, lambda: fs.exists(path)))
+
+    def size(self) -> int:
+        fs, path = self.filesystem()
+        return int(_guard(self, lambda: fs.size(path)) or 0)
+
+    def names(self) -> list[str]:
+        """Sorted names inside this directory; empty when it does not exist."""
+        fs, path = self.filesystem()
+
+        def listing() -> list[str]:
+            fs.invalidate_cache()
+            if not fs.isdir(path):
+                return []
+            found = (str(name).rstrip("/").rsplit("/", 1)[-1] for name in fs.ls(path, detail=False))
+            return sorted(name for name in found if name)
+
+        return cast("list[str]", _guard(self, listing))
+
+    def files(self) -> list[str]:
+        """Sorted paths, relative to this directory, of every file below it."""
+        fs, path = self.filesystem()
+
+        def walk() -> list[str]:
+            fs.invalidate_cache()
+            if not fs.isdir(path):
+                return []
+            root = path.rstrip("/") + "/"
+            return sorted(str(name).removeprefix(root) for name in fs.find(path))
+
+        return cast("list[str]", _guard(self, walk))
+
+    def open(self) -> BinaryIO:
+        fs, path = self.filesystem()
+        return cast(BinaryIO, _guard(self, lambda: fs.open(path, "rb")))
+
+    def read_bytes(self) -> bytes:
+        fs, path = self.filesystem()
+        return cast(bytes, _guard(self, lambda: fs.cat_file(path)))
+
+    def write_bytes(self, data: bytes | memoryview) -> None:
+        """Write the whole file under its name, or leave no such name behind.
+
+        Local files are written aside, flushed to the disk and renamed. On object stores one PUT is the commit.
+        """
+        fs, path = self.filesystem()
+        if not self.is_local:
+            _guard(self, lambda: fs.pipe_file(path, bytes(data)))
+            return
+        target = Path(path)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # a parent that is a file has no entries to remove
+                aside.unlink(missing_ok=True)
+            raise StorageError(f"{self.url}: can't write ({error.strerror or error})") from error
+
+    def read_json(self) -> dict[str, Any]:
+        data = self.read_bytes()
+        try:
+            return cast("dict[str, Any]", json.loads(data))
+        except ValueError as error:
+            raise StorageError(f"{self.url}: not valid JSON ({error})") from error
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+    def read_parquet(self, columns: list[str] | None = None) -> pa.Table:
+        """The whole table, by one thread, from bytes in memory: files here are as small as a shard.
+
+        ``pq.read_table`` on an open Python file crashed now and then (pyarrow 26): its scanner's threads may let go of
+        the file after it was closed.
+        """
+        data = pa.BufferReader(self.read_bytes())
+        try:
+            return pq.ParquetFile(data).read(columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
+
+    def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> None:
+        """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression=compression, **options)
+        self.write_bytes(memoryview(sink.getvalue()))
+
+    def remove(self, names: Iterable[str] | None = None) -> None:
+        """Delete this file or directory tree, or only the named entries of it. Missing ones are fine."""
+        fs, path = self.filesystem()
+        targets = [path] if names is None else [f"{path.rstrip('/')}/{name}" for name in names]
+        for target in targets:
+            if _guard(self, lambda target=target: fs.exists(target)):
+                _guard(self, lambda target=target: fs.rm(target, recursive=True))
+
+
+def _guard(location: Location, action: Any) -> Any:
+    try:
+        return action()
+    except FileNotFoundError as error:
+        raise StorageError(f"{location.url}: no such file or directory") from error
+    except (OSError, ImportError) as error:
+        raise StorageError(f"{location.url}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,1 @@
+"""What item vectors are worth, as numbers and as a page a person can read."""

@@ -1,0 +1,268 @@
+"""What item vectors say: who is near whom, whether near items share genres, what has no vector, what is double.
+
+Neighbours are compared with random partners, drawn for the same items: the share of neighbours with a genre in common
+is only worth what it is above the share among random items.
+
+Shape suffixes: I items of the catalogue, P items with a vector, Q queries (items whose neighbours are looked up),
+K neighbours, D dimension, G genres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import BoolArray, FloatArray, ItemContent, LongArray, Settings
+from recsys_ray.content.report.items import Catalogue, Named
+from recsys_ray.content.report.neighbours import cosines, nearest, random_others
+from recsys_ray.content.report.purity import Purity, genre_purity
+
+MOST_LISTED = 20
+"""Items, or pairs, that are named in a list; the rest is counted."""
+BINS = 60
+
+
+class AnalysisSettings(Settings):
+    """How the vectors of items are looked at."""
+
+    titles: int = Field(default=10, ge=0, le=100)
+    """How many of the items with most interactions are shown with their neighbours."""
+    neighbours: int = Field(default=10, ge=1, le=100)
+    """Nearest neighbours of an item that are shown, and that count for genre purity."""
+    max_queries: int = Field(default=20_000, ge=1)
+    """Purity, similarities and near-duplicates are measured on at most so many items, drawn at random; the neighbours
+    of each are searched among all items."""
+    near_duplicate: float = Field(default=0.999, gt=0, le=1)
+    """Two items with a cosine above this count as near-duplicates."""
+    projection: Literal["pca", "tsne"] = "tsne"
+    """How vectors become points of the map: pca keeps large distances, tsne keeps neighbours together."""
+    projected: int = Field(default=3000, ge=2, le=3000)
+    """At most so many items are drawn on the map, chosen at random."""
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamples behind every 95 % interval."""
+    seed: int = Field(default=0, ge=0)
+    """Decides all that is drawn at random; the same seed gives the same page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    item: Named
+    cosine: float
+    shares_genre: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTitle:
+    item: Named
+    interactions: int
+    neighbours: list[Neighbour]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Items that lack something: how many, and the first of them."""
+
+    count: int
+    first: list[Named]
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Cosines of one kind of pairs."""
+
+    pairs: int
+    mean: float
+    p05: float
+    median: float
+    p95: float
+    shares: list[float]
+    """Share of the pairs in each bin of ``Analysis.bin_edges``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePair:
+    one: Named
+    other: Named
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything the page shows, but for the map."""
+
+    num_items: int
+    num_with_vector: int
+    dim: int
+    num_queries: int
+    num_neighbours: int
+    without_text: Gap
+    without_image: Gap
+    without_both: Gap
+    known_titles: list[KnownTitle]
+    bin_edges: list[float]
+    distributions: dict[str, Distribution]
+    num_genres: int
+    purity: Purity | None
+    """None when no query has a genre."""
+    genre_purity: dict[str, Purity]
+    """By genre of the query, the genres with most items first."""
+    near_duplicates: int
+    """Queries with another item above the threshold."""
+    duplicate_pairs: list[DuplicatePair]
+
+
+def analyse(
+    items: pa.Table,
+    content: ItemContent,
+    has_text_I: BoolArray,
+    has_image_I: BoolArray,
+    counts_I: LongArray,
+    settings: AnalysisSettings,
+) -> Analysis:
+    """Measure the vectors of a catalogue in vocabulary order.
+
+    Takes time in queries x items x dimension, and memory in items x dimension.
+
+    Raises:
+        DataError: fewer than two items have a vector.
+    """
+    assert len(content.vectors_ID) == len(has_text_I) == len(has_image_I) == len(counts_I) == items.num_rows
+    present_P = np.flatnonzero(content.present_I)
+    if len(present_P) < 2:
+        raise DataError(
+            f"{len(present_P)} of {items.num_rows} items have a vector, and a report needs two; "
+            "set embeddings.text.fields to columns that hold text"
+        )
+    catalogue = Catalogue.of(items)
+    vectors_PD = content.vectors_ID if len(present_P) == items.num_rows else content.vectors_ID[present_P]
+    k = min(settings.neighbours, len(present_P) - 1)
+    queries_Q = sample(np.random.default_rng([settings.seed, 0]), len(present_P), settings.max_queries)
+    near_QK, near_cosines_QK = nearest(vectors_PD, queries_Q, k)
+    others_QK = random_others(np.random.default_rng([settings.seed, 1]), queries_Q, len(present_P), k)
+    other_cosines_QK = cosines(vectors_PD, queries_Q, others_QK)
+    near_share_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[near_QK])
+    other_share_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[others_QK])
+    edges, distributions = _distributions(
+        {
+            "random pairs": other_cosines_QK.ravel(),
+            "random pairs that share a genre": other_cosines_QK[other_share_QK],
+            "nearest neighbours": near_cosines_QK.ravel(),
+        }
+    )
+    purity, by_genre = genre_purity(
+        catalogue, present_P[queries_Q], near_share_QK, other_share_QK, settings.bootstrap, settings.seed
+    )
+    is_double_QK = near_cosines_QK > settings.near_duplicate
+    return Analysis(
+        num_items=items.num_rows,
+        num_with_vector=len(present_P),
+        dim=vectors_PD.shape[1],
+        num_queries=len(queries_Q),
+        num_neighbours=k,
+        without_text=_gap(catalogue, ~has_text_I),
+        without_image=_gap(catalogue, ~has_image_I),
+        without_both=_gap(catalogue, ~has_text_I & ~has_image_I),
+        known_titles=_known_titles(catalogue, vectors_PD, present_P, counts_I, k, settings.titles),
+        bin_edges=edges,
+        distributions=distributions,
+        num_genres=len(catalogue.genre_names),
+        purity=purity,
+        genre_purity=by_genre,
+        near_duplicates=int(is_double_QK.any(axis=1).sum()),
+        duplicate_pairs=_pairs(catalogue, present_P[queries_Q], present_P[near_QK], near_cosines_QK, is_double_QK),
+    )
+
+
+def embedding_facts(analysis: Analysis) -> dict[str, Any]:
+    """The numbers of an analysis, JSON-ready."""
+    facts: dict[str, Any] = {
+        "items": analysis.num_items,
+        "with_vector": analysis.num_with_vector,
+        "dim": analysis.dim,
+        "without_text": analysis.without_text.count,
+        "without_image": analysis.without_image.count,
+        "without_both": analysis.without_both.count,
+        "queries": analysis.num_queries,
+        "neighbours": analysis.num_neighbours,
+        "near_duplicates": analysis.near_duplicates,
+        "mean_cosine": {name: round(found.mean, 4) for name, found in analysis.distributions.items()},
+    }
+    if analysis.purity is not None:
+        found, chance = analysis.purity.found, analysis.purity.chance
+        purity = {"mean": found.mean, "low": found.low, "high": found.high, "chance": chance.mean}
+        facts["genre_purity"] = {name: round(value, 4) for name, value in purity.items()}
+        facts["genre_purity_by_genre"] = {
+            name: {"mean": round(one.found.mean, 4), "chance": round(one.chance.mean, 4)}
+            for name, one in analysis.genre_purity.items()
+        }
+    return facts
+
+
+def sample(rng: np.random.Generator, num_items: int, most: int) -> LongArray:
+    """All row numbers, or ``most`` of them drawn without repeats, sorted."""
+    if num_items <= most:
+        return np.arange(num_items, dtype=np.int64)
+    return np.sort(rng.choice(num_items, most, replace=False)).astype(np.int64)
+
+
+def _gap(catalogue: Catalogue, lacks_I: BoolArray) -> Gap:
+    rows = np.flatnonzero(lacks_I)
+    return Gap(len(rows), [catalogue.named(int(row)) for row in rows[:MOST_LISTED]])
+
+
+def _known_titles(
+    catalogue: Catalogue, vectors_PD: FloatArray, present_P: LongArray, counts_I: LongArray, k: int, titles: int
+) -> list[KnownTitle]:
+    """The items with most interactions among those with a vector, ties by row."""
+    queries_Q = np.argsort(-counts_I[present_P], kind="stable")[:titles]
+    near_QK, cosines_QK = nearest(vectors_PD, queries_Q, k)
+    shares_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[near_QK])
+    return [
+        KnownTitle(
+            catalogue.named(int(present_P[query])),
+            int(counts_I[present_P[query]]),
+            [
+                Neighbour(catalogue.named(int(present_P[row])), float(cosine), bool(shares))
+                for row, cosine, shares in zip(near_K, cosines_K, shares_K, strict=True)
+            ],
+        )
+        for query, near_K, cosines_K, shares_K in zip(queries_Q, near_QK, cosines_QK, shares_QK, strict=True)
+    ]
+
+
+def _distributions(kinds: dict[str, FloatArray]) -> tuple[list[float], dict[str, Distribution]]:
+    """Common bin edges, and the distributions of the kinds that have a pair."""
+    kinds = {name: values for name, values in kinds.items() if len(values)}
+    lowest = min(float(values.min()) for values in kinds.values())
+    edges = np.linspace(np.floor(min(lowest, 0.9) * 10) / 10, 1.0, BINS + 1)
+    result = {}
+    for name, values in kinds.items():
+        # Rounding may take the cosine of equal vectors a little above 1.
+        counts, _ = np.histogram(np.minimum(values, 1.0), edges)
+        p05, median, p95 = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
+        result[name] = Distribution(
+            len(values), float(values.mean(dtype=np.float64)), p05, median, p95, (counts / len(values)).tolist()
+        )
+    return edges.tolist(), result
+
+
+def _pairs(
+    catalogue: Catalogue, rows_Q: LongArray, near_QK: LongArray, cosines_QK: FloatArray, is_double_QK: BoolArray
+) -> list[DuplicatePair]:
+    """The first pairs above the threshold, each once, by row."""
+    queries, ranks = np.nonzero(is_double_QK)
+    pairs: dict[Sequence[int], float] = {}
+    for query, rank in zip(queries, ranks, strict=True):
+        one, other = sorted((int(rows_Q[query]), int(near_QK[query, rank])))
+        pairs.setdefault((one, other), float(cosines_QK[query, rank]))
+        if len(pairs) == MOST_LISTED:
+            break
+    return [
+        DuplicatePair(catalogue.named(one), catalogue.named(other), cosine) for (one, other), cosine in pairs.items()
+    ]

@@ -1,0 +1,119 @@
+"""The report on item vectors as one HTML file that needs no network and no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from recsys_ray.base.types import BoolArray, ItemContent, LongArray
+from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts, sample
+from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
+from recsys_ray.content.report.items import Catalogue
+from recsys_ray.content.report.projection import project
+
+TEMPLATE = "embeddings.html.jinja"
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    sign: str
+    colour: str
+    label: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemMap:
+    """The map and what its caption and legend say."""
+
+    svg: Markup
+    items: int
+    method: str
+    legend: list[LegendEntry]
+
+
+def embedding_report(
+    items: pa.Table,
+    content: ItemContent,
+    has_text_I: BoolArray,
+    has_image_I: BoolArray,
+    counts_I: LongArray,
+    settings: AnalysisSettings,
+    facts: Mapping[str, Any],
+) -> tuple[dict[str, Any], str]:
+    """The numbers of ``embedding_facts``, and the page.
+
+    Args:
+        items: the catalogue in vocabulary order (I rows), as the vectors.
+        has_text_I: items with a text vector. has_image_I: items with an image vector.
+        counts_I: interactions, which say what is well known.
+        facts: how the vectors were made, shown as a table; nested values become text.
+
+    Raises:
+        DataError: fewer than two items have a vector.
+    """
+    analysis = analyse(items, content, has_text_I, has_image_I, counts_I, settings)
+    environment = Environment(
+        loader=PackageLoader("recsys_ray.content.report"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.trim_blocks = environment.lstrip_blocks = True
+    page = environment.get_template(TEMPLATE).render(
+        analysis=analysis,
+        settings=settings,
+        facts={name.replace("_", " "): _plain(value) for name, value in facts.items()},
+        map=_map(Catalogue.of(items), content, settings),
+        cosines=_cosines(analysis),
+        lines=LINES,
+    )
+    return embedding_facts(analysis), page
+
+
+def _map(catalogue: Catalogue, content: ItemContent, settings: AnalysisSettings) -> ItemMap:
+    present_P = np.flatnonzero(content.present_I)
+    rng = np.random.default_rng([settings.seed, 4])
+    rows_S = present_P[sample(rng, len(present_P), settings.projected)]
+    projection = project(content.vectors_ID[rows_S], settings.projection, settings.seed)
+    first_S = catalogue.first_I[rows_S]
+    counts_G = np.bincount(first_S[first_S >= 0], minlength=len(catalogue.genre_names))
+    shown = [int(genre) for genre in np.argsort(-counts_G, kind="stable")[: len(KEYS)] if counts_G[genre]]
+    group_of_G = np.full(len(counts_G) + 1, -1, np.int32)  # one more, for items without a genre
+    group_of_G[shown] = np.arange(len(shown))
+    legend = [
+        LegendEntry(key.sign, key.colour, catalogue.genre_names[genre], int(counts_G[genre]))
+        for key, genre in zip(KEYS, shown, strict=False)
+    ]
+    rest = len(rows_S) - sum(entry.items for entry in legend)
+    if rest:
+        legend.append(LegendEntry(REST.sign, REST.colour, "other genres, or none", rest))
+    svg = draw_map(projection.points_S2, group_of_G[first_S])
+    return ItemMap(Markup(svg), len(rows_S), projection.method, legend)
+
+
+def _cosines(analysis: Analysis) -> Markup:
+    return Markup(draw_distributions(analysis.bin_edges, [found.shares for found in analysis.distributions.values()]))
+
+
+def _plain(value: Any) -> str:
+    """A JSON-ready value as text."""
+    match value:
+        case Mapping():
+            return "; ".join(f"{name}: {_plain(inner)}" for name, inner in value.items())
+        case list() | tuple():
+            return ", ".join(
+                f"({_plain(inner)})" if isinstance(inner, list | tuple) else _plain(inner) for inner in value
+            )
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4g}"
+        case None:
+            return "none"
+    return str(value)

@@ -1,0 +1,1 @@
+"""Raw input to prepared data: read, check, group by user, filter, split, write."""

@@ -1,0 +1,94 @@
+"""Last pass: a shard with k-core and split applied becomes its final file, and is counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_ray.base import schema
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import IntArray, LongArray
+from recsys_ray.data.prepare.shard import USERS, Core, load_grouped, part_file
+from recsys_ray.data.split import SplitPlan
+
+NUM_PARTS = len(schema.PARTS)
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishJob:
+    directory: Location
+    user_type: pa.DataType
+    core: Core
+    plan: SplitPlan
+    new_rows_I: IntArray
+    """Rows in the final vocabulary by rows in the one before k-core."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts of one shard or of many; P parts in the order of ``schema.PARTS``."""
+
+    users_per_shard: list[int] = field(default_factory=list)
+    positives_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
+    seen_only_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
+    products_PP: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
+    """Sum over users of (positives in one part) x (positives in the other)."""
+    lengths: LongArray = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Users by number of positives."""
+    time_range: tuple[int, int] | None = None
+
+    def add(self, other: Totals) -> None:
+        self.users_per_shard += other.users_per_shard
+        self.positives_P += other.positives_P
+        self.seen_only_P += other.seen_only_P
+        self.products_PP += other.products_PP
+        longer, shorter = sorted((self.lengths, other.lengths), key=len, reverse=True)
+        self.lengths = longer.copy()
+        self.lengths[: len(shorter)] += shorter
+        ranges = [found for found in (self.time_range, other.time_range) if found is not None]
+        self.time_range = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
+    def to_json(self) -> dict[str, Any]:
+        def by_part(counts_P: LongArray) -> dict[str, int]:
+            return {name: int(counts_P[code]) for name, code in schema.PARTS.items()}
+
+        cumulative = np.cumsum(self.lengths)
+        ranks = [min(int(q * cumulative[-1]), int(cumulative[-1]) - 1) for q in QUANTILES]
+        return {
+            "num_users": sum(self.users_per_shard),
+            "users_per_shard": self.users_per_shard,
+            "users_without_history": int(self.lengths[0]),
+            "num_interactions": int(self.positives_P.sum()),
+            "interactions": by_part(self.positives_P),
+            "num_seen_only": int(self.seen_only_P.sum()),
+            "seen_only": by_part(self.seen_only_P),
+            "pair_products": self.products_PP.tolist(),
+            "history_length_quantiles": {
+                f"{q:g}": int(np.searchsorted(cumulative, rank, side="right"))
+                for q, rank in zip(QUANTILES, ranks, strict=True)
+            },
+            "timestamp_range": None if self.time_range is None else list(self.time_range),
+        }
+
+
+def finish_shard(shard: int, job: FinishJob) -> Totals:
+    left = load_grouped(job.directory, shard, job.user_type, job.core)
+    parts_E = job.plan.parts_of(left)
+    seen_only_E = left.parts_E & np.uint8(schema.SEEN_ONLY)
+    final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
+    (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
+    positive = final.positive_E
+    per_part_PB = np.stack([final.per_user(positive & (parts_E == code)) for code in range(NUM_PARTS)])
+    times = final.timestamps_E
+    return Totals(
+        users_per_shard=[len(final.user_ids)],
+        positives_P=per_part_PB.sum(axis=1),
+        seen_only_P=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
+        products_PP=per_part_PB @ per_part_PB.T,
+        lengths=np.bincount(per_part_PB.sum(axis=0), minlength=1),
+        time_range=(int(times.min()), int(times.max())) if len(times) else None,
+    )

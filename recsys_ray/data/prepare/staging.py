@@ -1,0 +1,180 @@
+"""First pass: every chunk read, checked, filtered by row, and written out with its rows sorted into shards by user.
+
+A chunk's file holds one record batch per shard, so that the second pass picks its shard out of each file without
+reading the rest. Rows keep their order inside a shard: chunk number and place decide between equal timestamps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_ray.base import schema
+from recsys_ray.base.errors import DataError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import LongArray
+from recsys_ray.data.config import FilterSettings, utc_milliseconds
+from recsys_ray.data.prepare.files import Chunk
+from recsys_ray.data.prepare.keys import hash_ids
+from recsys_ray.data.prepare.shard import chunk_file
+from recsys_ray.data.sources.base import USER_ONLY, Source
+
+COMPACT_ABOVE = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StageJob:
+    source: Source
+    directory: Location
+    num_shards: int
+    filters: FilterSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReport:
+    """What the driver learns from a chunk: types with an example each, distinct items, counts."""
+
+    path: str
+    users: pa.Array
+    """At most one id, of the chunk's type; none when there is no row."""
+    items: pa.Array
+    """Distinct items that are left."""
+    counts: LongArray
+    read: int
+    outside_window: int
+    seen_only: int
+
+
+def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
+    index, chunk = block
+    table = job.source.read(chunk)
+    num_read = table.num_rows - int(pc.sum(pc.equal(table.column("part"), USER_ONLY)).as_py() or 0)
+    table, outside = _inside_window(table, job.filters)
+    table, seen_only = _mark_seen_only(table, job.filters.min_rating)
+    items = pc.value_counts(table.column("item_id").drop_null().combine_chunks())
+    chunk_file(job.directory, index).write_bytes(_by_shard(table, job.num_shards))
+    return ChunkReport(
+        path=chunk.path,
+        users=table.column("user_id").slice(0, 1).combine_chunks(),
+        items=items.field("values"),
+        counts=items.field("counts").to_numpy(zero_copy_only=False),
+        read=num_read,
+        outside_window=outside,
+        seen_only=seen_only,
+    )
+
+
+def _inside_window(table: pa.Table, filters: FilterSettings) -> tuple[pa.Table, int]:
+    """Rows inside the window; a user who loses all of them stays as a row without an item."""
+    if filters.start is None and filters.end is None:
+        return table, 0
+    times = table.column("timestamp").to_numpy()
+    inside = np.ones(len(times), bool)
+    if filters.start is not None:
+        inside &= times >= utc_milliseconds(filters.start)
+    if filters.end is not None:
+        inside &= times < utc_milliseconds(filters.end)
+    inside |= table.column("part").to_numpy() == USER_ONLY
+    kept = table.filter(pa.array(inside))
+    left = pc.unique(table.column("user_id").filter(pa.array(~inside)))
+    left = left.filter(pc.invert(pc.is_in(left, value_set=kept.column("user_id").combine_chunks())))
+    alone = pa.Table.from_arrays(
+        [
+            left,
+            pa.nulls(len(left), table.schema.field("item_id").type),
+            pa.array(np.zeros(len(left), np.float32)),
+            pa.array(np.zeros(len(left), np.int64)),
+            pa.array(np.full(len(left), USER_ONLY, np.uint8)),
+        ],
+        schema=table.schema,
+    )
+    return pa.concat_tables([kept, alone]), int((~inside).sum())
+
+
+def _mark_seen_only(table: pa.Table, min_rating: float | None) -> tuple[pa.Table, int]:
+    if min_rating is None:
+        return table, 0
+    parts = table.column("part").to_numpy()
+    low = (table.column("rating").to_numpy() < np.float32(min_rating)) & (parts != USER_ONLY)
+    parts = np.where(low, parts | schema.SEEN_ONLY, parts).astype(np.uint8)
+    return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(low.sum())
+
+
+def _by_shard(table: pa.Table, num_shards: int) -> memoryview:
+    """An Arrow file with one record batch per shard, rows in their order."""
+    shards = (hash_ids(table.column("user_id").combine_chunks()) % np.uint64(num_shards)).astype(np.uint16)
+    table = table.take(pa.array(np.argsort(shards, kind="stable"))).combine_chunks()
+    ends = np.cumsum(np.bincount(shards, minlength=num_shards)).tolist()
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        start = 0
+        for end in ends:
+            columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
+            start = end
+    return memoryview(sink.getvalue())
+
+
+def read_staged(file: Location, shard: int) -> pa.RecordBatch:
+    """The rows of one shard from one chunk's file."""
+    if file.is_local:
+        with pa.memory_map(file.url) as opened:
+            return pa.ipc.open_file(opened).get_batch(shard)
+    with file.open() as stream:
+        return pa.ipc.open_file(stream).get_batch(shard)
+
+
+class StageTotal:
+    """Folds chunk reports; holds the distinct items with their counts, and insists on one type per id column."""
+
+    def __init__(self) -> None:
+        self.read = self.outside_window = self.seen_only = 0
+        self._types: dict[str, tuple[pa.DataType, str]] = {}
+        self._items: list[pa.Array] = []
+        self._counts: list[LongArray] = []
+
+    def add(self, report: ChunkReport) -> None:
+        self.read += report.read
+        self.outside_window += report.outside_window
+        self.seen_only += report.seen_only
+        self._insist("user", report.users, report.path)
+        self._insist("item", report.items, report.path)
+        if len(report.items):
+            self._items.append(report.items)
+            self._counts.append(report.counts)
+        if sum(map(len, self._items)) > COMPACT_ABOVE:
+            self._compact()
+
+    def id_type(self, name: str) -> pa.DataType | None:
+        return self._types[name][0] if name in self._types else None
+
+    def items(self) -> tuple[pa.Array, LongArray]:
+        """Distinct items and how many interactions each has."""
+        self._compact()
+        return (self._items[0], self._counts[0]) if self._items else (pa.array([], pa.int64()), np.zeros(0, np.int64))
+
+    def _insist(self, name: str, ids: pa.Array, path: str) -> None:
+        if len(ids) == 0:
+            return
+        expected, first_path = self._types.setdefault(name, (ids.type, path))
+        if ids.type != expected:
+            raise DataError(
+                f"{path}: {name} id {ids[0].as_py()!r} is no {_kind(expected)}, but the ids before it are "
+                f"(in {first_path}); set data.id_type=string"
+            )
+
+    def _compact(self) -> None:
+        if len(self._items) < 2:
+            return
+        encoded = pa.concat_arrays(self._items).dictionary_encode()
+        counts = np.zeros(len(encoded.dictionary), np.int64)
+        np.add.at(counts, encoded.indices.to_numpy(zero_copy_only=False), np.concatenate(self._counts))
+        self._items, self._counts = [encoded.dictionary], [counts]
+
+
+def _kind(id_type: pa.DataType) -> str:
+    return "integer" if id_type == pa.int64() else "string"

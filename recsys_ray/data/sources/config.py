@@ -1,0 +1,18 @@
+"""``data:`` of a configuration: one settings class per source, told apart by ``source``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recsys_ray.data.sources.movielens import MovieLensSettings
+from recsys_ray.data.sources.sequences import SequencesSettings
+from recsys_ray.data.sources.split_files import LightGCNSettings
+from recsys_ray.data.sources.table import TableSettings
+from recsys_ray.data.synthetic.source import SyntheticSettings
+
+DataConfig = Annotated[
+    MovieLensSettings | LightGCNSettings | SequencesSettings | TableSettings | SyntheticSettings,
+    Field(discriminator="source"),
+]

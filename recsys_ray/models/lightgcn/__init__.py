@@ -1,0 +1,1 @@
+"""LightGCN: configuration, fit and network."""

@@ -1,0 +1,1 @@
+"""The numerical kernels that several models share: sparse products, least squares, graphs, pooling."""

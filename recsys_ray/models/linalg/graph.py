@@ -1,0 +1,145 @@
+"""The user-item graph and its propagation: sums over neighbours with symmetric normalisation. No torch.
+
+The nodes are all users, then all items; with B the binary interactions and D the degrees, the adjacency is
+A = D^-1/2 [[0, B], [B', 0]] D^-1/2, kept once in compressed rows. It is symmetric: a gradient flows back through it by
+the same product.
+
+Shape suffixes: N nodes (users, then items), D dimension, E stored entries (two per pair), K layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numba import njit, prange
+
+from recsys_ray.base.types import FloatArray, IntArray, LongArray
+from recsys_ray.models.linalg.sparse import read_only, threads_for
+
+WIDTH = 64  # columns summed in registers; known to the compiler
+CHUNKS = 64  # pieces of equal work that threads take up one after the other
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A in compressed rows."""
+
+    offsets_N1: LongArray
+    neighbors_E: IntArray
+    values_E: FloatArray
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.offsets_N1) - 1
+
+    @classmethod
+    def of(cls, users_items: sp.csr_matrix) -> Graph:
+        """The graph of binary interactions (U, I)."""
+        normalised = normalised_interactions(users_items)
+        matrix = sp.block_array([[None, normalised], [normalised.T, None]], format="csr", dtype=np.float32)
+        matrix.sort_indices()
+        return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
+
+    def chunks(self) -> LongArray:
+        """Edges of row ranges of about equal work."""
+        work = self.offsets_N1 + np.arange(self.num_nodes + 1)
+        inner = np.searchsorted(work, np.linspace(0, work[-1], min(CHUNKS, self.num_nodes) + 1)[1:-1])
+        return np.concatenate([[0], inner, [self.num_nodes]]).astype(np.int64)
+
+
+def equal_weights(layers: int) -> tuple[float, ...]:
+    """Of layer 0, 1, ..., ``layers``: their mean."""
+    return (1 / (layers + 1),) * (layers + 1)
+
+
+def normalised_interactions(users_items: sp.csr_matrix) -> sp.csr_matrix:
+    """(U, I) every interaction as 1 / sqrt(degree of the user * degree of the item)."""
+    pairs = users_items.astype(np.float32)
+    pairs.data[:] = 1.0
+    scales = [1 / np.sqrt(np.maximum(np.asarray(pairs.sum(axis=axis)).ravel(), 1)) for axis in (1, 0)]
+    return sp.csr_matrix(sp.diags_array(scales[0]) @ pairs @ sp.diags_array(scales[1]))
+
+
+class Propagator:
+    """``sum over k of weights_K[k] * A^k``, applied by Horner's rule: one product a layer, no layer kept.
+
+    Args:
+        weights_K: of layer 0 (the values themselves), 1, ...
+        reuse: give out the same memory at every second call; the caller is then done with it before. Fresh pages cost
+            a fifth of the product.
+    """
+
+    def __init__(self, graph: Graph, weights_K: Sequence[float], reuse: bool = False) -> None:
+        self.weights_K = tuple(weights_K)
+        self.reuse = reuse
+        self._arrays = read_only(graph.offsets_N1, graph.neighbors_E, graph.values_E, graph.chunks())
+        self._buffers: list[FloatArray] = []
+
+    def __call__(self, values_ND: FloatArray) -> FloatArray:
+        """(N, D) for (N, D)."""
+        if len(self.weights_K) == 1:
+            return values_ND * np.float32(self.weights_K[0])
+        sums_ND, scale = values_ND, self.weights_K[-1]
+        with threads_for(float(len(self._arrays[1])) * values_ND.shape[1]):
+            for weight in reversed(self.weights_K[:-1]):
+                out_ND = self._buffer(values_ND, sums_ND)
+                parts = read_only(sums_ND, values_ND)
+                _multiply_add(*self._arrays, *parts, np.float32(scale), np.float32(weight), out_ND)  # type: ignore[call-arg]
+                sums_ND, scale = out_ND, 1.0
+        return sums_ND
+
+    def _buffer(self, like_ND: FloatArray, taken_ND: FloatArray) -> FloatArray:
+        """Memory for a result that is not ``taken_ND``."""
+        if not self.reuse:
+            return np.empty_like(like_ND)
+        if not self._buffers:
+            self._buffers = [np.empty_like(like_ND), np.empty_like(like_ND)]
+        return self._buffers[1] if taken_ND is self._buffers[0] else self._buffers[0]
+
+
+@njit(cache=True, parallel=True, fastmath={"contract"})
+def _multiply_add(  # type: ignore[no-untyped-def]
+    offsets_N1, neighbors_E, values_E, chunks, sums_ND, added_ND, scale, weight, out_ND
+) -> None:
+    """``out = scale * A @ sums + weight * added``: tiles of WIDTH columns in registers, then what is left of them."""
+    for chunk in prange(len(chunks) - 1):
+        rows = chunks[chunk], chunks[chunk + 1]
+        _tiles(offsets_N1, neighbors_E, values_E, rows, sums_ND, added_ND, scale, weight, out_ND)
+        if sums_ND.shape[1] % WIDTH:
+            _rest(offsets_N1, neighbors_E, values_E, rows, sums_ND, added_ND, scale, weight, out_ND)
+
+
+@njit(cache=True, fastmath={"contract"})
+def _tiles(  # type: ignore[no-untyped-def]
+    offsets_N1, neighbors_E, values_E, rows, sums_ND, added_ND, scale, weight, out_ND
+) -> None:
+    total = np.zeros(WIDTH, np.float32)
+    # Counted in tiles, not columns: the compiler then knows that no index is negative and need not check each.
+    for tile in range(sums_ND.shape[1] // WIDTH):
+        for node in range(rows[0], rows[1]):
+            total[:] = 0
+            for entry in range(offsets_N1[node], offsets_N1[node + 1]):
+                value, neighbor = values_E[entry], neighbors_E[entry]
+                for column in range(WIDTH):
+                    total[column] += value * sums_ND[neighbor, tile * WIDTH + column]
+            for column in range(WIDTH):
+                place = tile * WIDTH + column
+                out_ND[node, place] = scale * total[column] + weight * added_ND[node, place]
+
+
+@njit(cache=True, fastmath={"contract"})
+def _rest(  # type: ignore[no-untyped-def]
+    offsets_N1, neighbors_E, values_E, rows, sums_ND, added_ND, scale, weight, out_ND
+) -> None:
+    first = sums_ND.shape[1] - sums_ND.shape[1] % WIDTH
+    for node in range(rows[0], rows[1]):
+        out_ND[node, first:] = 0
+        for entry in range(offsets_N1[node], offsets_N1[node + 1]):
+            value, neighbor = values_E[entry], neighbors_E[entry]
+            for column in range(first, sums_ND.shape[1]):
+                out_ND[node, column] += value * sums_ND[neighbor, column]
+        for column in range(first, sums_ND.shape[1]):
+            out_ND[node, column] = scale * out_ND[node, column] + weight * added_ND[node, column]

@@ -1,0 +1,116 @@
+"""How a history becomes one vector: what every event counts, by age, place, rating and item, and the weighted sum.
+
+Shape suffixes: B histories, E their events, I items, D dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, LongArray, Settings
+from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
+from recsys_ray.models.scorers.base import with_length_power
+from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
+
+DoubleArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """How much every event counts in the mean over a history."""
+
+    limit: int | None
+    half_life_days: float | None
+    rating_weight: Literal["none", "rating"]
+
+    def weights(self, histories: Histories, weights_I: FloatArray) -> FloatArray:
+        """(E,) the item's own weight times that of its age and rating; 0 beyond the newest ``limit`` that have one."""
+        limit = histories.num_interactions if self.limit is None else self.limit
+        weights_E = is_recent(histories, weights_I > 0, limit) * age_weights(histories, self.half_life_days)
+        weights_E = weights_E * weights_I[histories.items_E]
+        if self.rating_weight == "rating":
+            weights_E = weights_E * histories.ratings_E
+        return weights_E.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What a user did last, beside all that is known of the user: a direction among the item vectors.
+
+    An event with k later ones on known items counts (1 + k)^-``power``; it needs no timestamps.
+    """
+
+    weight: float = 0.0
+    power: float = 0.0
+
+    def added(
+        self, queries_BD: FloatArray, histories: Histories, items_ID: FloatArray, known_I: BoolArray
+    ) -> FloatArray:
+        """(B, D) each query, plus the sum of the unit item vectors brought to ``weight`` times the query's length."""
+        if self.weight == 0:
+            return queries_BD
+        items_K, places_E = np.unique(histories.items_E, return_inverse=True)
+        lengths_K = np.maximum(np.linalg.norm(items_ID[items_K], axis=1), np.finfo(np.float32).tiny)
+        weights_E = place_weights(histories, known_I, self.power) / lengths_K[places_E]
+        recent_BD = weighted_sums(histories, weights_E, items_ID)
+        lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
+        added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)
+        return added_BD
+
+
+class RecentSettings(Settings):
+    recent_weight: float = Field(default=0.0, ge=0)
+    """How much the direction of the last events counts in a query, beside 1 for what the model knows of the user."""
+    recent_power: float = Field(default=2.0, ge=0)
+    """An event with k later ones in its history weighs (1 + k)^-power in that direction."""
+
+    @property
+    def recent(self) -> Recent:
+        return Recent(self.recent_weight, self.recent_power)
+
+
+def age_weights(histories: Histories, half_life_days: float | None) -> DoubleArray:
+    """(E,) weights that halve with every half-life by which an event is older than the last of its history."""
+    if half_life_days is None:
+        return np.ones(histories.num_interactions)
+    times_E = histories.timestamps_E
+    last_E = np.repeat(times_E[histories.offsets_B1[1:] - 1], histories.lengths_B) if len(times_E) else times_E
+    weights_E: DoubleArray = 0.5 ** ((last_E - times_E) / MILLISECONDS_PER_DAY / half_life_days)
+    return weights_E
+
+
+def place_weights(histories: Histories, known_I: BoolArray, power: float) -> DoubleArray:
+    """(E,) (1 + the number of later events)^-power, of the events on known items; 0 for the others. Needs no times."""
+    decay_E: DoubleArray = np.power(1.0 + _later(histories, known_I), -power)
+    return decay_E * known_I[histories.items_E]
+
+
+def is_recent(histories: Histories, known_I: BoolArray, most: int) -> BoolArray:
+    """(E,) which events are among the last ``most`` on known items of their history."""
+    recent_E: BoolArray = known_I[histories.items_E] & (_later(histories, known_I) < most)
+    return recent_E
+
+
+def last_events(histories: Histories, known_I: BoolArray, most: int) -> Histories:
+    """Of every history the last ``most`` events on known items."""
+    return histories.only(is_recent(histories, known_I, most))
+
+
+def weighted_sums(histories: Histories, weights_E: npt.NDArray[np.floating], vectors_ID: FloatArray) -> FloatArray:
+    """(B, D) the sum of weight times item vector over every history."""
+    sums_BD = np.zeros((len(histories), vectors_ID.shape[1]), np.float32)
+    rows = SparseRows(histories.offsets_B1, histories.items_E, weights_E.astype(np.float32))
+    add_dense_rows(rows, vectors_ID, sums_BD)
+    return sums_BD
+
+
+def _later(histories: Histories, known_I: BoolArray) -> LongArray:
+    """(E,) how many events on known items come after an event in its history."""
+    so_far = np.concatenate([[0], np.cumsum(known_I[histories.items_E])])
+    later_E: LongArray = np.repeat(so_far[histories.offsets_B1[1:]], histories.lengths_B) - so_far[1:]
+    return later_E

@@ -1,0 +1,1 @@
+"""Neural collaborative filtering: configuration, fit, network and scorer."""

@@ -1,0 +1,82 @@
+"""Observed pairs of users and items as the examples of a training.
+
+Shape suffixes: E pairs, U users, I items, N = U + I, D dimension, B rows of a batch, M negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.training.loop import generator, stream
+from recsys_ray.training.negatives import NegativeSampler, is_member
+from recsys_ray.training.worker import Worker
+from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, slots=True)
+class PairJob(Generic[Config]):
+    """All that a worker of such a training needs; travels as it is."""
+
+    histories: Histories
+    held_out: ItemLists | None
+    """Targets of the users that are watched, empty lists for the others."""
+    num_items: int
+    initial_ND: FloatArray
+    """Where the trained vectors start, users first."""
+    config: Config
+    seed: int
+
+
+class ObservedPairs:
+    """The non-zeros of a (U, I) matrix, on the worker's device."""
+
+    def __init__(self, matrix: sp.csr_matrix, worker: Worker) -> None:
+        matrix.sort_indices()
+        self.worker, self.num_items = worker, matrix.shape[1]
+        users_E = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+        self.users_E = torch.from_numpy(users_E).to(worker.device)
+        self.items_E = torch.from_numpy(matrix.indices.astype(np.int64)).to(worker.device)
+        self.keys_E = self.users_E * self.num_items + self.items_E
+        self.counts_I = torch.bincount(self.items_E, minlength=self.num_items)
+
+    def __len__(self) -> int:
+        return len(self.users_E)
+
+    def num_steps(self, batch_size: int) -> int:
+        return num_steps(len(self), batch_size)
+
+    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[LongArray, torch.Generator]]:
+        """The pairs of every batch, of all workers: each takes its share after the negatives are drawn."""
+        rng = np.random.default_rng(stream(seed, epoch))
+        for step, rows in enumerate(batch_rows(rng, len(self), batch_size, self.worker.world_size)):
+            yield rows, generator(self.worker.device, seed, epoch, step)
+
+    def of(self, rows: LongArray) -> tuple[Tensor, Tensor, Tensor]:
+        """(users_B, items_B) of a batch, of all workers, and the places in it that are this worker's."""
+        own = torch.from_numpy(own_rows(np.arange(len(rows)), self.worker)).to(self.worker.device)
+        pairs = torch.from_numpy(rows).to(self.worker.device)
+        return self.users_E[pairs], self.items_E[pairs], own
+
+    def unseen_negatives(
+        self,
+        sampler: NegativeSampler,
+        users_B: Tensor,
+        items_B: Tensor,
+        random: torch.Generator,
+        score: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(B, M) drawn items; one that is among the user's own is drawn once more."""
+        drawn_BM = sampler.draw(random, items_B, score, per_row=True).items
+        again_BM = sampler.draw(random, items_B, score, per_row=True).items
+        mine_BM = is_member(users_B, drawn_BM, self.keys_E, self.num_items)
+        return torch.where(mine_BM, again_BM, drawn_BM)

@@ -1,0 +1,245 @@
+"""Cold items: scores of items nobody has touched, for any model whose scores are linear in what an item is.
+
+The idea, attributes mapped to item vectors by regression, is that of Gantner, Drumond, Freudenthaler, Rendle,
+Schmidt-Thieme, "Learning Attribute-to-Feature Mappings for Cold-Start Recommendations" (ICDM 2010). With c_i the
+content vector of item i, w_i its weight, c the weighted mean of the warm items' vectors, all sums over the warm items
+(those with training interactions and a content vector), and y_i anything that the model has for every item:
+
+    y_cold = sum of w_i y_i / sum of w_i + (c_cold - c)' M^-1 sum of w_i (c_i - c) y_i
+    M      = sum of w_i (c_i - c)(c_i - c)' + regularization I,        w_i ~ n_i ^ popularity_power, 1 on average
+
+which is ridge regression of y on the content, with a free intercept. It is linear in y: for an inner product, y are
+the item vectors (and biases); for history x W, y are the columns of W, or, which is the same, the scores themselves. No
+items x items matrix is made, and where there is one, it is read once.
+
+How cold scores compare with warm ones: an item that resembles no warm item gets the weighted mean of their scores, and
+the more regularization, the nearer all cold items stay to it. A regression also never reaches the extremes of what it
+is fitted on: among all items the cold ones are a cautious guess, seldom at the top of a list and seldom at the bottom.
+Weighing by popularity lifts them all, because popular items score higher. The order among cold items hardly suffers.
+Time: warm items * D^2 + D^3, and the model's vectors or non-zeros times D. Memory: 2 * items * D floats.
+
+Shape suffixes: B rows of a batch, R items asked about, I items, C cold items, W warm items, D dimension of the content,
+K = D + 1 columns of the map, V dimension of the model's item vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+from scipy.linalg import cho_factor, cho_solve
+
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import (
+    BoolArray,
+    Factors,
+    FloatArray,
+    Histories,
+    IntArray,
+    ItemContent,
+    ItemLists,
+    LongArray,
+    Requests,
+    Scorer,
+    ScorerState,
+    Settings,
+    TrainData,
+)
+from recsys_ray.models.scorers.base import comparable, cosines
+from recsys_ray.models.scorers.linear import FactorScorer, LinearScorer, LowRankScorer, PopularityScorer
+from recsys_ray.models.scorers.propagation import PropagationScorer
+from recsys_ray.models.sequence.scorer import SequenceScorer
+
+DoubleArray = npt.NDArray[np.float64]
+
+BLOCK = 8192  # items looked at in float64 at a time
+BASE = "base."
+BASES: dict[str, type[Scorer]] = {
+    "factor": FactorScorer,
+    "low_rank": LowRankScorer,
+    "linear": LinearScorer,
+    "popularity": PopularityScorer,
+    "propagation": PropagationScorer,
+    "sequence": SequenceScorer,
+}
+"""The scorers that can stand inside, by the name in a saved state: linear in what an item is."""
+
+
+class ColdItemSettings(Settings):
+    regularization: float = Field(default=10.0, gt=0)
+    """Added to the diagonal of the warm items' content matrix, in items: with more, cold items differ less."""
+    popularity_power: float = Field(default=0.5, ge=0)
+    """Warm items teach in proportion to their interactions to this power: 0 all alike, 1 every interaction alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentMap:
+    """The regression for any y: ``y_cold = cold_CK @ (map_IK.T @ y)``."""
+
+    map_IK: FloatArray
+    """Rows of zeros for all but warm items."""
+    cold_C: IntArray
+    cold_CK: FloatArray
+
+
+def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSettings) -> Scorer:
+    """The scorer with scores for items that have a content vector and no training interactions.
+
+    Unchanged when there is no such item, or when the scorer ranks them already by other means than interactions.
+
+    Raises:
+        ModelError: there are no content vectors, none of a warm item, or the scores are not linear in the items.
+    """
+    if data.content is None:
+        raise ModelError("cold items need item vectors; add an embeddings section or unset train.cold_items")
+    counts_I = data.item_counts()
+    cold_I = data.content.present_I & (counts_I == 0)
+    mappable = type(scorer) in BASES.values()
+    if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].all()):
+        return scorer
+    if not mappable:
+        raise ModelError(f"cold items: {type(scorer).__name__} has no item vectors to extend; unset train.cold_items")
+    if not (data.content.present_I & (counts_I > 0)).any():
+        raise ModelError("cold items: no item with training interactions has a vector; unset train.cold_items")
+    content_map = fit_map(data.content, counts_I, settings)
+    if isinstance(scorer, LinearScorer):
+        queries_IK = scorer.through(content_map.map_IK)
+        return ColdItemScorer(
+            base=scorer, cold_C=content_map.cold_C, vectors_CK=content_map.cold_CK, queries_IK=queries_IK
+        )
+    assert isinstance(scorer, FactorScorer | LowRankScorer | PopularityScorer | PropagationScorer | SequenceScorer)
+    factors = scorer.factors(_nobody())
+    items_IV = mapped(content_map, factors.items_ID)
+    bias_I = None if factors.bias_I is None else mapped(content_map, factors.bias_I[:, None])[:, 0]
+    return ColdItemScorer(base=scorer.with_items(items_IV, bias_I), cold_C=content_map.cold_C)
+
+
+def fit_map(content: ItemContent, counts_I: LongArray, settings: ColdItemSettings) -> ContentMap:
+    """The regression from the content of items with interactions to that of items without."""
+    vectors_ID, present_I = content.vectors_ID, content.present_I
+    warm_W, cold_C = np.flatnonzero(present_I & (counts_I > 0)), np.flatnonzero(present_I & (counts_I == 0))
+    weights_W = counts_I[warm_W].astype(np.float64) ** settings.popularity_power
+    weights_W /= weights_W.mean()
+    dim = vectors_ID.shape[1]
+    mean_D, gram_DD = np.zeros(dim), np.zeros((dim, dim))
+    for rows_W, weights in _blocks(warm_W, weights_W):
+        mean_D += weights @ vectors_ID[rows_W].astype(np.float64) / len(warm_W)
+    for rows_W, weights in _blocks(warm_W, weights_W):
+        rest_WD = vectors_ID[rows_W] - mean_D
+        gram_DD += rest_WD.T @ (weights[:, None] * rest_WD)
+    gram_DD[np.diag_indices(dim)] += settings.regularization
+    factor = cho_factor(gram_DD, lower=True)
+    map_IK = np.zeros((len(vectors_ID), dim + 1), np.float32)
+    for rows_W, weights in _blocks(warm_W, weights_W):
+        map_IK[rows_W, :dim] = cho_solve(factor, (weights[:, None] * (vectors_ID[rows_W] - mean_D)).T).T
+        map_IK[rows_W, dim] = weights / len(warm_W)
+    cold_CK = np.ones((len(cold_C), dim + 1), np.float32)
+    cold_CK[:, :dim] = vectors_ID[cold_C] - mean_D
+    return ContentMap(map_IK, cold_C.astype(np.int32), cold_CK)
+
+
+def _blocks(rows_W: LongArray, weights_W: DoubleArray) -> list[tuple[LongArray, DoubleArray]]:
+    return [(rows_W[start : start + BLOCK], weights_W[start : start + BLOCK]) for start in range(0, len(rows_W), BLOCK)]
+
+
+def mapped(content_map: ContentMap, values_IV: FloatArray) -> FloatArray:
+    """A copy in which the rows of cold items are what the regression makes of the others'."""
+    result_IV: FloatArray = np.array(values_IV, np.float32)
+    slopes_KV = content_map.map_IK.T.astype(np.float64) @ values_IV
+    result_IV[content_map.cold_C] = content_map.cold_CK @ slopes_KV
+    return result_IV
+
+
+class ColdItemScorer:
+    """Any scorer, with scores for cold items too. Who gets an answer is decided by the scorer inside.
+
+    Args:
+        base: a fitted scorer; one with item vectors already holds those of the cold items. cold_C: the cold items.
+        vectors_CK, queries_IK: for a base without item vectors: the content of the cold items, and what one event on
+        each item adds to a query against it.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: Scorer,
+        cold_C: IntArray,
+        vectors_CK: FloatArray | None = None,
+        queries_IK: FloatArray | None = None,
+    ) -> None:
+        self.base = base
+        self.cold_C = cold_C
+        self.vectors_CK = vectors_CK
+        self.queries_IK = queries_IK
+        self._scorable_I = np.array(base.scorable_I)
+        self._scorable_I[cold_C] = True
+
+    @property
+    def num_items(self) -> int:
+        return self.base.num_items
+
+    @property
+    def scorable_I(self) -> BoolArray:
+        return self._scorable_I
+
+    def answers(self, requests: Requests) -> BoolArray:
+        return self.base.answers(requests)
+
+    def factors(self, requests: Requests) -> Factors | None:
+        return self.base.factors(requests)
+
+    def score(self, requests: Requests) -> FloatArray:
+        scores_BI = self.base.score(requests)
+        if self.queries_IK is not None:
+            assert isinstance(self.base, LinearScorer)
+            scores_BI[:, self.cold_C] = self._columns(self.base.add_up(requests.histories, self.queries_IK))
+        return scores_BI
+
+    def similar(self, items_R: IntArray) -> FloatArray:
+        """As the scorer inside compares items. Of history x W a cold item has no row: to a warm item it is as like as
+        an event on that one says, and to another cold item no history can tell."""
+        factors = self.base.factors(_nobody())
+        if factors is not None:
+            return cosines(factors.items_ID, items_R, self.scorable_I)
+        assert self.queries_IK is not None and self.vectors_CK is not None
+        scores_RI = self.base.similar(items_R)
+        scores_RI[:, self.cold_C] = self._columns(self.queries_IK[items_R])
+        places_I = np.full(self.num_items, -1)
+        places_I[self.cold_C] = np.arange(len(self.cold_C))
+        for row in np.flatnonzero(places_I[items_R] >= 0):
+            scores_RI[row] = self.queries_IK @ self.vectors_CK[places_I[items_R[row]]]
+            scores_RI[row, self.cold_C] = -np.inf
+        return comparable(scores_RI, items_R, self.scorable_I)
+
+    def _columns(self, queries_BK: FloatArray) -> FloatArray:
+        """(B, C) scores of the cold items, summed in float64: the same in every batch but for the last rounding."""
+        assert self.vectors_CK is not None
+        columns_BC: FloatArray = (queries_BK.astype(np.float64) @ self.vectors_CK.T).astype(np.float32)
+        return columns_BC
+
+    def state(self) -> ScorerState:
+        base = self.base.state()
+        kind = next(kind for kind, scorer_class in BASES.items() if type(self.base) is scorer_class)
+        arrays: dict[str, Any] = {BASE + name: array for name, array in base.arrays.items()} | {"cold": self.cold_C}
+        if self.queries_IK is not None:
+            arrays |= {"vectors": self.vectors_CK, "queries": self.queries_IK}
+        return ScorerState(arrays, {"base": kind, "base_settings": base.settings})
+
+    @classmethod
+    def from_state(cls, state: ScorerState) -> ColdItemScorer:
+        arrays, inside = state.arrays, BASES[state.settings["base"]]
+        base = {name.removeprefix(BASE): array for name, array in arrays.items() if name.startswith(BASE)}
+        return cls(
+            base=inside.from_state(ScorerState(base, state.settings["base_settings"])),
+            cold_C=arrays["cold"],
+            vectors_CK=arrays.get("vectors"),
+            queries_IK=arrays.get("queries"),
+        )
+
+
+def _nobody() -> Requests:
+    return Requests(pa.array([], pa.int64()), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0))

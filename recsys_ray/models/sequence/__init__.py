@@ -1,0 +1,1 @@
+"""Sequence models, SASRec and BERT4Rec: configuration, fit, networks and scorer."""

@@ -1,0 +1,160 @@
+"""Sequence models on the training loop: states against item vectors, whatever positions they are asked at.
+
+Shape suffixes: B rows (users) of a batch, L positions, P positions that predict something, D dimension, I items,
+V embeddings (items, then special tokens), M negatives, W positions of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.models.holdout import ranking_quality
+from recsys_ray.models.sequence.padding import newest
+from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
+from recsys_ray.training.checkpoint import Progress, snapshot
+from recsys_ray.training.loop import Task, generator, stream, train
+from recsys_ray.training.losses import (
+    binary_cross_entropy,
+    full_cross_entropy,
+    generalized_bce,
+    sampled_softmax,
+)
+from recsys_ray.training.negatives import NegativeSampler
+from recsys_ray.training.worker import Worker
+from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+
+if TYPE_CHECKING:
+    from recsys_ray.models.sequence.fit import SequenceConfig
+
+ENCODE_ROWS = 256  # histories encoded at once
+
+Examples = tuple[LongArray, LongArray]
+"""(B, L) what the network sees, and what it should say at each position, the padding where nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceJob:
+    """All that a worker needs; travels as it is."""
+
+    histories: Histories
+    held_out: ItemLists | None
+    num_items: int
+    shape: TransformerShape
+    config: SequenceConfig
+    seed: int
+
+
+class NextItem(nn.Module):
+    """The encoder and its loss; what is predicted from what, ``examples`` of the subclass says."""
+
+    name: str
+
+    def __init__(self, job: SequenceJob, worker: Worker) -> None:
+        super().__init__()
+        self.job, self.worker, self.config = job, worker, job.config
+        torch.manual_seed(stream(job.seed, 0))
+        self.encoder = SequenceEncoder(job.shape).to(worker.device)
+        self.users = np.flatnonzero(job.histories.lengths_B >= 2)
+        counts_I = np.bincount(job.histories.items_E, minlength=job.num_items)
+        self.negatives = NegativeSampler(
+            torch.from_numpy(counts_I).to(worker.device),
+            job.config.negatives,
+            job.config.negative_strategy,
+            power=job.config.popularity_power,
+        )
+
+    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
+        """Those of the users; ``draws_BW`` are uniform in [0, 1), W = max_length + 1, for the random part of them."""
+        raise NotImplementedError
+
+    def task(self) -> Task:
+        steps = num_steps(len(self.users), self.config.batch_size)
+        evaluate = None if self.job.held_out is None else self.quality
+        return Task(self.name, self, steps, self.batches, self.loss, evaluate)
+
+    def batches(self, epoch: int) -> Iterator[tuple[LongArray, LongArray, torch.Generator]]:
+        rng = np.random.default_rng(stream(self.job.seed, epoch))
+        parts = batch_rows(rng, len(self.users), self.config.batch_size, self.worker.world_size)
+        for step, rows in enumerate(parts):
+            # Drawn for all workers' rows: a row's example is the same however many share the batch.
+            draws_BW = rng.random((len(rows), self.config.max_length + 1), np.float32)
+            own = own_rows(np.arange(len(rows)), self.worker)
+            inputs_BL, targets_BL = self.examples(self.users[rows[own]], draws_BW[own])
+            yield inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step)
+
+    def loss(self, batch: tuple[LongArray, LongArray, torch.Generator]) -> Tensor:
+        inputs_BL, targets_BL = (torch.from_numpy(array).to(self.worker.device) for array in batch[:2])
+        targets = targets_BL[inputs_BL != self.encoder.padding]
+        wanted = targets != self.encoder.padding
+        return self._against_items(self.encoder(inputs_BL)[wanted], targets[wanted], batch[2])
+
+    def _against_items(self, states_PD: Tensor, targets_P: Tensor, random: torch.Generator) -> Tensor:
+        config = self.config
+        items_VD = self.encoder.embedding.weight
+        if config.similarity == "cosine":
+            states_PD = functional.normalize(states_PD, dim=1) / config.temperature
+            items_VD = functional.normalize(items_VD, dim=1)
+        if config.loss == "cross_entropy":
+            return full_cross_entropy(states_PD @ items_VD[: self.job.num_items].T, targets_P)
+        sample = self.negatives.draw(random, targets_P)
+        positive_P = (states_PD * items_VD[targets_P]).sum(dim=1)
+        negative_PM = states_PD @ items_VD[sample.items].T
+        same_PM = sample.items == targets_P[:, None]
+        if config.loss == "sampled_softmax":
+            expected = sample.log_expected if config.correct_popularity else None
+            return sampled_softmax(positive_P, negative_PM, expected, same_PM)
+        negative_PM = negative_PM.masked_fill(same_PM, float("-inf"))
+        if config.loss == "bce":
+            return binary_cross_entropy(positive_P, negative_PM)
+        rate = min(1.0, config.negatives / max(self.job.num_items - 1, 1))
+        return generalized_bce(positive_P, negative_PM, rate, config.calibration)
+
+    def quality(self) -> float:
+        """NDCG of the held-out items of the watched users."""
+        assert self.job.held_out is not None
+        queries_UD = np.zeros((len(self.job.histories), self.job.shape.embedding_dim), np.float32)
+        watched = np.flatnonzero(self.job.held_out.lengths_B > 0)
+        queries_UD[watched] = encode(self.encoder, self.job.histories, watched, self.worker.device)
+        items_ID = item_vectors(self.encoder, self.job.num_items, self.config.similarity)
+        return ranking_quality(queries_UD, items_ID, self.job.histories, self.job.held_out)
+
+
+def train_model(model: NextItem) -> tuple[dict[str, FloatArray], Progress]:
+    """The encoder's weights by name."""
+    progress = train(model.task(), model.config, model.worker, model.job.seed)
+    return {name: value.numpy() for name, value in snapshot(model.encoder).items()}, progress
+
+
+def encode(encoder: SequenceEncoder, histories: Histories, rows_B: LongArray, device: str = "cpu") -> FloatArray:
+    """(B, D) what follows the newest event of the rows, each of which has one: the state there, or in both directions
+    that of a mask behind it."""
+    queries_BD = np.zeros((len(rows_B), encoder.shape.embedding_dim), np.float32)
+    events = encoder.shape.max_length if encoder.shape.causal else encoder.shape.max_length - 1
+    # Of like length together: little is padded, and no row's numbers depend on which others are there.
+    order_B = np.argsort(histories.lengths_B[rows_B], kind="stable")
+    with torch.inference_mode():
+        for start in range(0, len(order_B), ENCODE_ROWS):
+            places = order_B[start : start + ENCODE_ROWS]
+            items_BL = newest(histories, rows_B[places], events, encoder.padding)
+            if not encoder.shape.causal:
+                items_BL = np.pad(items_BL, ((0, 0), (0, 1)), constant_values=encoder.mask)
+            states_PD = encoder(torch.from_numpy(items_BL).to(device))
+            last_B = (items_BL != encoder.padding).sum(axis=1).cumsum() - 1
+            queries_BD[places] = states_PD[torch.from_numpy(last_B)].float().cpu().numpy()
+    return queries_BD
+
+
+def item_vectors(encoder: SequenceEncoder, num_items: int, similarity: str) -> FloatArray:
+    """(I, D) what a query is multiplied with."""
+    items_ID = encoder.embedding.weight.detach()[:num_items]
+    if similarity == "cosine":
+        items_ID = functional.normalize(items_ID, dim=1)
+    return np.ascontiguousarray(items_ID.float().cpu().numpy())

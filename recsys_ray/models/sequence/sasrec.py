@@ -1,0 +1,35 @@
+"""SASRec: a causal transformer over the items of a history; the state at its end is the query for the next item.
+
+Source: Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018). Where we depart: the loss is by
+default a softmax over sampled items instead of one negative a positive, which is worth more than any change of the
+network (Klenitskiy and Vasilev, "Turning Dross Into Gold Loss", RecSys 2023; gBCE: Petrov and Macdonald, RecSys 2023),
+and blocks are normalised before, not after.
+
+Time and memory: see ``sequence``; every position is predicted.
+"""
+
+from __future__ import annotations
+
+from recsys_ray.base.types import Counts, FitContext, TrainData
+from recsys_ray.models.base import MemoryEstimate
+from recsys_ray.models.sequence.fit import SequenceConfig, fit_sequence, sequence_memory
+from recsys_ray.models.sequence.scorer import SequenceScorer
+
+
+class SASRecConfig(SequenceConfig):
+    """Those of every sequence model."""
+
+
+def fit_sasrec(data: TrainData, config: SASRecConfig, context: FitContext) -> SequenceScorer:
+    """Fit on the training histories.
+
+    Raises:
+        ModelError: a loss or gradient was not finite, or memory ran out.
+    """
+    from recsys_ray.models.sequence.sasrec_network import train_sasrec
+
+    return fit_sequence("sasrec", data, config, context, train_sasrec, causal=True)
+
+
+def sasrec_memory(counts: Counts, config: SASRecConfig) -> MemoryEstimate:
+    return sequence_memory(counts, config)

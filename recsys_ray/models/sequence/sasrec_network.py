@@ -1,0 +1,29 @@
+"""SASRec on the training loop: every position predicts the item after it; ``models/sasrec.py`` says more.
+
+Shape suffixes: B rows (users) of a batch, L positions, W positions of a window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_ray.base.types import FloatArray, LongArray
+from recsys_ray.models.sequence.network import Examples, NextItem, SequenceJob, train_model
+from recsys_ray.models.sequence.padding import newest
+from recsys_ray.training.checkpoint import Progress
+from recsys_ray.training.worker import Worker
+
+
+class SASRec(NextItem):
+    name = "sasrec"
+
+    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
+        padding = self.encoder.padding
+        wide_BL = newest(self.job.histories, users_B, self.config.max_length + 1, padding)
+        inputs_BL = wide_BL[:, :-1]
+        return inputs_BL, np.where(inputs_BL == padding, padding, wide_BL[:, 1:])
+
+
+def train_sasrec(job: SequenceJob, worker: Worker) -> tuple[dict[str, FloatArray], Progress]:
+    """The encoder's weights by name."""
+    return train_model(SASRec(job, worker))

@@ -1,0 +1,1 @@
+"""Two-Tower: configuration, inputs, fit, network and scorer."""

@@ -1,0 +1,300 @@
+"""Two-Tower: a network for users, a network for items, and the similarity of their vectors.
+
+Sources: Covington, Adams, Sargin, "Deep Neural Networks for YouTube Recommendations" (RecSys 2016) for users as the
+mean of what they had; Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"
+(RecSys 2019) for two towers and the correction for popularity; Mao et al., "SimpleX" (CIKM 2021) for cosines without
+hidden layers.
+
+    item vector  v_i = tower(id_i, features of i, content of i)
+    user vector  q_u = tower(sum over H of w_j v_j / sum over H of w_j, features of H, id_u)
+    score(u, i)  = cos(q_u, v_i) or q_u . v_i
+
+with H the user's history. A training example's target i is no part of its H, nor of the features' counts, means and
+genres. With a ``recent_weight`` what the user did last is added to q_u (``Recent`` in ``pooling.py``). Ids, and what
+interactions tell of an item, are hidden at random in training (``id_dropout``): an item or user that nobody knows is
+then what training has often seen. So a new item is scored by its features and content, and a new user by the history.
+
+Where we depart: a history is pooled from finished item vectors, not from embeddings of its own (``history_items = own``
+gives it a tower of its own, without sharing); a query then costs a sum and one pass through the user tower, and items
+that were never trained count in histories too.
+
+Time per epoch: pairs * (negatives * D + layers of the user tower) * 6, and distinct items of the batches through the
+item tower. Memory: (users with ids + items) * embedding_dim * 20 bytes, and targets of a batch * (negatives +
+layers) * 12.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.models.content import LONG_VECTOR
+from recsys_ray.models.holdout import hold_out
+from recsys_ray.models.linalg.initial import initial_embeddings
+from recsys_ray.models.linalg.pooling import Pooling, RecentSettings
+from recsys_ray.models.two_tower.features import (
+    HISTORY_FEATURES,
+    CatalogueFeatures,
+    HistorySums,
+    catalogue_features,
+    interaction_features,
+)
+from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of, ragged_rows
+from recsys_ray.models.two_tower.scorer import TowerScorer
+from recsys_ray.training import LoopConfig, run_workers
+
+
+class TwoTowerConfig(LoopConfig, RecentSettings):
+    embedding_dim: int = Field(default=128, ge=1)
+    """Length of the vector of an id, and the width to which inputs are brought before they are fused."""
+    feature_dim: int = Field(default=32, ge=1)
+    """Width of the features of an item or a user under fusion = concat_mlp."""
+    content_dim: int = Field(default=64, ge=1)
+    """Width of the text and poster vector of an item under fusion = concat_mlp."""
+    layers: list[int] = Field(default=[256, 128])
+    """Widths of the layers behind the fused inputs in both towers; the last is the length of the vectors. [] has none:
+    the vectors are the fused inputs, embedding_dim long."""
+    fusion: Literal["concat_mlp", "weighted", "gated", "attention", "bilinear"] = "concat_mlp"
+    """How the inputs of a tower become one. concat_mlp: end to end into the layers. weighted: a mean with learned
+    weights. gated: a sum, with a gate for every number. attention: a mean whose weights depend on the item or user.
+    bilinear: a sum with products of pairs of inputs."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of values set to 0 in training behind every layer but the last."""
+    batch_norm: bool = True
+    """Normalise over the batch behind every layer but the last."""
+    initialization: Literal["normal", "spectral"] = "normal"
+    """Where vectors of ids start. spectral: at the leading singular vectors of the normalised interactions, users' and
+    items' alike, which suits towers without layers."""
+    initial_std: float = Field(default=0.1, gt=0)
+    """Standard deviation of the initial vectors of ids."""
+
+    use_features: bool = True
+    """Features of items (genres, year, numeric columns, popularity, ratings) and of histories as inputs."""
+    use_content: bool = False
+    """Vectors of the items' texts and posters as an input; needs an embeddings section."""
+    user_id: bool = False
+    """A vector of each user's own as an input of the user tower, beside the history."""
+    id_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the items and users of a step that are shown without their ids, so that unknown ones can be answered."""
+
+    history_items: Literal["shared", "own"] = "shared"
+    """Which vectors of items are pooled to a history: those that are ranked, or those of a tower of its own."""
+    history_limit: int | None = Field(default=None, ge=1)
+    """How many of the newest events of a history are pooled; null: all."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """An event this much older than the newest of its history counts half; null: all count the same."""
+    history_popularity_power: float = 0.0
+    """An item weighs in a pooled history as its number of interactions to this power; -0.5 is what LightGCN does."""
+    rating_weight: Literal["none", "rating"] = "none"
+    """What a rating adds to the weight of an event in the pooled history: nothing or itself."""
+
+    similarity: Literal["cosine", "inner"] = "cosine"
+    """How a user and an item are compared."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Divides cosines before the loss; not used by inner and cosine_contrastive."""
+    length_power: float = Field(default=0.0, ge=0)
+    """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
+    loss: Literal["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"] = (
+        "sampled_softmax"
+    )
+    """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch.
+    cosine_contrastive: the target towards cosine 1, negatives below the margin. bpr, bce: pairwise and pointwise,
+    against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
+    margin: float = Field(default=0.8, ge=-1, lt=1)
+    """Cosine up to which a negative costs nothing under loss = cosine_contrastive."""
+    negative_weight: float = Field(default=150.0, gt=0)
+    """What the mean over the negatives counts under loss = cosine_contrastive, beside 1 for the target."""
+    mse_share: float = Field(default=0.7, gt=0, lt=1)
+    """Weight of the rating error under loss = mse_bpr; the rest is bpr's."""
+    negatives: int = Field(default=1024, ge=1)
+    """Negatives of a batch, shared by all its targets; not used by info_nce and mse."""
+    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "mixed"
+    """Where negatives come from; mixed: half from the batch, half uniform."""
+    popularity_power: float = Field(default=1.0, ge=0)
+    """Power of an item's count under negative_strategy = popularity."""
+    correct_popularity: bool = True
+    """Take the log of how often an item was to be expected among the negatives off its score (softmax, info_nce)."""
+    positives_per_user: int | None = Field(default=32, ge=1)
+    """Targets of a user in one epoch, at most, drawn anew in each; null: the whole history."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the users, at most."""
+    batch_size: int = Field(default=256, ge=1)
+    """Users of one step, over all workers together: the result does not depend on the number of workers."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TwoTowerConfig:
+        if any(width < 1 for width in self.layers):
+            raise ValueError(f"layers: widths must be positive, found {self.layers}")
+        of_cosines = self.loss in ("info_nce", "cosine_contrastive")
+        if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
+            losses = "loss = info_nce or cosine_contrastive"
+            raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
+        return self
+
+    @property
+    def pooling(self) -> Pooling:
+        return Pooling(self.history_limit, self.half_life_days, self.rating_weight)
+
+
+def fit_two_tower(data: TrainData, config: TwoTowerConfig, context: FitContext) -> TowerScorer:
+    """Fit on the training histories.
+
+    Raises:
+        ModelError: content or ratings or timestamps that the settings ask for are not there, a loss or gradient was not
+            finite, or memory ran out.
+    """
+    from recsys_ray.models.two_tower.network import TwoTowerJob, train_two_tower
+
+    _check(data, config)
+    histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
+    catalogue = catalogue_features(data.items) if config.use_features else None
+    items = _item_inputs(data, histories, catalogue, config)
+    sums = None if catalogue is None else HistorySums.of(histories, catalogue.genres_IG)
+    features = None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
+    watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
+    history_I = _history_weights(histories, items, config)
+    job = TwoTowerJob(
+        pairs=pairs_of(histories, config.pooling.weights(histories, history_I), data.num_items),
+        items=items,
+        history_I=history_I,
+        features=features,
+        sums=None if features is None else sums,
+        watched=watched,
+        held_out=targets,
+        initial_ND=initial_embeddings(histories.matrix(data.num_items), config, context),
+        item_shape=_shape(_item_widths(items, config), config),
+        user_shape=_shape(_user_widths(features, config), config),
+        config=config,
+        seed=context.seed,
+    )
+    if config.loss in ("mse", "mse_bpr") and not job.pairs.ratings_E.any():
+        raise ModelError(f'two_tower: loss = "{config.loss}" needs ratings that differ; set model.loss to another')
+    scorer, progress = run_workers(context, train_two_tower, job, "two_tower")
+    context.progress(f"two_tower: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
+    require_finite("two_tower", "lower model.learning_rate", scorer.items_ID, *scorer.weights.values())
+    return scorer
+
+
+def _check(data: TrainData, config: TwoTowerConfig) -> None:
+    ratings_E = data.histories.ratings_E
+    if config.use_content and data.content is None:
+        raise ModelError("two_tower: use_content needs item vectors; add an embeddings section or unset it")
+    if config.half_life_days is not None and not data.histories.timestamps_E.any():
+        raise ModelError("two_tower: half_life_days needs timestamps, and the interactions have none; unset it")
+    usable_E = np.isfinite(ratings_E)
+    if config.rating_weight == "rating":
+        usable_E &= ratings_E > 0
+    if not usable_E.all():
+        raise ModelError(
+            f"two_tower: can't use the rating {ratings_E[~usable_E][0]}; drop such rows with a rating threshold"
+        )
+
+
+def _item_inputs(
+    data: TrainData, histories: Histories, catalogue: CatalogueFeatures | None, config: TwoTowerConfig
+) -> ItemInputs:
+    """Features in which no two items differ are none."""
+    trained_I = np.bincount(histories.items_E, minlength=data.num_items) > 0
+    scorable_I, catalogue_IF, interactions_IF = trained_I.copy(), None, None
+    if catalogue is not None:
+        catalogue_IF = np.concatenate([catalogue.genres_IG, catalogue.numeric_IN], axis=1)
+        interactions_IF = interaction_features(histories, data.num_items)
+        scorable_I |= catalogue.described_I
+        if not (catalogue_IF.any() or interactions_IF.any()):
+            catalogue_IF, interactions_IF = None, None
+    content = data.content if config.use_content else None
+    if content is not None:
+        scorable_I |= content.present_I
+    content_IF = None if content is None else content.vectors_ID
+    return ItemInputs(trained_I, scorable_I, catalogue_IF, interactions_IF, content_IF)
+
+
+def _history_weights(histories: Histories, items: ItemInputs, config: TwoTowerConfig) -> FloatArray:
+    """(I,) of a popular item little, under a negative power; an item that was never trained weighs as a rare one."""
+    counts_I = np.maximum(np.bincount(histories.items_E, minlength=items.num_items), 1).astype(np.float64)
+    weights_I: FloatArray = (counts_I**config.history_popularity_power * items.scorable_I).astype(np.float32)
+    return weights_I
+
+
+def _history_features(histories: Histories, genres_IG: FloatArray, sums: HistorySums) -> HistoryFeatures | None:
+    """Numbers are standardised over the users, shares of genres stay as they are; None where no two users differ."""
+    now = float(histories.timestamps_E.max(initial=0))
+    raw_UF = sums.rows(np.flatnonzero(histories.lengths_B)).features(now)
+    numbers = len(HISTORY_FEATURES)
+    mean_F, scale_F = np.zeros(raw_UF.shape[1], np.float32), np.ones(raw_UF.shape[1], np.float32)
+    if len(raw_UF):
+        spread_F = raw_UF[:, :numbers].std(axis=0, dtype=np.float64)
+        mean_F[:numbers] = raw_UF[:, :numbers].mean(axis=0, dtype=np.float64)
+        scale_F[:numbers] = np.where(spread_F > 1e-6, 1 / np.maximum(spread_F, 1e-6), 0)
+    return HistoryFeatures(genres_IG, now, mean_F, scale_F) if scale_F.any() else None
+
+
+def _watched(histories: Histories, held_out: ItemLists) -> tuple[Requests, ItemLists]:
+    """The users with held-out items as requests, and those items."""
+    users_B = np.flatnonzero(held_out.lengths_B > 0)
+    rows_E, events_E = ragged_rows(histories.offsets_B1, users_B)
+    offsets_B1 = np.concatenate([[0], np.cumsum(np.bincount(rows_E, minlength=len(users_B)))]).astype(np.int64)
+    asked = Histories(
+        offsets_B1, histories.items_E[events_E], histories.ratings_E[events_E], histories.timestamps_E[events_E]
+    )
+    requests = Requests(pa.array(users_B), users_B.astype(np.int32), asked, ItemLists.empty(len(users_B)))
+    return requests, ItemLists.from_lists([held_out.row(int(user)).tolist() for user in users_B])
+
+
+def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:
+    """(length, width under concat_mlp) of each input of the item tower."""
+    widths = {"id": (config.embedding_dim, config.embedding_dim)}
+    if items.catalogue_IF is not None and items.interactions_IF is not None:
+        widths["features"] = (items.catalogue_IF.shape[1] + items.interactions_IF.shape[1], config.feature_dim)
+    if items.content_IF is not None:
+        widths["content"] = (items.content_IF.shape[1], config.content_dim)
+    return widths
+
+
+def _user_widths(features: HistoryFeatures | None, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:
+    """The same of the user tower."""
+    vector_dim = config.layers[-1] if config.layers else config.embedding_dim
+    widths = {"history": (vector_dim, vector_dim)}
+    if features is not None:
+        widths["features"] = (len(features.mean_F), config.feature_dim)
+    if config.user_id:
+        widths["id"] = (config.embedding_dim, config.embedding_dim)
+    return widths
+
+
+def _shape(widths: dict[str, tuple[int, int]], config: TwoTowerConfig) -> TowerShape:
+    return TowerShape(
+        inputs={name: length for name, (length, _) in widths.items()},
+        widths={name: width for name, (_, width) in widths.items()},
+        width=config.embedding_dim,
+        fusion=config.fusion,
+        layers=config.layers,
+        dropout=config.dropout,
+        batch_norm=config.batch_norm,
+    )
+
+
+def two_tower_memory(counts: Counts, config: TwoTowerConfig) -> MemoryEstimate:
+    tables = 1 + (config.history_items == "own")
+    rows = counts.num_items * tables + counts.num_users * config.user_id
+    per_user = 4 * counts.num_interactions / max(counts.num_users, 1) + 1
+    targets = config.batch_size * min(per_user, config.positives_per_user or per_user)
+    rivals = targets if config.loss == "info_nce" else config.negatives
+    # The parameters, gradients and two moments of ids; finished vectors; inputs; one batch.
+    vectors = 2 * counts.num_items * (config.layers or [config.embedding_dim])[-1]
+    inputs = counts.num_items * (LONG_VECTOR * config.use_content + 64 * config.use_features)
+    batch = targets * (6 * rivals + 12 * (sum(config.layers) + 3 * config.embedding_dim))
+    floats = 5 * rows * config.embedding_dim + vectors + inputs + batch
+    if config.use_features:
+        floats += 64 * counts.num_users
+    return MemoryEstimate(
+        int(4 * floats) + 120 * counts.num_interactions,
+        "lower model.embedding_dim, model.batch_size or model.positives_per_user",
+    )

@@ -1,0 +1,106 @@
+"""What two towers are told about items, users and histories, as plain arrays. No torch.
+
+Shape suffixes: I items, U users, B rows of a batch, E events or pairs, F features, G genres, R rows asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, LongArray
+from recsys_ray.models.two_tower.features import HistorySums, standardised
+
+
+@dataclass(frozen=True, slots=True)
+class TowerShape:
+    """What is needed to build the network again."""
+
+    inputs: dict[str, int]
+    """Length of each input by name, in the order in which they are fused; an absent one is a row of zeros."""
+    widths: dict[str, int]
+    """What concat_mlp brings each input to; the other strategies bring all to ``width``."""
+    width: int
+    fusion: str
+    layers: list[int]
+    """Widths of the layers behind the fused inputs, the last one linear; none: the fused inputs are the vector."""
+    dropout: float
+    batch_norm: bool
+
+    @property
+    def output_dim(self) -> int:
+        return self.layers[-1] if self.layers else self.width
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFeatures:
+    """What turns a history into the tower's input ``features``."""
+
+    genres_IG: FloatArray
+    now: float
+    """The newest moment of the training data, in UTC milliseconds."""
+    mean_F: FloatArray
+    scale_F: FloatArray
+
+    def of(self, sums: HistorySums) -> FloatArray:
+        """(B, F) standardised by what the users of the fit are like."""
+        features_BF: FloatArray = (sums.features(self.now) - self.mean_F) * self.scale_F
+        return features_BF
+
+
+@dataclass(frozen=True, slots=True)
+class ItemInputs:
+    """What the item tower is told beside the id."""
+
+    trained_I: BoolArray
+    scorable_I: BoolArray
+    """Items that are trained, or of which something else is known."""
+    catalogue_IF: FloatArray | None
+    interactions_IF: FloatArray | None
+    """Hidden together with the id."""
+    content_IF: FloatArray | None
+
+    @property
+    def num_items(self) -> int:
+        return len(self.trained_I)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The training histories with every item of a user once: user u has ``offsets_U1[u]:offsets_U1[u + 1]``."""
+
+    offsets_U1: LongArray
+    items_E: LongArray
+    weights_E: FloatArray
+    """Of the item in the pooled history; 0 where it does not count."""
+    counts_E: npt.NDArray[np.float64]
+    """Its events, the sum of their ratings, and of the squares."""
+    sums_E: npt.NDArray[np.float64]
+    squares_E: npt.NDArray[np.float64]
+    ratings_E: FloatArray
+    """The mean rating, standardised over all pairs; zeros where all are alike."""
+
+
+def pairs_of(histories: Histories, weights_E: FloatArray, num_items: int) -> Pairs:
+    """Every (user, item) once, whatever the number of its events."""
+    ratings_E = histories.ratings_E.astype(np.float64)
+    keys_E = histories.rows_E.astype(np.int64) * num_items + histories.items_E
+    keys, places_E = np.unique(keys_E, return_inverse=True)
+    counts, sums, squares, weights = (
+        np.bincount(places_E, values_E, minlength=len(keys)).astype(np.float64)
+        for values_E in (np.ones_like(ratings_E), ratings_E, ratings_E**2, weights_E)
+    )
+    lengths_U = np.bincount(keys // num_items, minlength=len(histories))
+    offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)]).astype(np.int64)
+    ratings = standardised(sums / counts)
+    return Pairs(offsets_U1, keys % num_items, weights.astype(np.float32), counts, sums, squares, ratings)
+
+
+def ragged_rows(offsets_B1: LongArray, rows_R: LongArray) -> tuple[LongArray, LongArray]:
+    """(place in ``rows_R``, entry) of everything that these rows of a ragged array hold, row by row."""
+    starts_R, lengths_R = offsets_B1[rows_R], offsets_B1[rows_R + 1] - offsets_B1[rows_R]
+    places_E = np.repeat(np.arange(len(rows_R)), lengths_R)
+    before_R = np.cumsum(lengths_R) - lengths_R
+    return places_E, np.arange(len(places_E)) + np.repeat(starts_R - before_R, lengths_R)

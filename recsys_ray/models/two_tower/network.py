@@ -1,0 +1,306 @@
+"""Two-Tower on the training loop; ``models/two_tower.py`` says what it computes.
+
+A batch is a number of users with all they have, or a draw of it as targets. Every item that a batch meets is encoded
+once: each worker encodes a part of them, all get all vectors, and gradients flow back to where a vector was made. So
+in-batch negatives come from all workers, and nothing is computed twice.
+
+Shape suffixes: B users of a batch, E pairs of their histories, P pairs whose items are targets, K distinct items of a
+batch, M negatives, D dimension of vectors, F features, I items, U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys_ray.base.types import BoolArray, FloatArray, ItemLists, LongArray, Requests
+from recsys_ray.models.holdout import ranking_quality
+from recsys_ray.models.scorers.base import with_length_power
+from recsys_ray.models.two_tower.features import HistorySums
+from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape, ragged_rows
+from recsys_ray.models.two_tower.losses import Compared, objective
+from recsys_ray.models.two_tower.scorer import TowerScorer
+from recsys_ray.models.two_tower.towers import Tower
+from recsys_ray.training.checkpoint import Progress, snapshot
+from recsys_ray.training.loop import Task, generator, stream, train
+from recsys_ray.training.negatives import NegativeSampler
+from recsys_ray.training.worker import Worker
+from recsys_ray.training.workers import batch_rows, gather_rows, num_steps, own_part
+
+if TYPE_CHECKING:
+    from recsys_ray.models.two_tower.fit import TwoTowerConfig
+
+ENCODE_ROWS = 8192  # items encoded at once when all are wanted
+
+
+@dataclass(frozen=True, slots=True)
+class TwoTowerJob:
+    """All that a worker needs; travels as it is."""
+
+    pairs: Pairs
+    items: ItemInputs
+    history_I: FloatArray
+    """Weight of each item in a pooled history."""
+    features: HistoryFeatures | None
+    sums: HistorySums | None
+    """What the features of all users are made of."""
+    watched: Requests | None
+    held_out: ItemLists | None
+    """Held-out items of the watched users, in their order."""
+    initial_ND: FloatArray
+    """Where the vectors of ids start, users first."""
+    item_shape: TowerShape
+    user_shape: TowerShape
+    config: TwoTowerConfig
+    seed: int
+
+
+def train_two_tower(job: TwoTowerJob, worker: Worker) -> tuple[TowerScorer, Progress]:
+    model = TwoTower(job, worker)
+    progress = train(model.task(), job.config, worker, job.seed)
+    return model.scorer(), progress
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The users of one step, of all workers, and its random numbers; the same on every worker."""
+
+    users_B: LongArray
+    """Worker r's are those at r, r + W, r + 2 W, ..., as many for each of the W workers."""
+    rows_E: LongArray
+    """The place in ``users_B`` of every pair of theirs."""
+    pairs_E: LongArray
+    is_target_E: BoolArray
+    random: torch.Generator
+
+
+class ItemEncoder(nn.Module):
+    """The item tower with all its inputs."""
+
+    trained_I: Tensor
+    catalogue_IF: Tensor | None
+    interactions_IF: Tensor
+    content_IF: Tensor | None
+
+    def __init__(self, job: TwoTowerJob, worker: Worker) -> None:
+        super().__init__()
+        self.unknown = job.items.num_items
+        self.ids = _embedding(job.initial_ND[-job.items.num_items :])
+        self.tower = Tower(job.item_shape, worker)
+        for name, array in asdict(job.items).items():
+            self.register_buffer(name, None if array is None else torch.from_numpy(np.array(array)), persistent=False)
+
+    def forward(self, items_K: Tensor, dropped_K: Tensor | None = None) -> Tensor:
+        """(K, D); a dropped item is taken for one that nobody has touched."""
+        known_K = self.trained_I[items_K]
+        if dropped_K is not None:
+            known_K = known_K & ~dropped_K
+        inputs = {"id": self.ids(torch.where(known_K, items_K, self.unknown))}
+        if self.catalogue_IF is not None:
+            told_KF = self.interactions_IF[items_K] * known_K[:, None]
+            inputs["features"] = torch.cat([self.catalogue_IF[items_K], told_KF], dim=1)
+        if self.content_IF is not None:
+            inputs["content"] = self.content_IF[items_K]
+        vectors_KD: Tensor = self.tower(inputs)
+        return vectors_KD
+
+    def all_vectors(self) -> FloatArray:
+        """(I, D)"""
+        with torch.inference_mode():
+            everything = torch.arange(self.unknown, device=self.ids.weight.device)
+            blocks = torch.split(everything, ENCODE_ROWS)
+            return np.concatenate([self(block).float().cpu().numpy() for block in blocks])
+
+
+class TwoTower(nn.Module):
+    """Both towers and their loss."""
+
+    def __init__(self, job: TwoTowerJob, worker: Worker) -> None:
+        super().__init__()
+        self.job, self.worker, self.config = job, worker, job.config
+        torch.manual_seed(stream(job.seed, 0))
+        self.items = ItemEncoder(job, worker)
+        self.history = ItemEncoder(job, worker) if self.config.history_items == "own" else None
+        self.users = Tower(job.user_shape, worker)
+        lengths_U = np.diff(job.pairs.offsets_U1)
+        self.user_ids = _embedding(job.initial_ND[: len(lengths_U)]) if self.config.user_id else None
+        self.rating_line = nn.Parameter(torch.tensor([1.0, 0.0])) if "mse" in self.config.loss else None
+        self.to(worker.device)
+        self.counts_I = torch.from_numpy(np.bincount(job.pairs.items_E, minlength=job.items.num_items)).to(
+            worker.device
+        )
+        self.negatives = NegativeSampler(
+            self.counts_I, self.config.negatives, self.config.negative_strategy, power=self.config.popularity_power
+        )
+        self.active = np.flatnonzero(lengths_U)
+
+    def task(self) -> Task:
+        steps = num_steps(len(self.active), self.config.batch_size)
+        return Task(
+            "two_tower", self, steps, self.batches, self.loss, None if self.job.watched is None else self.quality
+        )
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        rng = np.random.default_rng(stream(self.job.seed, epoch))
+        parts = batch_rows(rng, len(self.active), self.config.batch_size, self.worker.world_size)
+        for step, rows in enumerate(parts):
+            users_B = self.active[rows]
+            rows_E, pairs_E = ragged_rows(self.job.pairs.offsets_U1, users_B)
+            is_target_E = _first_of_row(rng.permutation(len(rows_E)), rows_E, self.config.positives_per_user)
+            yield Batch(
+                users_B, rows_E, pairs_E, is_target_E, generator(self.worker.device, self.job.seed, epoch, step)
+            )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean over this worker's targets, scaled so that the workers' mean is that over all targets."""
+        history_E = self.job.pairs.items_E[batch.pairs_E]
+        targets_P = self._tensor(history_E[batch.is_target_E])
+        drawn_M, expected_M = torch.zeros(0, dtype=torch.int64), None
+        if self.config.loss not in ("info_nce", "mse"):
+            sample = self.negatives.draw(batch.random, targets_P)
+            drawn_M, expected_M = sample.items.cpu(), sample.log_expected
+        items_K, spots = np.unique(np.concatenate([history_E, drawn_M.numpy()]), return_inverse=True)
+        spots_E, spots_M = np.split(spots, [len(history_E)])
+        items_KD, history_KD = self._vectors(items_K, batch.random)
+        queries_QD, own_Q = self._queries(batch, history_KD, spots_E)
+        items_KD = self._comparable(items_KD)
+        compared = Compared(
+            queries_QD=self._comparable(queries_QD),
+            own_Q=self._tensor(own_Q),
+            targets_PD=functional.embedding(self._tensor(spots_E[batch.is_target_E]), items_KD),
+            items_P=targets_P,
+            users_P=self._tensor(batch.rows_E[batch.is_target_E]),
+            ratings_P=self._tensor(self.job.pairs.ratings_E[batch.pairs_E[batch.is_target_E]]),
+            negatives_MD=functional.embedding(self._tensor(spots_M), items_KD),
+            items_M=self._tensor(drawn_M.numpy()),
+            expected_M=expected_M,
+        )
+        loss = objective(compared, self.config, self.counts_I, self.rating_line)
+        return loss * (len(own_Q) * self.worker.world_size / len(targets_P))
+
+    def _tensor(self, array: LongArray | FloatArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.worker.device)
+
+    def _comparable(self, vectors_BD: Tensor) -> Tensor:
+        return functional.normalize(vectors_BD, dim=1) if self.config.similarity == "cosine" else vectors_BD
+
+    def _vectors(self, items_K: LongArray, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """((K, D) as candidates, (K, D) as parts of a history), every worker's share encoded by itself."""
+        dropped = self._dropped(len(items_K), random)
+        items, places = self._tensor(own_part(items_K, self.worker)), own_part(np.arange(len(items_K)), self.worker)
+        dropped_K = None if dropped is None else dropped[self._tensor(places)]
+        items_KD = gather_rows(self.items(items, dropped_K), self.worker)
+        if self.history is None:
+            return items_KD, items_KD
+        return items_KD, gather_rows(self.history(items, dropped_K), self.worker)
+
+    def _dropped(self, count: int, random: torch.Generator) -> Tensor | None:
+        """(count,) whose ids are hidden in this step; drawn for all workers alike."""
+        if self.config.id_dropout == 0:
+            return None
+        return torch.rand(count, generator=random, device=self.worker.device) < self.config.id_dropout
+
+    def _queries(self, batch: Batch, history_KD: Tensor, spots_E: LongArray) -> tuple[Tensor, LongArray]:
+        """((P, D) queries of this worker's targets, their places among all targets).
+
+        A target is taken out of its history: sums over the whole history are made once for each user.
+        """
+        pairs, count = self.job.pairs, self.worker.world_size
+        size = len(batch.users_B) // count
+        own_E = np.flatnonzero(batch.rows_E % count == self.worker.rank)
+        own_P = own_E[batch.is_target_E[own_E]]
+        rows_E, rows_P = batch.rows_E[own_E] // count, batch.rows_E[own_P] // count
+        weights_E, weights_P = pairs.weights_E[batch.pairs_E[own_E]], pairs.weights_E[batch.pairs_E[own_P]]
+        totals_B = np.bincount(rows_E, weights_E, minlength=size)
+        rest_P = totals_B[rows_P] - weights_P
+        # Nothing left: a mean of zero, which passes no gradient on.
+        shares_P = np.where(rest_P > 1e-6 * totals_B[rows_P], 1 / np.maximum(rest_P, 1e-30), 0).astype(np.float32)
+        sums_BD = functional.embedding_bag(
+            self._tensor(spots_E[own_E]),
+            history_KD,
+            self._tensor(np.searchsorted(rows_E, np.arange(size))),
+            mode="sum",
+            per_sample_weights=self._tensor(weights_E),
+        )
+        targets_PD = functional.embedding(self._tensor(spots_E[own_P]), history_KD) * self._tensor(weights_P)[:, None]
+        left_PD = functional.embedding(self._tensor(rows_P), sums_BD) - targets_PD
+        inputs = {"history": left_PD * self._tensor(shares_P)[:, None]}
+        if self.job.features is not None:
+            inputs["features"] = self._tensor(self._features(batch, own_P))
+        if self.user_ids is not None:
+            users_B = self._tensor(batch.users_B)
+            dropped_B = self._dropped(len(users_B), batch.random)
+            if dropped_B is not None:
+                users_B = torch.where(dropped_B, self.user_ids.num_embeddings - 1, users_B)
+            inputs["id"] = self.user_ids(users_B[self._tensor(batch.rows_E[own_P])])
+        return self.users(inputs), np.searchsorted(np.flatnonzero(batch.is_target_E), own_P)
+
+    def _features(self, batch: Batch, places_P: LongArray) -> FloatArray:
+        """(P, F) of the histories without their targets."""
+        pairs, features, sums = self.job.pairs, self.job.features, self.job.sums
+        assert features is not None and sums is not None
+        pairs_P = batch.pairs_E[places_P]
+        rest = sums.rows(batch.users_B[batch.rows_E[places_P]]).without(
+            pairs.items_E[pairs_P],
+            pairs.counts_E[pairs_P],
+            pairs.sums_E[pairs_P],
+            pairs.squares_E[pairs_P],
+            features.genres_IG,
+        )
+        return features.of(rest)
+
+    def quality(self) -> float:
+        """NDCG of the held-out items of the watched users."""
+        assert self.job.watched is not None and self.job.held_out is not None
+        factors = self.scorer().factors(self.job.watched)
+        return ranking_quality(factors.queries_BD, factors.items_ID, self.job.watched.histories, self.job.held_out)
+
+    def scorer(self) -> TowerScorer:
+        """The finished model."""
+        training = self.training
+        self.eval()
+        raw_ID = self.items.all_vectors()
+        cosine = self.config.similarity == "cosine"
+        items_ID = with_length_power(raw_ID, self.config.length_power) if cosine else raw_ID
+        history_ID = raw_ID if self.history is None else self.history.all_vectors()
+        known_U = np.diff(self.job.pairs.offsets_U1) > 0
+        users_UC = None if self.user_ids is None else self.user_ids.weight.detach().float().cpu().numpy().copy()
+        self.train(training)
+        return TowerScorer(
+            items_ID=items_ID,
+            history_ID=history_ID,
+            history_I=self.job.history_I,
+            scorable_I=self.job.items.scorable_I,
+            similarity=self.config.similarity,
+            pooling=self.config.pooling,
+            weights={name: value.numpy() for name, value in snapshot(self.users).items()},
+            shape=asdict(self.job.user_shape),
+            users_UC=users_UC,
+            known_U=known_U if users_UC is not None else None,
+            features=self.job.features,
+            recent=self.config.recent,
+        )
+
+
+def _embedding(initial_ND: FloatArray) -> nn.Embedding:
+    """A row each, and a last one for the unknown, which is zero until ids are dropped in training."""
+    rows_ND = torch.from_numpy(initial_ND.copy())  # what comes through Ray is read-only
+    weight_ND = torch.cat([rows_ND, rows_ND.new_zeros(1, rows_ND.shape[1])])
+    return nn.Embedding(len(weight_ND), weight_ND.shape[1], _weight=weight_ND)
+
+
+def _first_of_row(order_E: LongArray, rows_E: LongArray, most: int | None) -> BoolArray:
+    """(E,) which entries are among the ``most`` first of their row in this order; all where it is None."""
+    if most is None:
+        return np.ones(len(rows_E), np.bool_)
+    sorted_E = np.lexsort((order_E, rows_E))
+    starts = np.searchsorted(rows_E, np.arange(rows_E[-1] + 1))
+    first_E = np.zeros(len(rows_E), np.bool_)
+    first_E[sorted_E] = np.arange(len(rows_E)) - starts[rows_E[sorted_E]] < most
+    return first_E

@@ -1,0 +1,338 @@
+"""A fitted model as a directory: arrays, catalogue, user histories, and a manifest written last. No pickle.
+
+    manifest.json         format, model, resolved config, vocabulary hash, sizes and checksums of the files below
+    arrays.safetensors    the scorer's arrays, memory-mapped read-only: all actors of a machine share one copy
+    items.parquet         vocabulary order; catalogue columns and ``count``, the training interactions of each item
+    users/part-00000.parquet ...   user_id and history, as the model saw it; user row numbers run on from shard to shard
+    index/                optional, beside what the manifest lists: approximate indexes, each with its measured recall
+
+A directory without a manifest is not a bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from safetensors.numpy import save_file
+
+from recsys_ray import retrieval
+from recsys_ray.base import schema
+from recsys_ray.base.errors import BundleError, DataError, StorageError
+from recsys_ray.base.ragged import offsets
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import (
+    Factors,
+    FloatArray,
+    Histories,
+    IntArray,
+    ItemLists,
+    LongArray,
+    MapBlocks,
+    Requests,
+    Scorer,
+    ScorerState,
+    map_blocks_here,
+)
+from recsys_ray.data.prepare.keys import vocabulary_sha256
+from recsys_ray.data.prepare.shard import part_file
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.models import load_scorer, scorer_kind
+
+FORMAT = 1
+ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
+    "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+@dataclass
+class Bundle:
+    """An opened bundle: what ``recommend`` answers from."""
+
+    location: Location
+    manifest: dict[str, Any]
+    scorer: Scorer
+    items: pa.Table
+    _indexes: list[tuple[FloatArray, retrieval.ExactIndex]] = field(default_factory=list, repr=False)
+
+    @property
+    def item_ids(self) -> pa.Array:
+        return self.items.column("item_id").combine_chunks()
+
+    @property
+    def user_id_type(self) -> pa.DataType:
+        return pa.int64() if self.manifest["user_id_type"] == "int64" else pa.string()
+
+    @property
+    def num_items(self) -> int:
+        return int(self.items.num_rows)
+
+    @property
+    def users_per_shard(self) -> list[int]:
+        return list(self.manifest["users_per_shard"])
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.users_per_shard)
+
+    def item_counts(self) -> LongArray:
+        """(I,) training interactions per item."""
+        return np.asarray(self.items.column("count").to_numpy(), np.int64)
+
+    def item_rows(self, item_ids: pa.Array, what: str) -> IntArray:
+        """Row numbers of outside ids; DataError naming the first that is not in the catalogue."""
+        try:
+            rows = pc.index_in(item_ids.cast(self.item_ids.type), value_set=self.item_ids)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{what}: item ids must be {self.item_ids.type}, found {item_ids.type}") from error
+        if rows.null_count:
+            missing = item_ids.filter(pc.is_null(rows))
+            raise DataError(f"{what}: item {missing[0].as_py()!r} is not in the catalogue ({rows.null_count} such)")
+        return np.asarray(rows.to_numpy(zero_copy_only=False), np.int32)
+
+    @cached_property
+    def genres(self) -> tuple[ItemLists, list[str]]:
+        """The genres of every item as ascending numbers, and the name of each number."""
+        if "genres" not in self.items.schema.names:
+            return ItemLists.empty(self.num_items), []
+        lists = self.items.column("genres").combine_chunks()
+        named = lists.flatten().dictionary_encode()
+        codes_E = np.asarray(named.indices.fill_null(-1), np.int64)
+        keys_E = np.asarray(pc.list_parent_indices(lists), np.int64) * max(1, len(named.dictionary)) + codes_E
+        keys_E = np.unique(keys_E[codes_E >= 0])
+        items_E, genres_E = np.divmod(keys_E, max(1, len(named.dictionary)))
+        lengths_I = np.bincount(items_E, minlength=self.num_items)
+        return ItemLists(offsets(lengths_I), genres_E.astype(np.int32)), named.dictionary.to_pylist()
+
+    @cached_property
+    def item_shares_I(self) -> FloatArray:
+        """(I,) the share of all users who have an item."""
+        return (self.item_counts() / max(1, int(self.manifest["num_users"]))).astype(np.float32)
+
+    @cached_property
+    def popularity(self) -> Factors:
+        """The fallback as factors without dimensions: ``item_shares_I`` as the items' bias."""
+        return Factors(np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
+
+    def index(self, factors: Factors) -> retrieval.ExactIndex:
+        """The exact index over these item vectors, built once for as long as the same array is handed out."""
+        for items_ID, index in self._indexes:
+            if items_ID is factors.items_ID:
+                return index
+        self._indexes[:] = [
+            *self._indexes[-1:],
+            (factors.items_ID, retrieval.ExactIndex(factors.items_ID, factors.bias_I)),
+        ]
+        return self._indexes[-1][1]
+
+    def item_factors(self) -> Factors | None:
+        """What the model's scores are inner products with, without a query; None when they are not, or D is 0."""
+        nobody = Requests(
+            pa.array([], self.user_id_type), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0)
+        )
+        factors = self.scorer.factors(nobody)
+        return factors if factors is not None and factors.items_ID.shape[1] else None
+
+    def requests(self, shard: int) -> Requests:
+        """The users of one shard with the histories the model was fitted on."""
+        table = (self.location / "users" / part_file(shard)).read_parquet()
+        schema.check(table, schema.users(self.user_id_type), f"{self.location}/users/{part_file(shard)}")
+        expected, first = self.users_per_shard[shard], sum(self.users_per_shard[:shard])
+        if table.num_rows != expected:
+            raise BundleError(
+                f"{self.location}: users shard {shard} has {table.num_rows} rows, manifest says {expected}"
+            )
+        return Requests(
+            user_ids=table.column("user_id").combine_chunks(),
+            users_B=np.arange(first, first + expected, dtype=np.int32),
+            histories=_histories(table),
+            seen=ItemLists(*_ragged(table, "seen")),
+        )
+
+
+def write_bundle(
+    location: Location,
+    scorer: Scorer,
+    prepared: Prepared,
+    parts: Sequence[str],
+    manifest: dict[str, Any],
+    map_blocks: MapBlocks = map_blocks_here,
+) -> None:
+    """Save a scorer with the catalogue and the histories of ``parts``; the manifest, written last, commits.
+
+    ``manifest`` holds what the caller knows (model, config, fingerprint); sizes, hashes and counts are added here.
+    """
+    location.remove()
+    state = scorer.state()
+    _write_arrays(location / ARRAYS, state.arrays)
+    blocks = [(str(location), str(prepared.location), tuple(parts), shard) for shard in range(prepared.num_shards)]
+    counts_I = np.zeros(prepared.num_items, np.int64)
+    for shard_counts in map_blocks(_write_users, blocks, None, "write user histories"):
+        counts_I += shard_counts
+    items = prepared.items.append_column("count", pa.array(counts_I.astype(np.int32)))
+    (location / ITEMS).write_parquet(items)
+    files = [ARRAYS, ITEMS, *(f"users/{part_file(shard)}" for shard in range(prepared.num_shards))]
+    (location / MANIFEST).write_json(
+        manifest
+        | {
+            "format": FORMAT,
+            "scorer": scorer_kind(scorer),
+            "scorer_settings": state.settings,
+            "parts": list(parts),
+            "num_users": prepared.num_users,
+            "num_items": prepared.num_items,
+            "users_per_shard": prepared.users_per_shard,
+            "user_id_type": str(prepared.user_id_type),
+            "item_id_type": str(prepared.items.column("item_id").type),
+            "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
+            "files": {name: _stamp(location / name) for name in files},
+        }
+    )
+
+
+def open_bundle(location: Location, *, verify: bool = False) -> Bundle:
+    """Open a bundle; ``verify`` also reads every file against its checksum.
+
+    Raises:
+        BundleError: no manifest, another format version, a file missing, of another size, or with another checksum.
+    """
+    manifest = read_manifest(location)
+    for name, stamp in manifest["files"].items():
+        _check_file(location / name, stamp, verify=verify)
+    items = (location / ITEMS).read_parquet()
+    if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
+        raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
+    arrays = _read_arrays(_local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
+    scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]))
+    return Bundle(location, manifest, scorer, items)
+
+
+def read_manifest(location: Location) -> dict[str, Any]:
+    """The manifest alone, checked for the format version."""
+    if not (location / MANIFEST).exists():
+        raise BundleError(f"{location}: not a bundle, it has no {MANIFEST} (an interrupted fit leaves none); run train")
+    try:
+        manifest = (location / MANIFEST).read_json()
+        version = manifest["format"]
+    except (StorageError, KeyError) as error:
+        raise BundleError(f"{location}: {MANIFEST} is unreadable or incomplete; run train again") from error
+    if version != FORMAT:
+        raise BundleError(f"{location}: bundle format {version}, this version reads {FORMAT}; run train again")
+    return manifest
+
+
+def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> None:
+    if not location.exists():
+        raise BundleError(f"{location}: missing from the bundle; copy the whole directory or run train again")
+    if location.size() != stamp["bytes"]:
+        raise BundleError(
+            f"{location}: {location.size()} bytes, the manifest says {stamp['bytes']}: half copied; run train again"
+        )
+    if verify and _stamp(location) != stamp:
+        raise BundleError(f"{location}: checksum differs from the manifest: corrupt; copy it again or run train again")
+
+
+def _stamp(location: Location) -> dict[str, int]:
+    checksum, size = 0, 0
+    with location.open() as file:
+        while block := file.read(1 << 22):
+            checksum, size = zlib.crc32(block, checksum), size + len(block)
+    return {"bytes": size, "crc32": checksum}
+
+
+def _write_users(block: tuple[str, str, tuple[str, ...], int], shared: None) -> Any:
+    """One shard of ``users/``; returns its (I,) interaction counts."""
+    bundle_url, prepared_url, parts, shard = block
+    prepared = Prepared.open(Location(prepared_url))
+    requests = prepared.requests(shard, parts)
+    histories, seen = requests.histories, requests.seen
+    offsets = pa.array(histories.offsets_B1.astype(np.int32))
+    table = pa.table(
+        [
+            requests.user_ids,
+            pa.ListArray.from_arrays(offsets, pa.array(histories.items_E)),
+            pa.ListArray.from_arrays(offsets, pa.array(histories.ratings_E)),
+            pa.ListArray.from_arrays(offsets, pa.array(histories.timestamps_E)),
+            pa.ListArray.from_arrays(pa.array(seen.offsets_B1.astype(np.int32)), pa.array(seen.items_E)),
+        ],
+        schema=schema.users(prepared.user_id_type),
+    )
+    (Location(bundle_url) / "users" / part_file(shard)).write_parquet(table)
+    return np.bincount(histories.items_E, minlength=prepared.num_items)
+
+
+def _ragged(table: pa.Table, column: str) -> tuple[Any, Any]:
+    lists = table.column(column).combine_chunks()
+    offsets = np.asarray(lists.offsets.to_numpy(), np.int64)
+    return offsets - offsets[0], lists.flatten().to_numpy()
+
+
+def _histories(table: pa.Table) -> Histories:
+    offsets, items = _ragged(table, "items")
+    return Histories(offsets, items, _ragged(table, "ratings")[1], _ragged(table, "timestamps")[1])
+
+
+def _write_arrays(location: Location, arrays: dict[str, Any]) -> None:
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    if location.is_local:
+        Path(location.url).parent.mkdir(parents=True, exist_ok=True)
+        _save(contiguous, Path(location.url))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _save(contiguous, Path(folder) / ARRAYS)
+        fs, path = location.filesystem()
+        fs.put_file(str(Path(folder) / ARRAYS), path)
+
+
+def _save(arrays: dict[str, Any], path: Path) -> None:
+    try:
+        save_file(arrays, path)
+    except Exception as error:  # the library has an error type of its own for a full disk
+        path.unlink(missing_ok=True)
+        raise StorageError(f"{path}: can't write the model's arrays ({error})") from error
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """Read-only views into one memory map of a safetensors file.
+
+    The reader of the safetensors package copies arrays; mapping lets every process of a machine share the pages.
+    """
+    try:
+        data = np.memmap(path, np.uint8, mode="r")
+        size = int(data[:8].view("<u8")[0])
+        header = json.loads(bytes(data[8 : 8 + size]))
+        header.pop("__metadata__", None)
+        arrays: dict[str, Any] = {}
+        for name, entry in header.items():
+            start, stop = (8 + size + offset for offset in entry["data_offsets"])
+            arrays[name] = data[start:stop].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (ValueError, KeyError, IndexError, OSError) as error:
+        raise BundleError(f"{path}: not a readable safetensors file; run train again") from error
+    return arrays
+
+
+def _local_copy(location: Location, stamp: dict[str, int]) -> Path:
+    """The file itself when local; else a copy in the machine's cache, downloaded once per content."""
+    if location.is_local:
+        return Path(location.url)
+    key = hashlib.sha256(f"{location}{stamp}".encode()).hexdigest()[:20]
+    target = Path(tempfile.gettempdir()) / "recsys_ray" / f"{key}-{location.name}"
+    if not target.exists() or target.stat().st_size != stamp["bytes"]:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fs, path = location.filesystem()
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as aside:
+            fs.get_file(path, aside.name)
+        Path(aside.name).replace(target)
+    return target

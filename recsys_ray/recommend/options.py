@@ -1,0 +1,252 @@
+"""How to answer: the section ``recommend`` with its files read, its indexes opened and its second models loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pcsv
+
+from recsys_ray import retrieval
+from recsys_ray.base.errors import ConfigError, DataError, ModelError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, LongArray, Requests, Scorer
+from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.explain import explain_texts
+from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
+
+Explainer = Callable[[Bundle, Requests, IntArray, LongArray], list[str]]
+"""(bundle, B requests, (B, K) item rows, -1 for none, (B,) how many of them are the model's) -> a text for each item
+that is there, row by row."""
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Scores the candidates that were retrieved, and only those."""
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        """(B, K) scores of the listed items for their requests, -inf where it has no opinion or the item is -1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to answer: ``RecommendSettings`` with its files read."""
+
+    n: int = 10
+    filter_seen: bool = True
+    allowed_I: BoolArray | None = None
+    """Items that may be shown at all; None for every item."""
+    fallback: bool = True
+    block_bytes: int = 64 << 20
+    index: Index | None = None
+    """Where candidates of a model with item vectors are searched; None for the exact index."""
+    ranker: Ranker | None = None
+    ranker_pool: int = 200
+    """Candidates that the ranker scores."""
+    reranker: Reranker | None = None
+    explainer: Explainer | None = None
+    """Adds the column ``reason``."""
+
+    @property
+    def rerank_pool(self) -> int:
+        """How many items re-ranking picks from: never fewer than it is asked for."""
+        return self.n if self.reranker is None else max(self.n, self.reranker.settings.pool)
+
+    @property
+    def num_candidates(self) -> int:
+        """How many items are retrieved for each request."""
+        return self.rerank_pool if self.ranker is None else max(self.n, self.ranker_pool)
+
+
+def check_options(bundle: Bundle, options: Options) -> None:
+    """ConfigError when no catalogue could satisfy them."""
+    allowed = bundle.num_items if options.allowed_I is None else int(options.allowed_I.sum())
+    if options.n > bundle.num_items:
+        raise ConfigError(
+            f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
+        )
+    pools = {"ranker": None if options.ranker is None else options.ranker_pool}
+    pools["rerank"] = None if options.reranker is None else options.reranker.settings.pool
+    for stage, pool in pools.items():
+        if pool is not None and pool < options.n:
+            raise ConfigError(
+                f"recommend.{stage}.pool={pool} can't fill lists of recommend.n={options.n}; set it higher"
+            )
+    if allowed == 0:
+        raise ConfigError(
+            "recommend.allow, recommend.deny and recommend.candidates leave no item to recommend; loosen one of them"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerRanker:
+    """Any model as a ``Ranker``: by its own ``score_pairs``, its factors, or the columns of its score blocks."""
+
+    scorer: Scorer
+    block_bytes: int = 64 << 20
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        scores_BK = self._scores(requests, rows_BK)
+        known_BK = self.scorer.answers(requests)[:, None] & self.scorer.scorable_I[rows_BK] & (rows_BK >= 0)
+        if np.isnan(scores_BK[known_BK]).any():
+            raise ModelError("recommend.ranker: the model gave NaN scores: refit it with a lower learning rate")
+        return np.where(known_BK, scores_BK, np.float32(-np.inf))
+
+    def _scores(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        if isinstance(self.scorer, Ranker):
+            return self.scorer.score_pairs(requests, rows_BK)
+        factors = self.scorer.factors(requests)
+        if factors is not None:
+            return pair_scores(factors, rows_BK)
+        step = max(1, self.block_bytes // (4 * max(1, self.scorer.num_items)))
+        blocks = [
+            np.take_along_axis(self.scorer.score(requests.slice(start, stop)), rows_BK[start:stop], axis=1)
+            for start in range(0, len(requests), step)
+            for stop in [min(start + step, len(requests))]
+        ]
+        return np.concatenate(blocks) if blocks else np.zeros(rows_BK.shape, np.float32)
+
+
+Progress = Callable[[str], None]
+
+
+def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
+    """The settings with their item lists read and checked against the catalogue and the model.
+
+    It loads nothing but these lists: enough to check a run. ``with_stages`` adds what answering takes.
+
+    Raises:
+        ConfigError: a stage that this catalogue or model can't have. DataError: an item list names unknown items.
+    """
+    if settings.index.kind != "exact" and bundle.item_factors() is None:
+        raise ConfigError(
+            f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
+            "vectors to index; remove recommend.index"
+        )
+    options = Options(
+        n=settings.n,
+        filter_seen=settings.filter_seen,
+        allowed_I=_allowed(bundle, settings),
+        fallback=settings.fallback != "none",
+        block_bytes=settings.block_mib << 20,
+        reranker=None if settings.rerank is None else _reranker(bundle, settings.rerank),
+    )
+    check_options(bundle, options)
+    return options
+
+
+def with_stages(
+    bundle: Bundle, settings: RecommendSettings, options: Options, progress: Progress = lambda message: None
+) -> Options:
+    """The options with index and ranker opened, and the writer of reasons."""
+    if settings.ranker is not None:
+        ranker = ScorerRanker(_open_ranker(bundle, settings.ranker).scorer, options.block_bytes)
+        options = replace(options, ranker=ranker, ranker_pool=settings.ranker.pool)
+    explainer = explain_texts if settings.reasons else None
+    options = replace(options, index=search_index(bundle, settings, progress)[0], explainer=explainer)
+    check_options(bundle, options)
+    return options
+
+
+def search_index(
+    bundle: Bundle, settings: RecommendSettings, progress: Progress = lambda message: None
+) -> tuple[Index | None, dict[str, Any] | None]:
+    """The index that was asked for, or the exact one where its recall is too low, and what was measured; (None, None)
+    for the exact index by choice.
+
+    It is built, measured and kept in the bundle's ``index/`` when first asked for, and read from there afterwards.
+    """
+    if settings.index.kind == "exact":
+        return None, None
+    factors = bundle.item_factors()
+    assert factors is not None  # or read_options would have refused
+    return retrieval.open_index(
+        bundle.location / "index",
+        factors,
+        settings.index,
+        exact=lambda: bundle.index(factors),
+        sample=lambda: _sampled_queries(bundle, settings.index.sample),
+        progress=progress,
+    )
+
+
+def _sampled_queries(bundle: Bundle, count: int) -> FloatArray:
+    """(at most ``count``, D) queries of the first users that the model answers: a random sample, because users are
+    spread over shards by a hash."""
+    queries: list[FloatArray] = []
+    for shard in range(bundle.num_shards):
+        requests = bundle.requests(shard)
+        factors = bundle.scorer.factors(requests)
+        assert factors is not None  # no scorer has them for some requests only
+        queries.append(factors.queries_BD[bundle.scorer.answers(requests)])
+        if sum(map(len, queries)) >= count:
+            break
+    return np.concatenate(queries)[:count]
+
+
+def _open_ranker(bundle: Bundle, settings: RankerSettings) -> Bundle:
+    """Rows of users and items must mean the same to both models, so both must stand on the same prepared data."""
+    ranker = open_bundle(Location.of(settings.bundle))
+    for fact in ("prepared", "vocabulary_sha256"):
+        if ranker.manifest.get(fact) != bundle.manifest.get(fact):
+            raise ConfigError(
+                f"recommend.ranker.bundle: {settings.bundle} was trained on other prepared data than {bundle.location}"
+                "; train both models on the same data section and seed"
+            )
+    return ranker
+
+
+def _reranker(bundle: Bundle, settings: RerankSettings) -> Reranker:
+    genres, names = bundle.genres
+    by_genre = settings.max_per_genre is not None or (settings.diversity > 0 and settings.similarity == "genres")
+    if by_genre and not names:
+        raise ConfigError(
+            "recommend.rerank: the catalogue has no genres; set rerank.similarity=vectors without max_per_genre, "
+            "or name the column with data.item_columns.genres"
+        )
+    factors = bundle.item_factors() if settings.similarity == "vectors" else None
+    if settings.similarity == "vectors" and factors is None:
+        raise ConfigError(
+            f"recommend.rerank.similarity=vectors: model {bundle.manifest.get('model', '?')} has no item vectors; "
+            "set rerank.similarity=genres"
+        )
+    return Reranker(settings, genres, None if factors is None else factors.items_ID)
+
+
+def read_item_list(path: str, what: str) -> pa.Array:
+    """The ids in a Parquet or CSV file's column item_id, or in a text file, one a line, as strings or int64.
+
+    Raises:
+        StorageError: the file is not there. DataError: it has no such column, or no id.
+    """
+    location = Location.of(path)
+    if path.endswith(".parquet"):
+        table = location.read_parquet()
+    else:
+        text = location.read_bytes()
+        lines = text if text.startswith(b"item_id") else b"item_id\n" + text
+        only_text = pcsv.ConvertOptions(column_types={"item_id": pa.string()})
+        table = pcsv.read_csv(pa.BufferReader(lines), convert_options=only_text)
+    if "item_id" not in table.schema.names:
+        raise DataError(f"{what}: {path} has no column item_id; found {', '.join(table.schema.names)}")
+    if not table.num_rows:
+        raise DataError(f"{what}: {path} holds no item id")
+    return table.column("item_id").combine_chunks()
+
+
+def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
+    if settings.allow is None and settings.deny is None and settings.candidates == "all":
+        return None
+    allowed_I = np.full(bundle.num_items, settings.allow is None)
+    if settings.allow is not None:
+        allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
+    if settings.deny is not None:
+        allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+    if settings.candidates == "cold":
+        allowed_I &= bundle.item_counts() == 0
+    return allowed_I

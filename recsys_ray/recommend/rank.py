@@ -1,0 +1,188 @@
+"""Requests in, ranked rows out: the only code that masks, filters, ranks, falls back and translates ids.
+
+    retrieval -> ranker -> re-ranking -> fallback
+
+The model finds candidates among all items; a ranker, when there is one, scores those anew; re-ranking picks the list
+from the best of them. Without a ranker and re-ranking the candidates are the list.
+
+The batch job maps it over user shards, an endpoint calls it on a micro-batch, tests call it on one user.
+The answer to a request does not depend on the other requests beside it.
+
+Shape suffixes: B requests, I items, K ranks or candidates, E rows of all lists end to end, S requests with short lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_ray.base import schema
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.ragged import joined, offsets, rows_of
+from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests
+from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.options import Explainer, Options, Ranker
+from recsys_ray.retrieval import (
+    NO_ITEM,
+    TopK,
+    top_k_scores,
+)
+
+FALLBACK = "popularity"
+
+
+def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
+    """The top n of every request, as rows of ``schema.recommendations`` in request order, rank by rank.
+
+    Rows of the model come first. Their score is the model's, or the ranker's where it knows the request; with variety
+    asked for it is the marginal relevance by which the item was picked (see ``retrieval.rerank``), in -1..1.
+    ``fallback:popularity`` fills what is missing, its scores continuing below the model's (last model score - 1 + share
+    of users who have the item). So scores never rise with the rank, whatever made the list.
+    """
+    # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
+    factored = bundle.scorer.factors(requests.slice(0, 0)) is not None
+    bytes_per_user = 64 * options.num_candidates if factored else 4 * max(1, bundle.num_items)
+    users_per_block = max(1, options.block_bytes // bytes_per_user)
+    blocks = [
+        _table(bundle, block, _ranked(bundle, block, options), options.explainer)
+        for start in range(0, len(requests), users_per_block)
+        for block in [requests.slice(start, min(start + users_per_block, len(requests)))]
+    ]
+    return pa.concat_tables(blocks) if blocks else _schema(bundle, options.explainer).empty_table()
+
+
+def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArray:
+    """(E,) the model's score of every listed (request, item) pair, in the order of ``targets.items_E``; NaN where
+    the model has no opinion."""
+    rows_E = np.repeat(np.arange(len(targets)), targets.lengths_B)
+    factors = bundle.scorer.factors(requests)
+    if factors is None:
+        scores_E = bundle.scorer.score(requests)[rows_E, targets.items_E]
+    else:
+        scores_E = np.einsum("ed,ed->e", factors.queries_BD[rows_E], factors.items_ID[targets.items_E])
+        if factors.bias_I is not None:
+            scores_E = scores_E + factors.bias_I[targets.items_E]
+    known_E = bundle.scorer.answers(requests)[rows_E] & bundle.scorer.scorable_I[targets.items_E]
+    return np.where(known_E & np.isfinite(scores_E), scores_E, np.nan).astype(np.float32)
+
+
+def seen_items(requests: Requests) -> ItemLists:
+    """History and further seen items of every request, one list each."""
+    history = ItemLists(requests.histories.offsets_B1, requests.histories.items_E)
+    return joined(history, requests.seen) if len(requests.seen.items_E) else history
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    rows_BK: IntArray
+    scores_BK: FloatArray
+    from_model_B: LongArray
+    """How many leading columns of each row are the model's; the rest, up to the first -1, are the fallback's."""
+
+
+def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
+    exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
+    top = _model_rows(bundle, requests, exclude, options)
+    rows_BK, scores_BK = top.rows_BK, top.scores_BK
+    from_model_B = (rows_BK >= 0).sum(axis=1)
+    short = np.flatnonzero(from_model_B < options.n)
+    if options.fallback and len(short):
+        _fill(bundle, rows_BK, scores_BK, short, exclude, options)
+    return _Ranked(rows_BK, scores_BK, from_model_B)
+
+
+def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
+    """The part of each list that the model answers for, through all stages."""
+    found = _retrieved(bundle, requests, exclude, options)
+    silent_B = ~bundle.scorer.answers(requests)
+    top = TopK(found.rows_BK.copy(), found.scores_BK.copy())
+    top.rows_BK[silent_B], top.scores_BK[silent_B] = NO_ITEM, -np.inf
+    if options.ranker is not None:
+        top = _scored_anew(options.ranker, requests, top)
+    if options.reranker is not None:
+        pool = options.rerank_pool
+        return options.reranker.pick(TopK(top.rows_BK[:, :pool], top.scores_BK[:, :pool]), options.n)
+    return TopK(top.rows_BK[:, : options.n], top.scores_BK[:, : options.n])
+
+
+def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
+    scorer = bundle.scorer
+    allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
+    factors = scorer.factors(requests)
+    if factors is not None:
+        index = bundle.index(factors) if options.index is None else options.index
+        return index.search(factors.queries_BD, options.num_candidates, exclude, allowed_I)
+    scores_BI = scorer.score(requests)
+    if np.isnan(scores_BI).any():
+        raise ModelError(
+            f"model {bundle.manifest.get('model', '?')} gave NaN scores: refit it with a lower learning rate"
+        )
+    return top_k_scores(scores_BI, options.num_candidates, exclude, allowed_I)
+
+
+def _scored_anew(ranker: Ranker, requests: Requests, found: TopK) -> TopK:
+    """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
+    candidates it knows none."""
+    scores_BK = ranker.score_pairs(requests, found.rows_BK)
+    knows_B1 = (scores_BK > -np.inf).any(axis=1, keepdims=True)
+    scores_BK = np.where(knows_B1, scores_BK, found.scores_BK)
+    rows_BK = np.where(scores_BK > -np.inf, found.rows_BK, NO_ITEM)
+    order_BK = np.lexsort((rows_BK, -scores_BK))
+    return TopK(np.take_along_axis(rows_BK, order_BK, axis=1), np.take_along_axis(scores_BK, order_BK, axis=1))
+
+
+def _fill(
+    bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
+) -> None:
+    """Complete the rows numbered ``short`` in place, by popularity."""
+    listed_SK = rows_BK[short]
+    have_S = (listed_SK >= 0).sum(axis=1)
+    taken = joined(rows_of(exclude, short), ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
+    queries = np.zeros((len(short), 0), np.float32)
+    fill = bundle.index(bundle.popularity).search(queries, options.rerank_pool, taken, options.allowed_I)
+    if options.reranker is not None:
+        fill = options.reranker.within_caps(fill, listed_SK, options.n)
+    # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
+    columns_SK = have_S[:, None] + np.arange(options.n)
+    fits_SK = columns_SK < options.n
+    rows_SK, last_S = np.broadcast_to(short[:, None], columns_SK.shape), np.ones(len(short), np.float32)
+    some = have_S > 0
+    last_S[some] = scores_BK[short[some], have_S[some] - 1]
+    rows_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = fill.rows_BK[fits_SK]
+    continued_SK = last_S[:, None] - np.float32(1.0) + fill.scores_BK
+    scores_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = continued_SK[fits_SK]
+
+
+def _table(bundle: Bundle, requests: Requests, ranked: _Ranked, explainer: Explainer | None) -> pa.Table:
+    present_BK = ranked.rows_BK >= 0
+    rows_E, columns_E = np.nonzero(present_BK)
+    is_model_E = columns_E < ranked.from_model_B[rows_E]
+    names = pa.array([schema.SOURCE_MODEL, f"fallback:{FALLBACK}"])
+    source = pa.DictionaryArray.from_arrays(pa.array((~is_model_E).astype(np.int8)), names)
+    columns = [
+        requests.user_ids.take(pa.array(rows_E)),
+        pa.array((columns_E + 1).astype(np.int32)),
+        bundle.item_ids.take(pa.array(ranked.rows_BK[present_BK])),
+        pa.array(ranked.scores_BK[present_BK]),
+        source.dictionary_decode(),
+    ]
+    if explainer is not None:
+        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK, ranked.from_model_B), pa.string()))
+    return pa.table(columns, schema=_schema(bundle, explainer))
+
+
+def nested(table: pa.Table) -> pa.Table:
+    """The same rows, a user a row. Users must be contiguous, as ``recommend`` leaves them."""
+    ranks = table.column("rank").to_numpy()
+    starts = np.append(np.flatnonzero(ranks == 1), len(ranks)).astype(np.int32)
+    names = [name for name in ("item_id", "score", "source", "reason") if name in table.schema.names]
+    lists = [pa.ListArray.from_arrays(pa.array(starts), table.column(name).combine_chunks()) for name in names]
+    user_ids = table.column("user_id").combine_chunks().take(pa.array(starts[:-1]))
+    fields = table.schema.field("user_id").type, table.schema.field("item_id").type
+    return pa.table([user_ids, *lists], schema=schema.nested_recommendations(*fields, reasons="reason" in names))
+
+
+def _schema(bundle: Bundle, explainer: Explainer | None) -> pa.Schema:
+    return schema.recommendations(bundle.user_id_type, bundle.item_ids.type, reasons=explainer is not None)

@@ -1,0 +1,1 @@
+"""Exact search for the best inner products, on all cores."""

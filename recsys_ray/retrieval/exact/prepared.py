@@ -1,0 +1,162 @@
+"""What is computed once per catalogue before a scan: items rounded, ordered by length, with the bounds of each tail.
+
+Shape suffixes: I items, P scan positions (the allowed items, longest first), D dimension, K columns of the scan
+(D, then the bias in as many pieces as it takes to be exact), R queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray
+from recsys_ray.retrieval.exact.lanes import LANES
+from recsys_ray.retrieval.exact.scan import Lengths, Precision, Span, round_rows
+
+DoubleArray = npt.NDArray[np.float64]
+BitsArray = npt.NDArray[Any]
+
+BFLOAT16_UNIT = 2.0**-8
+SUM_UNIT = 2.0**-23  # twice the unit of float32, so that chopping instead of rounding is covered too
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def scan_precision(name: str, num_columns: int) -> Precision:
+    """The rounding of a scan whose inner products have ``num_columns`` terms; ``name`` is "float32" or "bfloat16"."""
+    gamma = num_columns * SUM_UNIT / (1.0 - num_columns * SUM_UNIT)
+    if name == "bfloat16":
+        return Precision(16, 0.0, gamma, BFLOAT16_UNIT)
+    # Under another setting than "highest" torch may round float32 inputs to bfloat16 on its own.
+    lowered = torch.get_float32_matmul_precision() != "highest"
+    return Precision(0, (2.0 + BFLOAT16_UNIT) * BFLOAT16_UNIT if lowered else 0.0, gamma * (1.0 + lowered), 0.0)
+
+
+def as_tensor(bits_RK: BitsArray) -> torch.Tensor:
+    """The stored bits as the floats they are."""
+    return torch.from_numpy(bits_RK).view(torch.bfloat16 if bits_RK.dtype == np.int16 else torch.float32)
+
+
+def measured(values_RD: FloatArray, num_columns: int, precision: Precision) -> tuple[BitsArray, Lengths, int]:
+    """(bits_RK, lengths, first row that is not finite or -1): vectors as the scan stores them, further columns 0."""
+    rows = len(values_RD)
+    bits_RK = np.zeros((rows, num_columns), np.int16 if precision.shift else np.int32)
+    lengths = Lengths(np.empty(rows), np.empty(rows), np.empty(rows))
+    return bits_RK, lengths, int(round_rows(values_RD, bits_RK, precision.shift, lengths))
+
+
+def bias_pieces(bias_I: FloatArray, precision: Precision) -> list[BitsArray]:
+    """The bias as stored numbers that add up to it exactly: one float32, or three bfloat16 (3 x 8 >= 24 bits)."""
+    if not precision.shift:
+        return [bias_I.view(np.int32)]
+    pieces: list[BitsArray] = []
+    rest = bias_I.copy()
+    for _ in range(3):
+        piece = rest.view(np.uint32) & np.uint32(0xFFFF0000)
+        pieces.append((piece >> np.uint32(16)).astype(np.uint16).view(np.int16))
+        rest = rest - piece.view(np.float32)
+    return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedItems:
+    """The allowed items in scan order. Position p is item ``order_P[p]``; the tails are maxima over p and behind."""
+
+    precision: Precision
+    num_columns: int
+    order_P: IntArray
+    place_I: IntArray
+    """Item row to position, -1 where not allowed."""
+    matrix_PK: torch.Tensor
+    """Padded with zero rows to a multiple of LANES."""
+    tail_length_P: DoubleArray
+    tail_lost_P: DoubleArray
+    tail_bias_size_P: DoubleArray
+    tail_bias_P: DoubleArray
+
+    @property
+    def num_positions(self) -> int:
+        return len(self.order_P)
+
+    def span(self, start: int, width: int) -> Span:
+        """The tile of up to ``width`` (a multiple of LANES) scores that begins at ``start``."""
+        width = min(width, len(self.matrix_PK) - start)
+        return Span(
+            start,
+            min(start + width, self.num_positions),
+            width,
+            self.tail_length_P[start],
+            self.tail_lost_P[start],
+            self.tail_bias_size_P[start],
+            self.tail_bias_P[start],
+        )
+
+    def limited_to(self, allowed_I: BoolArray) -> PreparedItems:
+        """The same items without those that are not allowed; the tails stay valid, if a little wide."""
+        kept_P = np.flatnonzero(allowed_I[self.order_P])
+        bits_PK = np.zeros((_padded(len(kept_P)), self.num_columns), _bits_dtype(self.precision))
+        stored_PK = self.matrix_PK.view(torch.int16 if self.precision.shift else torch.int32).numpy()
+        np.take(stored_PK, kept_P, axis=0, out=bits_PK[: len(kept_P)])
+        order_P = self.order_P[kept_P]
+        tails = (self.tail_length_P, self.tail_lost_P, self.tail_bias_size_P, self.tail_bias_P)
+        return PreparedItems(
+            self.precision,
+            self.num_columns,
+            order_P,
+            places(order_P, len(self.place_I)),
+            as_tensor(bits_PK),
+            *(tail[kept_P] for tail in tails),
+        )
+
+
+def prepare_items(items_ID: FloatArray, bias_I: FloatArray | None, name: str) -> PreparedItems:
+    """Round, measure and order a finite catalogue; bias None when there is none. Memory: one rounded copy of it."""
+    num_items, dim = items_ID.shape
+    pieces = 0 if bias_I is None else (3 if name == "bfloat16" else 1)
+    precision = scan_precision(name, dim + pieces)
+    bits_IK, lengths, _ = measured(items_ID, dim + pieces, precision)
+    if bias_I is not None:
+        for piece, column_I in enumerate(bias_pieces(bias_I, precision)):
+            bits_IK[:, dim + piece] = column_I
+    order_P = np.argsort(-lengths.given_R, kind="stable").astype(np.int32)
+    bits_PK = np.zeros((_padded(num_items), dim + pieces), _bits_dtype(precision))
+    np.take(bits_IK, order_P, axis=0, out=bits_PK[:num_items])
+    bias_P = np.zeros(num_items) if bias_I is None else bias_I[order_P].astype(np.float64)
+    return PreparedItems(
+        precision,
+        dim + pieces,
+        order_P,
+        places(order_P, num_items),
+        as_tensor(bits_PK),
+        lengths.given_R[order_P],
+        _tail_maximum(lengths.lost_R[order_P]),
+        _tail_maximum(np.abs(bias_P)),
+        _tail_maximum(bias_P),
+    )
+
+
+def places(rows_P: IntArray, num_items: int) -> IntArray:
+    """(I,) where each item stands in ``rows_P``, -1 where it does not."""
+    place_I = np.full(num_items, -1, np.int32)
+    place_I[rows_P] = np.arange(len(rows_P), dtype=np.int32)
+    return place_I
+
+
+def _tail_maximum(values_P: DoubleArray) -> DoubleArray:
+    return np.ascontiguousarray(np.maximum.accumulate(values_P[::-1])[::-1])
+
+
+def _padded(count: int) -> int:
+    return -(-count // LANES) * LANES
+
+
+def _bits_dtype(precision: Precision) -> type[np.int16] | type[np.int32]:
+    return np.int16 if precision.shift else np.int32

@@ -1,0 +1,1 @@
+"""The life of a run: fit, batch, evaluate, gate, publish, verify."""

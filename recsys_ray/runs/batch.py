@@ -1,0 +1,46 @@
+"""One unit of the batch job: read a shard of users, recommend, write its part file under its final name.
+
+The file name is the commit. A part that is there is whole, and a rerun skips it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from recsys_ray.base.storage import Location
+from recsys_ray.data.prepare.shard import part_file
+from recsys_ray.recommend.bundle import open_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.options import read_options, with_stages
+from recsys_ray.recommend.rank import nested, recommend
+
+
+class ShardRecommender:
+    """Opens the bundle once, then answers one shard after the other."""
+
+    def __init__(self, bundle_url: str, run_url: str, settings: RecommendSettings) -> None:
+        self.run = Location(run_url)
+        self.bundle = open_bundle(Location(bundle_url))
+        self.settings = settings
+        self.options = with_stages(self.bundle, settings, read_options(self.bundle, settings))
+        # One answer before the first shard: libraries, kernels and the index are loaded while other actors start.
+        recommend(self.bundle, self.bundle.requests(0).slice(0, 1), self.options)
+
+    def __call__(self, shard: int) -> dict[str, Any]:
+        """Write the part of one shard; returns its counts and the seconds spent scoring and in all."""
+        started = time.perf_counter()
+        requests = self.bundle.requests(shard)
+        reading = time.perf_counter()
+        table = recommend(self.bundle, requests, self.options)
+        scored = time.perf_counter()
+        if self.settings.layout == "nested":
+            table = nested(table)
+        (self.run / part_file(shard)).write_parquet(table, use_dictionary=["source"])
+        return {
+            "shard": shard,
+            "users": len(requests),
+            "rows": table.num_rows,
+            "score_seconds": scored - reading,
+            "seconds": time.perf_counter() - started,
+        }

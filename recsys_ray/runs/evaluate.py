@@ -1,0 +1,66 @@
+"""A written run against the held-out part of the prepared data, shard by shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import MapBlocks, map_blocks_here
+from recsys_ray.data.prepare.shard import part_file
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.evaluation import Catalogue, EvaluateSettings, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.rank import predict
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    prepared: str
+    bundle: str
+    run: str
+    settings: EvaluateSettings
+
+
+def evaluate_run(
+    prepared: Location,
+    bundle: Location,
+    run: Location,
+    settings: EvaluateSettings,
+    map_blocks: MapBlocks = map_blocks_here,
+) -> Report:
+    """Every metric of the run's Parquet; rating errors too when the model predicts ratings."""
+    shared = _Shared(str(prepared), str(bundle), str(run), settings)
+    total: Partial | None = None
+    for partial in map_blocks(_evaluate_shard, range(Prepared.open(prepared).num_shards), shared, "evaluate"):
+        total = partial if total is None else total.merge(partial)
+    assert total is not None  # prepared data has at least one shard
+    return total.finish(settings)
+
+
+_opened: dict[str, tuple[Prepared, Bundle]] = {}
+
+
+def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
+    key = f"{shared.prepared} {shared.bundle}"
+    if key not in _opened:  # a worker evaluates many shards of one run
+        _opened.clear()
+        _opened[key] = Prepared.open(Location(shared.prepared)), open_bundle(Location(shared.bundle))
+    prepared, bundle = _opened[key]
+    requests = bundle.requests(shard)
+    targets = prepared.targets(shard, shared.settings.on)
+    partial = evaluate_part(
+        (Location(shared.run) / part_file(shard)).read_parquet(),
+        requests.user_ids,
+        targets.items,
+        requests.histories.lengths_B,
+        Catalogue(bundle.item_ids, bundle.item_counts()),
+        shared.settings,
+        shard=shard,
+    )
+    if bundle.manifest["predicts_ratings"]:
+        predicted_E = predict(bundle, requests, targets.items)
+        known_E = ~np.isnan(predicted_E)
+        partial = partial.merge(rating_errors(predicted_E[known_E], targets.ratings_E[known_E]))
+    return partial

@@ -1,0 +1,60 @@
+"""One fit from prepared data to a saved bundle: load, predict the memory, fit, write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, Settings
+from recsys_ray.content.table import read_content
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.models import MODELS, ColdItemSettings, check_size, extend_to_cold_items
+from recsys_ray.recommend.bundle import write_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """What is fitted, on what, and where the bundle goes."""
+
+    prepared: Location
+    bundle: Location
+    model: str
+    settings: Settings
+    parts: tuple[str, ...]
+    manifest: dict[str, Any]
+    embeddings: Location | None = None
+    """A finished table of item vectors, for models and cold items that need one."""
+    cold_items: ColdItemSettings | None = None
+    """How items without training interactions get scores from their vectors; None leaves them without."""
+
+
+def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str, Any]:
+    """Fit and save; returns counts and seconds.
+
+    Raises:
+        SizeError: the fit is predicted to need more than ``memory_limit`` bytes; nothing was started.
+    """
+    name, prepared = job.model, Prepared.open(job.prepared)
+    estimate = check_size(name, job.settings, prepared.counts(job.parts), memory_limit)
+    context.progress(f"train: {name} on {'+'.join(job.parts)}, predicted memory {estimate.bytes / 2**30:.2f} GiB")
+    started = time.perf_counter()
+    data = prepared.train_data(job.parts)
+    if job.embeddings is not None:
+        data = replace(data, content=read_content(job.embeddings, data.items.column("item_id").combine_chunks()))
+    loaded = time.perf_counter()
+    scorer = MODELS[name].fit(data, job.settings, context)
+    if job.cold_items is not None:
+        scorer = extend_to_cold_items(scorer, data, job.cold_items)
+    fitted = time.perf_counter()
+    facts = {
+        "users": data.num_users,
+        "items": data.num_items,
+        "interactions": data.num_interactions,
+        "fit_seconds": round(fitted - loaded, 3),
+    }
+    del data
+    write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | {"fit": facts}, context.map_blocks)
+    context.progress(f"train: {name} fitted in {fitted - loaded:.1f} s, saved in {time.perf_counter() - fitted:.1f} s")
+    return facts | {"seconds": round(time.perf_counter() - started, 3)}

@@ -1,0 +1,175 @@
+"""Is what is published whole, and is it what the service answers? One line per check, good or bad."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow.compute as pc
+
+from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import MapBlocks
+from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.runs import publish
+from recsys_ray.runs.gate import GateSettings, check_run, flat
+from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
+
+KEY_VARIABLE = "RECSYS_RAY_KEY"
+"""Environment variable with the API key, where the service asks for one."""
+USERS = 20
+MOST_ROWS = 1000
+TOLERANCE = 1e-5
+SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and whether that is as it should be."""
+
+    check: str
+    found: str
+    good: bool
+
+    def __str__(self) -> str:
+        return f"{'ok' if self.good else 'FAILED'}: {self.check}: {self.found}"
+
+
+def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> tuple[Location, list[Finding]]:
+    """The published run of an output directory and what was found, the service at ``url`` included when it is given.
+
+    A check that fails does not keep the others from being made.
+
+    Raises:
+        PublishError: nothing is published.
+    """
+    run = publish.latest_run(output / RECOMMENDATIONS)
+    if run is None:
+        raise PublishError(f"{output}: nothing is published, so there is nothing to verify; run recsys-ray run first")
+    manifest = (run / publish.MANIFEST).read_json()
+    location = bundle_of(output, Location(manifest["bundle"]))
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("parts", lambda: _parts(run, manifest)),
+        ("bundle", lambda: _whole(location)),
+        ("lists", lambda: _lists(open_bundle(location), run, manifest, map_blocks)),
+    ]
+    if url is not None:
+        service = _Service(url.rstrip("/"))
+        checks += [
+            ("service", service.ready),
+            ("service runs", lambda: service.runs(run.name)),
+            ("service lists", lambda: service.lists(run, run.name)),
+        ]
+    return run, [_made(name, check) for name, check in checks]
+
+
+def _made(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, check(), True)
+    except RecsysError as error:
+        return Finding(name, str(error), False)
+
+
+def _parts(run: Location, manifest: dict[str, Any]) -> str:
+    found = {name: (run / name).size() for name in run.names() if publish.is_part(name)}
+    expected = manifest["parts"]
+    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    if wrong:
+        raise PublishError(f"{len(wrong)} parts are not those that were published, the first {wrong[0]}")
+    return f"{len(found)} files of the published sizes in {run}"
+
+
+def _whole(location: Location) -> str:
+    bundle = open_bundle(location, verify=True)
+    return f"{bundle.manifest['model']}, {bundle.num_items:,} items, every checksum right in {location}"
+
+
+def _lists(bundle: Bundle, run: Location, manifest: dict[str, Any], map_blocks: MapBlocks) -> str:
+    config = manifest["config"]
+    gate = GateSettings.model_validate(config.get("publish", {}).get("gate", {}))
+    facts = check_run(bundle, run, RecommendSettings.model_validate(config["recommend"]), gate, None, map_blocks)
+    before = manifest.get("checks", {})
+    for name in ("users", "rows", "coverage", "fallback_share"):
+        if name in before and not np.isclose(facts[name], before[name]):
+            raise PublishError(f"{name} was {before[name]} when the run was published, is {facts[name]}")
+    return f"{facts['users']:,} users with {facts['rows']:,} rows pass the gate"
+
+
+class _Service:
+    """A running service; every method raises PublishError with what is wrong."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._variant = ""
+
+    def ready(self) -> str:
+        return f"{self._url} is {self._get('/health/ready')['status']}"
+
+    def runs(self, run_id: str) -> str:
+        """Every replica answers with the run, for one variant at least."""
+        info = self._get("/info")
+        replicas = [info, *info["others"]]
+        for replica in replicas:
+            answering = {one["variant"]: one["run_id"] for one in replica["variants"]}
+            named = [name for name, found in answering.items() if found == run_id]
+            if not named:
+                found = ", ".join(sorted(set(answering.values()))) or "none"
+                raise PublishError(f"replica {replica['replica']} answers with run {found}, LATEST is {run_id}")
+            self._variant = named[0]
+        return f"{len(replicas)} replicas answer with {run_id}, variant {self._variant}"
+
+    def lists(self, run: Location, run_id: str) -> str:
+        """Some users are asked for; those who have sent feedback since get other lists, and are only counted."""
+        if not self._variant:
+            raise PublishError("not asked for, no variant answers with the published run")
+        equal = newer = 0
+        for user, rows in islice(_sample(run), USERS):
+            query = f"n={len(rows)}&variant={quote(self._variant)}"
+            answer = self._get(f"/v1/recommendations/{quote(str(user), safe='')}?{query}")
+            if answer["run_id"] != run_id:
+                raise PublishError(f"user {user!r} was answered with run {answer['run_id']}, not {run_id}")
+            if answer["user"] == "updated":
+                newer += 1
+                continue
+            found = answer["items"]
+            same = [item["item_id"] for item in found] == [row["item_id"] for row in rows]
+            scores, expected = ([one["score"] for one in some] for some in (found, rows))
+            if not same or not np.allclose(scores, expected, rtol=TOLERANCE, atol=TOLERANCE):
+                raise PublishError(f"user {user!r} gets another list than the published one")
+            equal += 1
+        return f"{equal} users get the published lists, {newer} have sent feedback since"
+
+    def _get(self, path: str) -> Any:
+        key = os.environ.get(KEY_VARIABLE)
+        request = urllib.request.Request(self._url + path, headers={"X-API-Key": key} if key else {})
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                hint = f"; set {KEY_VARIABLE} to an API key" if error.code in (401, 403) else ""
+                raise PublishError(f"{self._url}{path} answered {error.code}{hint}") from error
+        except (OSError, ValueError) as error:
+            raise PublishError(f"{self._url}{path} can't be asked ({error})") from error
+
+
+def _sample(run: Location) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+    """Users with their rows, from all over the run."""
+    names = [name for name in run.names() if publish.is_part(name)]
+    names = names[:: max(1, len(names) // USERS)]
+    each = -(-USERS // max(1, len(names)))
+    for name in names:
+        table = flat((run / name).read_parquet())
+        users = table.column("user_id")
+        for user in users.unique().slice(0, each).to_pylist():
+            rows = table.filter(pc.equal(users, user)).slice(0, MOST_ROWS)
+            yield user, rows.select(["item_id", "score"]).to_pylist()

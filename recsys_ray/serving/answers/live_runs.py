@@ -1,0 +1,184 @@
+"""Which run answers for which variant: loaded beside the one in use, warmed, then swapped by one assignment.
+
+A request takes its run once and keeps it to the end, so no answer mixes two runs and no request waits for a swap. The
+choice of an administrator is a small file beside the runs, which every process and machine looks at each
+``serve.poll_seconds``; without one the variant follows LATEST. What was answered before is read from files too, so
+that every replica rolls back to the same run, also one that has just started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any
+
+from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.storage import Location
+from recsys_ray.runs import publish
+from recsys_ray.runs.publish import FOLDER, POINTER, RECOMMENDATIONS, valid_run_id
+from recsys_ray.serving.answers.live_run import Served, open_run
+from recsys_ray.serving.config import ServeSettings, VariantSettings
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 30.0
+
+
+@dataclass
+class Slot:
+    """One variant: the run that answers now, and the one before it, kept for a roll-back."""
+
+    settings: VariantSettings
+    output: Location
+    current: Served | None = None
+    previous: Served | None = None
+    failed: str | None = None
+    """The run that could not be opened last; it is tried again now and then, not at every look."""
+    retry_at: float = 0.0
+    problem: str | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def pointer(self) -> Location:
+        return self.output / FOLDER / f"{POINTER}{self.settings.name}.json"
+
+    def manifest(self, run_id: str) -> dict[str, Any]:
+        """Facts of a published run; none when it is gone."""
+        file = self.output / RECOMMENDATIONS / run_id / publish.MANIFEST
+        return file.read_json() if file.exists() else {}
+
+
+class Models:
+    """The runs of all variants."""
+
+    def __init__(self, settings: ServeSettings, output: Location, executor: Executor) -> None:
+        self._settings, self._executor = settings, executor
+        self.on_swap: Callable[[str, Served], None] = lambda variant, served: None
+        self.slots = {
+            variant.name: Slot(variant, Location.of(variant.output) if variant.output else output)
+            for variant in settings.variants
+        }
+
+    @property
+    def default(self) -> str:
+        return next(iter(self.slots))
+
+    def served(self, variant: str) -> Served | None:
+        return self.slots[variant].current
+
+    @property
+    def ready(self) -> bool:
+        return all(slot.current is not None for slot in self.slots.values())
+
+    async def refresh(self) -> None:
+        """Look at the pointers once and load what changed. A run that can't be opened leaves the old one in place."""
+        for slot in self.slots.values():
+            async with slot.lock:
+                try:
+                    wanted = await self._in_thread(self._wanted, slot)
+                    if wanted != slot.failed or time.monotonic() >= slot.retry_at:
+                        first = slot.current is None
+                        await self._switch(slot, wanted)
+                        if first and not self._settings.follow_latest and not slot.pointer.exists():
+                            await self._in_thread(self._pin, slot, None)  # replicas that start later stay on it too
+                except RecsysError as error:
+                    slot.problem = str(error)
+                    log.error("variant %s: %s", slot.settings.name, error)
+
+    async def activate(self, variant: str, run_id: str | None) -> Served:
+        """Serve another published run (None: follow LATEST again), here at once and elsewhere at their next look.
+
+        Raises:
+            PublishError: no such published run. Other RecsysErrors: its model can't be opened. Nothing changes then.
+        """
+        slot = self.slots[variant]
+        async with slot.lock:
+            wanted = await self._in_thread(self._latest, slot) if run_id is None else run_id
+            before = await self._in_thread(self._before, slot)
+            if slot.current is not None and slot.current.run_id != wanted:
+                before = slot.current.run_id
+            served = await self._switch(slot, wanted)
+            await self._in_thread(self._pin, slot, before, run_id is None)
+            return served
+
+    async def roll_back(self, variant: str) -> Served:
+        """Back to the run that answered before the one in use."""
+        before = await self._in_thread(self._before, self.slots[variant])
+        if before is None:
+            raise PublishError("no run answered before this one; name one with run_id")
+        return await self.activate(variant, before)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every variant with its run, and the runs it could switch to."""
+        return [self._describe(slot) for slot in self.slots.values()]
+
+    def _describe(self, slot: Slot) -> dict[str, Any]:
+        current = slot.current
+        root = slot.output / RECOMMENDATIONS
+        return {
+            "variant": slot.settings.name,
+            "weight": slot.settings.weight,
+            "run_id": current.run_id if current else None,
+            "model": current.model if current else None,
+            "published_at": current.published_at if current else None,
+            "previous_run_id": self._before(slot),
+            "follows_latest": self._pinned(slot) is None and self._settings.follow_latest,
+            "problem": slot.problem,
+            "runs": [name for name in root.names() if valid_run_id(name) and (root / name / publish.MANIFEST).exists()],
+        }
+
+    async def _switch(self, slot: Slot, run_id: str) -> Served:
+        if slot.current is not None and run_id == slot.current.run_id:
+            return slot.current
+        if slot.previous is not None and run_id == slot.previous.run_id:
+            served = slot.previous
+        else:
+            slot.failed, slot.retry_at = run_id, time.monotonic() + RETRY_SECONDS
+            served = await self._in_thread(open_run, slot.output, run_id, self._settings.user_cache_mib << 20)
+        self.on_swap(slot.settings.name, served)
+        slot.previous, slot.current = slot.current, served
+        slot.failed = slot.problem = None
+        log.info("variant %s: run %s answers now", slot.settings.name, run_id)
+        return served
+
+    def _wanted(self, slot: Slot) -> str:
+        pinned = self._pinned(slot)
+        if pinned is not None:
+            return pinned
+        if slot.current is not None and not self._settings.follow_latest:
+            return slot.current.run_id
+        return self._latest(slot)
+
+    def _pinned(self, slot: Slot) -> str | None:
+        if not slot.pointer.exists():
+            return slot.settings.run
+        return slot.pointer.read_json().get("run_id")
+
+    def _pin(self, slot: Slot, before: str | None, follow: bool = False) -> None:
+        """Tell every process what answers, what answered before, and whether LATEST is followed from here."""
+        assert slot.current is not None
+        answers = slot.current.run_id
+        run_id = None if follow and self._settings.follow_latest else answers
+        slot.pointer.write_json({"run_id": run_id, "answers": answers, "previous": before})
+
+    def _before(self, slot: Slot) -> str | None:
+        """The run that answered before: as the last switch noted it, or the one published before this one."""
+        if slot.current is None:
+            return None
+        run_id = slot.current.run_id
+        noted = slot.pointer.read_json() if slot.pointer.exists() else {}
+        facts = noted if noted.get("answers") == run_id else slot.manifest(run_id)
+        previous: str | None = facts.get("previous")
+        return previous
+
+    def _latest(self, slot: Slot) -> str:
+        run = publish.latest_run(slot.output / RECOMMENDATIONS)
+        if run is None:
+            raise PublishError(f"{slot.output}: nothing is published yet; run recsys-ray run first")
+        return run.name
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)

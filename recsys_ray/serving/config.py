@@ -1,0 +1,204 @@
+"""What the service is asked to do; the section ``serve`` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from recsys_ray.base.types import Settings
+
+Role = Literal["read", "admin"]
+NAME = r"^[A-Za-z0-9_.-]{1,64}$"
+
+
+class KeySettings(Settings):
+    """One API key. The key itself is not kept, only its digest."""
+
+    name: str = Field(pattern=NAME)
+    """Who holds it, for people."""
+    role: Role = "read"
+    """admin may also switch models; read may do all the rest."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the key in hexadecimal: ``printf %s "$KEY" | sha256sum``. Use a long random key, not a password."""
+
+
+class VariantSettings(Settings):
+    """One arm of an experiment."""
+
+    name: str = Field(pattern=NAME)
+    """As answers and metrics show it."""
+    weight: float = Field(default=1.0, ge=0)
+    """Its share of the users, relative to the sum of all weights."""
+    output: str | None = None
+    """Output directory of the run that is served; by default that of this configuration."""
+    run: str | None = None
+    """Run id to stay on; by default whatever LATEST names."""
+
+
+class CacheSettings(Settings):
+    """Finished answers, kept for as long as nothing they depend on changes."""
+
+    mib: int = Field(default=64, ge=0)
+    """Bytes of answers kept by one process; 0 keeps none."""
+    ttl_seconds: float = Field(default=300.0, gt=0)
+    """Age at which an answer is made anew."""
+
+
+class LimitSettings(Settings):
+    """What one request may ask for, and how many are worked on at once."""
+
+    rows: int = Field(default=1000, ge=1)
+    """Largest offset + n."""
+    users: int = Field(default=200, ge=1)
+    """Users of one POST /v1/recommendations."""
+    events: int = Field(default=2000, ge=1)
+    """Interactions, ratings or item ids in one list of a request."""
+    body_kib: int = Field(default=512, ge=1)
+    """Size of a request's body."""
+    id_length: int = Field(default=512, ge=1)
+    """Characters of one id or search text."""
+    in_flight: int = Field(default=256, ge=1)
+    """Requests one process works on at once; more are answered 503 with Retry-After."""
+    retry_after_seconds: int = Field(default=1, ge=1)
+    """What Retry-After says."""
+
+
+class BatchingSettings(Settings):
+    """Requests that wait at the same moment are answered by one scoring call."""
+
+    max_rows: int = Field(default=128, ge=1)
+    """Histories in one call."""
+    max_wait_ms: float = Field(default=0.0, ge=0)
+    """How long the first of a batch waits for others. 0: a batch is what came while the one before was scored."""
+
+
+class OnboardingSettings(Settings):
+    """New users: what they are asked, and how long they are remembered."""
+
+    items: int = Field(default=15, ge=1)
+    """Items offered for rating."""
+    pool: int = Field(default=300, ge=1)
+    """The most popular items they are chosen from."""
+    minimum: int = Field(default=5, ge=1)
+    """Ratings a temporary user needs at least."""
+    hours: float = Field(default=24.0, gt=0)
+    """Life of a temporary user."""
+
+
+class FeedbackSettings(Settings):
+    """Interactions that users send."""
+
+    roll_seconds: float = Field(default=60.0, gt=0)
+    """How often accepted interactions become a Parquet file under <output>/feedback."""
+    remember_days: float = Field(default=30.0, gt=0)
+    """How long they count in answers; by then a batch run should have learned them."""
+
+
+class NarratorSettings(Settings):
+    """A language model that words explanations, behind an OpenAI-compatible address."""
+
+    url: str = Field(pattern=r"^https?://")
+    """Base address, such as http://127.0.0.1:8080/v1."""
+    model: str
+    """Name of the model there."""
+    items: int = Field(default=5, ge=1, le=50)
+    """Leading items of a list that get a text of its own; the others keep the template's."""
+    key_variable: str | None = None
+    """Environment variable that holds the key."""
+    timeout_seconds: float = Field(default=3.0, gt=0)
+    """After that the template's text is used."""
+    max_tokens: int = Field(default=80, ge=1)
+    """Length of one text."""
+    prompt_price: float = Field(default=0.0, ge=0)
+    """Price of a million prompt tokens, for the cost counter."""
+    completion_price: float = Field(default=0.0, ge=0)
+    """Price of a million completion tokens."""
+    cache_hours: float = Field(default=24.0, gt=0)
+    """How long a text is kept."""
+
+
+class DeploymentSettings(Settings):
+    """The Ray Serve deployment."""
+
+    replicas: int = Field(default=1, ge=1)
+    """Processes that answer."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Set it to let Serve add replicas under load, up to this many."""
+    target_ongoing_requests: int = Field(default=32, ge=1)
+    """Load per replica that autoscaling aims at."""
+    cpus: float = Field(default=1.0, gt=0)
+    """Cores reserved for a replica."""
+    haproxy: bool = True
+    """Serve's HAProxy mode: the proxy of every node is HAProxy, which talks to the replicas directly."""
+    throughput_optimized: bool = True
+    """Serve's settings for throughput."""
+    proxies: Literal["HeadOnly", "EveryNode"] = "HeadOnly"
+    """Where proxies listen."""
+
+    @model_validator(mode="after")
+    def _at_least(self) -> DeploymentSettings:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"serve.deployment.max_replicas={self.max_replicas} is below serve.deployment.replicas={self.replicas}"
+            )
+        return self
+
+
+class ServeSettings(Settings):
+    """The online service."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """Port to listen on."""
+    follow_latest: bool = True
+    """Switch by itself when a run is published; the run before stays loaded for a roll-back. Without it the service
+    stays on the run that it started with first, over restarts too, until another is activated."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """How often LATEST and the activated run are looked at: what a switch takes to reach every replica."""
+    variants: list[VariantSettings] = Field(default_factory=lambda: [VariantSettings(name="default")], min_length=1)
+    """Arms of an experiment; one alone means none."""
+    salt: str = "recsys_ray"
+    """Another salt spreads the users anew over the variants."""
+    user_cache_mib: int = Field(default=256, ge=1)
+    """Bytes of user histories one process keeps of each run."""
+    state: str | None = None
+    """Local directory of what users sent; by default <output>/serving, which must be local then. Processes of one
+    machine share it."""
+    redis: str | None = None
+    """Address of a Redis (redis://host:port/0) that all machines share: cached answers, and what users sent."""
+    cache: CacheSettings = CacheSettings()
+    batching: BatchingSettings = BatchingSettings()
+    limits: LimitSettings = LimitSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    keys: list[KeySettings] = Field(default_factory=list)
+    """API keys. With none reading is open and nobody is admin; with some every call but health checks needs one."""
+    cors_origins: list[str] = Field(default_factory=list)
+    """Origins whose pages may call from a browser; none by default."""
+    demo_users: int = Field(default=4, ge=0)
+    """Users of the data shown as examples on the page; 0 shows none."""
+    narrator: NarratorSettings | None = None
+    """Words explanations by a language model; by default a template does."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of one process for scoring."""
+    deployment: DeploymentSettings = DeploymentSettings()
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants: list[VariantSettings]) -> list[VariantSettings]:
+        names = [variant.name for variant in variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"serve.variants: names must differ, found {', '.join(names)}")
+        if sum(variant.weight for variant in variants) <= 0:
+            raise ValueError("serve.variants: the weights add up to 0; give one of them a share")
+        return variants
+
+    @field_validator("keys")
+    @classmethod
+    def _one_holder(cls, keys: list[KeySettings]) -> list[KeySettings]:
+        names = [key.name for key in keys]
+        if len(set(names)) < len(names):
+            raise ValueError(f"serve.keys: names must differ, found {', '.join(names)}")
+        return keys

@@ -1,0 +1,1 @@
+"""HTTP: the application, its endpoints, what comes in and what goes out."""

@@ -1,0 +1,212 @@
+"""What users sent since the model was fitted: kept in one SQLite file, and written out as interactions.
+
+An event is on the disk before it is acknowledged. The processes of one machine share the file, so an event counts in
+the next answer of each of them. Events of lasting users leave as Parquet (``Journal.export``), exactly once: rows are
+first given the name of their file, and a file that a killed process left unwritten is written again under that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from recsys_ray.base import schema
+from recsys_ray.base.errors import StorageError
+from recsys_ray.base.storage import Location
+from recsys_ray.serving.users.histories import typed_id
+
+log = logging.getLogger(__name__)
+
+STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
+ROWS_PER_FILE = 200_000
+MOST_SILENT = 100_000  # users remembered to have sent nothing
+_TABLE = """
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, rating REAL NOT NULL,
+  timestamp INTEGER NOT NULL, until REAL NOT NULL, step INTEGER NOT NULL, file TEXT);
+CREATE INDEX IF NOT EXISTS by_user ON events (user, id);
+CREATE INDEX IF NOT EXISTS by_step ON events (step) WHERE step IN (1, 2);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One interaction; ids as text, time in UTC milliseconds."""
+
+    item: str
+    rating: float
+    timestamp: int
+
+
+class UserStates(Protocol):
+    """What is known of users beyond the bundle."""
+
+    async def version(self, user: str) -> int:
+        """0 for nothing; another number whenever something was added."""
+        ...
+
+    async def events(self, user: str) -> list[Event]:
+        """Oldest first."""
+        ...
+
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
+        """Remember them for some hours; ``lasting`` ones also go to the next batch run. Durable on return."""
+        ...
+
+
+@dataclass(slots=True)
+class _Write:
+    user: str
+    events: Sequence[Event]
+    until: float
+    step: int
+    done: asyncio.Future[None]
+
+
+class Journal:
+    """``UserStates`` in a SQLite file. One writer thread; events that come together are flushed together."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLE)
+            # A connection of its own: a reader never waits for the disk flush of a writer.
+            self._reader = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{file}: can't keep what users send ({error}); set serve.state") from error
+        self._lock, self._list_lock = threading.Lock(), threading.Lock()
+        self._writer = ThreadPoolExecutor(1, "journal")
+        self._waiting: list[_Write] = []
+        self._silent: set[str] = set()
+        self._changes = -1
+
+    async def version(self, user: str) -> int:
+        # Most users have sent nothing: what was found is kept until any connection, of any process, writes.
+        [(changes,)] = self._reader.execute("PRAGMA data_version")
+        if changes != self._changes or len(self._silent) > MOST_SILENT:
+            self._changes = changes
+            self._silent.clear()
+        if user in self._silent:
+            return 0
+        [(last,)] = self._reader.execute("SELECT max(id) FROM events WHERE user = ? AND until > ?", (user, time.time()))
+        if last is None:
+            self._silent.add(user)
+        return int(last or 0)
+
+    async def events(self, user: str) -> list[Event]:
+        rows = self._reader.execute(
+            "SELECT item, rating, timestamp FROM events WHERE user = ? AND until > ? ORDER BY timestamp, id",
+            (user, time.time()),
+        ).fetchall()
+        return [Event(*row) for row in rows]
+
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
+        loop = asyncio.get_running_loop()
+        write = _Write(user, events, time.time() + hours * 3600, WAITS if lasting else STAYS, loop.create_future())
+        with self._list_lock:
+            self._waiting.append(write)
+            first = len(self._waiting) == 1
+        if first:
+            loop.run_in_executor(self._writer, self._flush, loop)
+        await write.done
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._list_lock:
+            writes, self._waiting = self._waiting, []
+        rows = [
+            (write.user, event.item, event.rating, event.timestamp, write.until, write.step)
+            for write in writes
+            for event in write.events
+        ]
+        error: Exception | None = None
+        try:
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    self._db.executemany(
+                        "INSERT INTO events (user, item, rating, timestamp, until, step) VALUES (?, ?, ?, ?, ?, ?)",
+                        rows,
+                    )
+                    self._db.execute("COMMIT")
+                except sqlite3.Error:
+                    self._db.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as failure:
+            error = StorageError(f"{self.file}: can't write ({failure}); free space or set serve.state")
+        for write in writes:
+            loop.call_soon_threadsafe(_finish, write.done, error)
+
+    def export(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
+        """Write what waits as Parquet of ``schema.interactions`` into ``folder``; the files written. Forgets old rows.
+
+        Events whose ids are not of these types stay behind: another data set's.
+        """
+        written = []
+        for name in self._name_files():
+            with self._lock:
+                rows = self._db.execute(
+                    # Another process may have written the file since, and let go of rows of it.
+                    "SELECT user, item, rating, timestamp FROM events WHERE file = ? AND step = ? ORDER BY id",
+                    (name, NAMED),
+                ).fetchall()
+            table = _interactions(rows, user_type, item_type)
+            if table.num_rows:
+                (folder / name).write_parquet(table)
+                written.append(folder / name)
+            with self._lock:
+                self._db.execute("UPDATE events SET step = ? WHERE file = ?", (WRITTEN, name))
+        with self._lock:
+            self._db.execute("DELETE FROM events WHERE until <= ? AND step IN (?, ?)", (time.time(), STAYS, WRITTEN))
+        return written
+
+    def _name_files(self) -> list[str]:
+        """Names of files to write: those begun by a process that died, and a new one for what waits."""
+        name = f"events-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.parquet"
+        with self._lock:
+            self._db.execute(
+                "UPDATE events SET step = ?, file = ? WHERE id IN (SELECT id FROM events WHERE step = ? LIMIT ?)",
+                (NAMED, name, WAITS, ROWS_PER_FILE),
+            )
+            rows = self._db.execute("SELECT DISTINCT file FROM events WHERE step = ? ORDER BY file", (NAMED,))
+            return [str(row[0]) for row in rows.fetchall()]
+
+    def close(self) -> None:
+        self._writer.shutdown()
+        with self._lock:
+            self._db.close()
+            self._reader.close()
+
+
+def _finish(done: asyncio.Future[None], error: Exception | None) -> None:
+    if done.done():  # the caller has gone away
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+
+
+def _interactions(rows: list[tuple[str, str, float, int]], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
+    wanted = schema.interactions(user_type, item_type)
+    typed = [(typed_id(row[0], user_type), typed_id(row[1], item_type), row) for row in rows]
+    fit = [(user[0], item[0], row[2], row[3]) for user, item, row in typed if user is not None and item is not None]
+    if len(fit) < len(rows):
+        log.warning("feedback: %d events with ids of another type were left out", len(rows) - len(fit))
+    columns = list(zip(*fit, strict=True)) or [()] * 4
+    return pa.table([pa.array(list(column), field.type) for column, field in zip(columns, wanted, strict=True)], wanted)

@@ -1,0 +1,166 @@
+"""What all machines share through Redis: answers, and what users sent. The service works on without it.
+
+Events are durable in the journal of the machine that took them before Redis hears of them; Redis makes them count in
+the next answer of every other machine. While Redis can't be reached, answers are made anew and each machine knows what
+it took itself; Redis hears of it once it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.serving.users.journal import Event, UserStates
+from recsys_ray.serving.users.replicas import GONE_SECONDS, Peers
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+SECONDS = 0.5  # that one call may take
+PAUSE_SECONDS = 5.0  # without Redis, after a call that failed
+MOST_MISSED = 100_000  # batches of events kept for Redis while it is away; older ones count here and in the next run
+
+
+class Redis:
+    """One connection pool; a call that fails is counted and the next ones are spared for a while."""
+
+    def __init__(self, url: str, prefix: str, on_error: Callable[[], None] = lambda: None) -> None:
+        try:
+            from redis import asyncio as client
+            from redis.exceptions import RedisError
+        except ImportError as error:
+            raise ConfigError("serve.redis needs the package redis: pip install recsys_ray[redis]") from error
+        try:
+            self._client = client.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
+        except ValueError as error:
+            raise ConfigError(f"serve.redis: {error}; write redis://host:port/0") from error
+        self._errors = (RedisError, OSError)
+        self._on_error, self._prefix = on_error, prefix
+        self._spared_until = 0.0
+
+    def key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    async def attempt(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
+        """What the work gives with the client, None when Redis can't do it."""
+        if time.monotonic() < self._spared_until:
+            return None
+        try:
+            return await work(self._client)
+        except self._errors as error:
+            self._spared_until = time.monotonic() + PAUSE_SECONDS
+            self._on_error()
+            log.warning("redis: %s; going on without it for %g s", error, PAUSE_SECONDS)
+            return None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class SharedStates:
+    """``UserStates`` in Redis over those of this machine."""
+
+    def __init__(self, redis: Redis, journal: UserStates) -> None:
+        self._redis, self._journal = redis, journal
+        self._missed: deque[tuple[str, Sequence[Event], float]] = deque(maxlen=MOST_MISSED)
+        self._sending = asyncio.Lock()
+
+    async def version(self, user: str) -> int:
+        if self._missed:
+            await self._send()
+
+        async def last(client: Any) -> int:
+            row = await client.lindex(self._key(user), -1)
+            return 0 if row is None else int(json.loads(row)[0])
+
+        found = await self._redis.attempt(last)
+        return await self._journal.version(user) if found is None else found
+
+    async def events(self, user: str) -> list[Event]:
+        async def read(client: Any) -> list[Event]:
+            rows = [json.loads(row) for row in await client.lrange(self._key(user), 0, -1)]
+            now = time.time()
+            return sorted((Event(*row[2:]) for row in rows if row[1] > now), key=lambda event: event.timestamp)
+
+        found = await self._redis.attempt(read)
+        return await self._journal.events(user) if found is None else found
+
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
+        await self._journal.add(user, events, hours, lasting=lasting)
+        self._missed.append((user, events, time.time() + hours * 3600))
+        await self._send()
+
+    async def _send(self) -> None:
+        """Tell Redis what it does not know yet, in order, until it fails."""
+        async with self._sending:
+            while self._missed and await self._write(*self._missed[0]):
+                self._missed.popleft()
+
+    async def _write(self, user: str, events: Sequence[Event], until: float) -> bool:
+        async def write(client: Any) -> bool:
+            number = await client.incrby(self._redis.key("events"), len(events))
+            rows = [
+                json.dumps([number - len(events) + place, until, event.item, event.rating, event.timestamp])
+                for place, event in enumerate(events, start=1)
+            ]
+            async with client.pipeline() as pipe:
+                await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(until) + 1).execute()
+            return True
+
+        return await self._redis.attempt(write) is not None
+
+    def _key(self, user: str) -> str:
+        return self._redis.key("user", user)
+
+
+class SharedCache:
+    """Finished answers of all machines."""
+
+    def __init__(self, redis: Redis, ttl_seconds: float) -> None:
+        self._redis, self._milliseconds = redis, max(1, int(ttl_seconds * 1000))
+
+    async def get(self, key: Hashable) -> bytes | None:
+        name = self._key(key)
+        found: bytes | None = await self._redis.attempt(lambda client: client.get(name))
+        return found
+
+    async def put(self, key: Hashable, value: bytes) -> None:
+        name = self._key(key)
+        await self._redis.attempt(lambda client: client.set(name, value, px=self._milliseconds))
+
+    def _key(self, key: Hashable) -> str:
+        return self._redis.key("answer", hashlib.sha256(repr(key).encode()).hexdigest())
+
+
+class SharedPeers:
+    """``Peers`` of all machines over those of this one. Their clocks should agree to a few seconds."""
+
+    def __init__(self, redis: Redis, local: Peers) -> None:
+        self._redis, self._local, self.name = redis, local, local.name
+        self._table = redis.key("replicas")
+
+    async def tell(self, facts: Mapping[str, Any]) -> None:
+        await self._local.tell(facts)
+        row = json.dumps([time.time(), dict(facts)])
+        await self._redis.attempt(lambda client: client.hset(self._table, self.name, row))
+
+    async def all(self) -> dict[str, dict[str, Any]]:
+        async def read(client: Any) -> dict[str, dict[str, Any]]:
+            rows = {name.decode(): json.loads(row) for name, row in (await client.hgetall(self._table)).items()}
+            dead = [name for name, (told, _) in rows.items() if time.time() - told > GONE_SECONDS]
+            if dead:
+                await client.hdel(self._table, *dead)
+            return {name: facts for name, (_, facts) in sorted(rows.items()) if name not in dead}
+
+        return await self._redis.attempt(read) or await self._local.all()
+
+    async def leave(self) -> None:
+        await self._local.leave()
+        await self._redis.attempt(lambda client: client.hdel(self._table, self.name))

@@ -1,0 +1,35 @@
+"""The settings of a training that all neural models share. No torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys_ray.base.types import Settings
+
+
+class LoopConfig(Settings):
+    """How a module is trained; models add what they are."""
+
+    epochs: int = Field(default=50, ge=1)
+    """Passes over the training examples, at most."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Examples of one step, over all workers together: the result does not depend on the number of workers."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of Adam, once the warm-up is over."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay (AdamW)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """After the warm-up: the same learning rate to the end, or down to 0 along half a cosine."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps in which the learning rate rises linearly from 0."""
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Scale gradients down to this norm; null leaves them alone."""
+    validation_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the users from whose training history some events are held out and watched for early stopping. The fit
+    never sees validation or test data of the run. 0 trains for all epochs on everything."""
+    patience: int = Field(default=5, ge=1)
+    """Stop after so many evaluations without a better one, and keep the best; needs validation_share above 0."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Epochs between two evaluations."""
