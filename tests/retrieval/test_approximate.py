@@ -28,7 +28,7 @@ from recsys_ray.retrieval.choice import measured
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
-from tests.test_recommend import world
+from tests.recommend.test_rank import world
 
 KINDS = ("flat", "ivf", "hnsw")
 

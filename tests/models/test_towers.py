@@ -13,7 +13,7 @@ from recsys_ray.models.two_tower.fit import TwoTowerConfig
 from recsys_ray.models.two_tower.inputs import pairs_of
 from recsys_ray.models.two_tower.losses import Compared, objective
 from recsys_ray.models.two_tower.towers import FUSIONS
-from tests.test_losses import row_loss
+from tests.training.test_losses import row_loss
 
 LOSSES = get_args(TwoTowerConfig.model_fields["loss"].annotation)
 

@@ -526,7 +526,7 @@ def search(queries_BD: FloatArray, k: int, *filters: object) -> TopK:
 
 
 def test_real_histories_are_left_out() -> None:
-    path = Path(__file__).parents[1] / "../shared/datasets/gowalla/train.txt"
+    path = Path(__file__).parents[2] / "../shared/datasets/gowalla/train.txt"
     if not path.exists():
         pytest.skip("no data set here")
     with path.open() as file:

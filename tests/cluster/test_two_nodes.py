@@ -15,7 +15,7 @@ import pytest
 from tests import soak
 from tests.worlds import World
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

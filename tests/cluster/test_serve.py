@@ -51,7 +51,7 @@ def test_the_configuration_for_a_cluster_is_one_that_serve_takes() -> None:
 
     from recsys_ray.deploy import application
 
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     tree = yaml.safe_load((root / "configs" / "serve" / "deploy.yaml").read_text())
     ServeDeploySchema.model_validate(tree)
     [asked] = tree["applications"]

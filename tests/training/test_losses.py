@@ -21,7 +21,7 @@ from recsys_ray.models.sequence.network import SequenceJob
 from recsys_ray.models.sequence.sasrec import SASRecConfig
 from recsys_ray.models.sequence.sasrec_network import SASRec
 from recsys_ray.training import LocalWorker
-from tests.test_sasrec import SHAPE
+from tests.models.test_sasrec import SHAPE
 
 ITEMS = 12
 ROWS = [[0, 1, 2, 3], [4], [5, 1, 0], [2, 2, 7], []]

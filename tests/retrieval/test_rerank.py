@@ -28,7 +28,7 @@ from recsys_ray.retrieval import Reranker, RerankSettings, TopK, top_k_scores
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
-from tests.test_recommend import SCORES, TableScorer, ask, lists, world
+from tests.recommend.test_rank import SCORES, TableScorer, ask, lists, world
 
 GENRES = [["war"], ["war"], ["comedy", "war"], ["comedy"], []]
 NUMBERS = ItemLists.from_lists([[0], [0], [0, 1], [1], []])

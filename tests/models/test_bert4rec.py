@@ -16,7 +16,7 @@ from recsys_ray.models.sequence.network import SequenceJob, encode
 from recsys_ray.models.sequence.scorer import SequenceScorer
 from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
 from recsys_ray.training.worker import LocalWorker
-from tests.test_sasrec import ITEMS, SHAPE, ask, circle, random_encoder
+from tests.models.test_sasrec import ITEMS, SHAPE, ask, circle, random_encoder
 
 BOTH = replace(SHAPE, num_embeddings=ITEMS + 2, causal=False)
 MASK, PADDING = ITEMS, ITEMS + 1
