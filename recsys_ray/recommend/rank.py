@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_ray.base import schema
@@ -31,26 +32,54 @@ from recsys_ray.retrieval import (
 )
 
 FALLBACK = "popularity"
+SOURCES = (schema.SOURCE_MODEL, f"fallback:{FALLBACK}")
+"""Who may put an item into a list; ``Ranked.sources_BK`` counts from 0."""
+MODEL = 0
 
 
-def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
-    """The top n of every request, as rows of ``schema.recommendations`` in request order, rank by rank.
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The lists of B requests, K = n ranks each, as catalogue rows: no outside id in it."""
+
+    rows_BK: IntArray
+    """Item rows in rank order; -1 behind the end of a list."""
+    scores_BK: FloatArray
+    """They never rise with the rank."""
+    sources_BK: npt.NDArray[np.int8]
+    """Who put the item there: a place in SOURCES. The model's rows come first."""
+
+    @property
+    def from_model_B(self) -> LongArray:
+        """How many leading items of each list are the model's."""
+        return np.asarray(((self.rows_BK >= 0) & (self.sources_BK == MODEL)).sum(axis=1), np.int64)
+
+
+def rank(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
+    """The top n of every request, as catalogue rows. The answer to a request does not depend on those beside it.
 
     Rows of the model come first. Their score is the model's, or the ranker's where it knows the request; with variety
     asked for it is the marginal relevance by which the item was picked (see ``retrieval.rerank``), in -1..1.
-    ``fallback:popularity`` fills what is missing, its scores continuing below the model's (last model score - 1 + share
-    of users who have the item). So scores never rise with the rank, whatever made the list.
+    The fallback fills what is missing, its scores continuing below the model's (last model score - 1 + share of users
+    who have the item). So scores never rise with the rank, whatever made the list.
     """
     # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
     factored = bundle.scorer.factors(requests.slice(0, 0)) is not None
     bytes_per_user = 64 * options.num_candidates if factored else 4 * max(1, bundle.num_items)
     users_per_block = max(1, options.block_bytes // bytes_per_user)
+    starts = range(0, max(1, len(requests)), users_per_block)
     blocks = [
-        _table(bundle, block, _ranked(bundle, block, options), options.explainer)
-        for start in range(0, len(requests), users_per_block)
-        for block in [requests.slice(start, min(start + users_per_block, len(requests)))]
+        _rank_block(bundle, requests.slice(start, min(start + users_per_block, len(requests))), options)
+        for start in starts
     ]
-    return pa.concat_tables(blocks) if blocks else _schema(bundle, options.explainer).empty_table()
+    if len(blocks) == 1:
+        return blocks[0]
+    parts = ([getattr(block, name) for block in blocks] for name in ("rows_BK", "scores_BK", "sources_BK"))
+    return Ranked(*(np.concatenate(part) for part in parts))
+
+
+def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
+    """``rank`` as rows of ``schema.recommendations``, in request order, rank by rank."""
+    return to_table(bundle, requests, rank(bundle, requests, options), options.explainer)
 
 
 def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArray:
@@ -74,15 +103,7 @@ def seen_items(requests: Requests) -> ItemLists:
     return joined(history, requests.seen) if len(requests.seen.items_E) else history
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranked:
-    rows_BK: IntArray
-    scores_BK: FloatArray
-    from_model_B: LongArray
-    """How many leading columns of each row are the model's; the rest, up to the first -1, are the fallback's."""
-
-
-def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
+def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
     exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
     top = _model_rows(bundle, requests, exclude, options)
     rows_BK, scores_BK = top.rows_BK, top.scores_BK
@@ -90,7 +111,8 @@ def _ranked(bundle: Bundle, requests: Requests, options: Options) -> _Ranked:
     short = np.flatnonzero(from_model_B < options.n)
     if options.fallback and len(short):
         _fill(bundle, rows_BK, scores_BK, short, exclude, options)
-    return _Ranked(rows_BK, scores_BK, from_model_B)
+    sources_BK = (np.arange(rows_BK.shape[1]) >= from_model_B[:, None]).astype(np.int8)
+    return Ranked(rows_BK, scores_BK, sources_BK)
 
 
 def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
@@ -155,12 +177,11 @@ def _fill(
     scores_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = continued_SK[fits_SK]
 
 
-def _table(bundle: Bundle, requests: Requests, ranked: _Ranked, explainer: Explainer | None) -> pa.Table:
+def to_table(bundle: Bundle, requests: Requests, ranked: Ranked, explainer: Explainer | None = None) -> pa.Table:
+    """The lists with outside ids, a row a recommendation, as ``schema.recommendations``."""
     present_BK = ranked.rows_BK >= 0
     rows_E, columns_E = np.nonzero(present_BK)
-    is_model_E = columns_E < ranked.from_model_B[rows_E]
-    names = pa.array([schema.SOURCE_MODEL, f"fallback:{FALLBACK}"])
-    source = pa.DictionaryArray.from_arrays(pa.array((~is_model_E).astype(np.int8)), names)
+    source = pa.DictionaryArray.from_arrays(pa.array(ranked.sources_BK[present_BK]), pa.array(SOURCES))
     columns = [
         requests.user_ids.take(pa.array(rows_E)),
         pa.array((columns_E + 1).astype(np.int32)),
