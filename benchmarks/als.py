@@ -30,7 +30,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
 from recsys_ray.base.types import FitContext
-from recsys_ray.models.als import INIT_STD, ALSConfig, half_step, loss, sides
+from recsys_ray.models.als import ALS, INIT_STD, half_step, loss, sides
 
 USERS, ITEMS, PAIRS = 29_858, 40_981, 810_128  # Gowalla's training part
 
@@ -59,7 +59,7 @@ def synthetic_pairs(seed: int) -> sp.csr_matrix:
     return sp.csr_matrix((ones, (pairs // ITEMS, pairs % ITEMS)), shape=(USERS, ITEMS))
 
 
-def run_ours(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tuple[list[float], float, float]:
+def run_ours(users_items: sp.csr_matrix, config: ALS, seed: int) -> tuple[list[float], float, float]:
     """(seconds of every iteration, loss at the end, seconds of the exact half steps after it)."""
     context = FitContext(seed=seed)
     user_side, item_side = sides(users_items, config)
@@ -79,7 +79,7 @@ def run_ours(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tuple[
     return seconds, reached, time.perf_counter() - started
 
 
-def run_implicit(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tuple[list[float], float, float]:
+def run_implicit(users_items: sp.csr_matrix, config: ALS, seed: int) -> tuple[list[float], float, float]:
     """(seconds of every iteration, loss at the end, 0)."""
     seconds: list[float] = []
     scale = (1 + config.unobserved_weight) / config.unobserved_weight
@@ -99,9 +99,7 @@ def run_implicit(users_items: sp.csr_matrix, config: ALSConfig, seed: int) -> tu
 
 
 def compare(users_items: sp.csr_matrix, dim: int, repeats: int, iterations: int) -> dict[str, float]:
-    config = ALSConfig(
-        embedding_dim=dim, epochs=iterations, unobserved_weight=0.1, regularization=1.0, frequency_power=0.0
-    )
+    config = ALS(embedding_dim=dim, epochs=iterations, unobserved_weight=0.1, regularization=1.0, frequency_power=0.0)
     run_ours(users_items, config.model_copy(update={"epochs": 1}), seed=0)  # compiles
     seconds: dict[str, list[float]] = {"ours": [], "implicit": []}
     losses: dict[str, float] = {}

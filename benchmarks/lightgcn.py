@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from als import read_pairs, synthetic_pairs
 
 from recsys_ray.base.types import Histories
-from recsys_ray.models.lightgcn.fit import LightGCNConfig
-from recsys_ray.models.lightgcn.network import LightGCN
+from recsys_ray.models.lightgcn.fit import LightGCN
+from recsys_ray.models.lightgcn.network import LightGCNNetwork
 from recsys_ray.models.linalg.graph import Graph, Propagator
 from recsys_ray.models.observed_pairs import PairJob
 from recsys_ray.training import LocalWorker
@@ -84,11 +84,11 @@ def ours(pairs: sp.csr_matrix, batch_size: int, device: str) -> Callable[[], Non
     pairs.sort_indices()
     zeros = np.zeros(pairs.nnz, np.int64)
     histories = Histories(pairs.indptr.astype(np.int64), pairs.indices, np.ones(pairs.nnz, np.float32), zeros)
-    config = LightGCNConfig(
+    config = LightGCN(
         embedding_dim=DIM, layers=LAYERS, loss="bpr", negatives=1, regularization=L2, batch_size=batch_size
     )
     worker = LocalWorker(device=device)
-    model = LightGCN(PairJob(histories, None, pairs.shape[1], initial(sum(pairs.shape)), config, 0), worker)
+    model = LightGCNNetwork(PairJob(histories, None, pairs.shape[1], initial(sum(pairs.shape)), config, 0), worker)
     task = model.task()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
     batches = (batch for epoch in range(1000) for batch in task.batches(epoch))

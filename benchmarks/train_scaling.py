@@ -31,8 +31,8 @@ import torch.multiprocessing
 
 from recsys_ray.base.types import FloatArray, Histories, LongArray
 from recsys_ray.models.sequence.network import Examples, SequenceJob
-from recsys_ray.models.sequence.sasrec import SASRecConfig
-from recsys_ray.models.sequence.sasrec_network import SASRec
+from recsys_ray.models.sequence.sasrec import SASRec
+from recsys_ray.models.sequence.sasrec_network import SASRecNetwork
 from recsys_ray.models.sequence.transformer import TransformerShape
 from recsys_ray.training import LocalWorker
 from recsys_ray.training.loop import train
@@ -40,8 +40,8 @@ from recsys_ray.training.loop import train
 ITEMS, LENGTH, DIM = 2000, 50, 64
 
 
-class Watched(SASRec):
-    """SASRec that keeps whom it trained on."""
+class Watched(SASRecNetwork):
+    """SASRecNetwork that keeps whom it trained on."""
 
     seen: list[int]
 
@@ -55,7 +55,7 @@ def job(users: int, epochs: int, batch_size: int) -> SequenceJob:
     random = np.random.default_rng(0)
     first, step = random.integers(0, ITEMS, (2, users, 1))
     walks = (first + (step % 7 + 1) * np.arange(LENGTH + 1)) % ITEMS
-    config = SASRecConfig(
+    config = SASRec(
         epochs=epochs, batch_size=batch_size, embedding_dim=DIM, max_length=LENGTH, dropout=0.0, negatives=256
     )
     shape = TransformerShape(

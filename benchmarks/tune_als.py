@@ -25,7 +25,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
 from recsys_ray.base.types import FitContext, Histories, TrainData
-from recsys_ray.models.als import ALSConfig, fit_als
+from recsys_ray.models.als import ALS
 
 K, DIM, EPOCHS = 20, 64, 10
 GRIDS = {
@@ -63,7 +63,7 @@ def fit_ours(train: sp.csr_matrix, setting: Setting) -> tuple[np.ndarray, np.nda
     ones, zeros = np.ones(train.nnz, np.float32), np.zeros(train.nnz, np.int64)
     histories = Histories(train.indptr.astype(np.int64), train.indices.astype(np.int32), ones, zeros)
     data = TrainData(histories, pa.table({"item_id": np.arange(train.shape[1])}))
-    scorer = fit_als(data, ALSConfig(embedding_dim=DIM, epochs=EPOCHS, **setting), FitContext())
+    scorer = ALS(embedding_dim=DIM, epochs=EPOCHS, **setting).fit_scorer(data, FitContext())
     return scorer.users_UD, scorer.items_ID
 
 

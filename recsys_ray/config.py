@@ -32,7 +32,7 @@ from recsys_ray.content.config import EmbeddingSettings
 from recsys_ray.content.report.embeddings import AnalysisSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluateSettings
-from recsys_ray.models import MODELS, ColdItemSettings
+from recsys_ray.models import MODELS, ColdItemSettings, Model
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs.gate import GateSettings
 from recsys_ray.serving import ServeSettings
@@ -69,9 +69,9 @@ class PublishSettings(Settings):
 def _model_section() -> Any:
     """``model:`` as a union over MODELS, told apart by ``name``."""
     sections = []
-    for name, entry in MODELS.items():
+    for name, model in MODELS.items():
         named: Any = (Literal[name], name)
-        sections.append(create_model(f"Model_{name}", __base__=entry.config, name=named))
+        sections.append(create_model(f"Model_{name}", __base__=model, name=named))
     return Annotated[reduce(or_, sections), Field(discriminator="name")]
 
 
@@ -103,9 +103,9 @@ class Config(Settings):
     def model_name(self) -> str:
         return str(self.model.name)
 
-    def model_settings(self) -> Any:
-        """The model's own Config, as its fit takes it."""
-        return MODELS[self.model_name].config.model_validate(self.model.model_dump(exclude={"name"}))
+    def chosen_model(self) -> Model:
+        """``model`` as the object that fits."""
+        return MODELS[self.model_name].model_validate(self.model.model_dump(exclude={"name"}))
 
     @property
     def has_split(self) -> bool:
@@ -117,8 +117,8 @@ class Config(Settings):
         asked = {name: "evaluate.baselines" for name in self.evaluate.baselines} | {self.model_name: "model.name"}
         if self.train.cold_items is not None:
             return dict.fromkeys(asked, "train.cold_items")
-        settings = {name: MODELS[name].config() for name in asked} | {self.model_name: self.model_settings()}
-        return {name: setting for name, setting in asked.items() if MODELS[name].needs_content(settings[name])}
+        models = {name: MODELS[name]() for name in asked} | {self.model_name: self.chosen_model()}
+        return {name: setting for name, setting in asked.items() if models[name].needs_content}
 
     @model_validator(mode="after")
     def _models_can_be_had(self) -> Config:
@@ -246,7 +246,7 @@ def _hint(key: str, tree: dict[str, Any]) -> str:
     section, _, name = key.rpartition(".")
     model = tree["model"].get("name") if section == "model" else None
     if model in MODELS:
-        known = sorted(MODELS[model].config.model_fields)
+        known = sorted(MODELS[model].model_fields)
     else:
         schema = Config.model_json_schema()
         tables = [schema, *schema.get("$defs", {}).values()]

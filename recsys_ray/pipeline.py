@@ -238,11 +238,11 @@ class Pipeline:
         if stage in self._results:
             return self._results[stage]
         config, started = self.config, time.perf_counter()
-        settings = config.model_settings() if model == config.model_name else MODELS[model].config()
+        chosen = config.chosen_model() if model == config.model_name else MODELS[model]()
         table = Location(self.embed()["path"]) if model in config.needs_embeddings else None
         cold = None if config.train.cold_items is None else dump(config.train.cold_items)
         inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
-        key = fingerprint(bundles.FORMAT, inputs, model, dump(settings), parts, config.seed)
+        key = fingerprint(bundles.FORMAT, inputs, model, dump(chosen), parts, config.seed)
         location = self.output / "models" / f"{model}-{key[:12]}"
         skipped = (location / bundles.MANIFEST).exists()
         if not skipped:
@@ -253,10 +253,10 @@ class Pipeline:
                 "packages": versions(),
                 "prepared": self.prepared.location.name,
                 "embeddings": None if table is None else table.name,
-                "predicts_ratings": MODELS[model].predicts_ratings,
+                "predicts_ratings": chosen.predicts_ratings,
             }
             prepared, limit = self.prepared.location, config.train.memory_limit_gib
-            job = FitJob(prepared, location, model, settings, parts, manifest, table, config.train.cold_items)
+            job = FitJob(prepared, location, chosen, parts, manifest, table, config.train.cold_items)
             run_fit(self.session, job, config.seed, config.train.workers, None if limit is None else int(limit * 2**30))
         facts = {"model": model, "parts": list(parts)} | read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)

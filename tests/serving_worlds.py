@@ -52,13 +52,13 @@ def publish_run(
     """Fit, write every list, publish: what ``recsys-ray run`` leaves behind, without its stages."""
     output, parts = Location.of(folder), ("train",)
     bundle = output / "models" / f"{model}-{tag}"
-    config = MODELS[model].config.model_validate(settings or {})
+    config = MODELS[model].model_validate(settings or {})
     train = prepared.train_data(parts)
-    if MODELS[model].needs_content(config):
+    if config.needs_content:
         vectors = np.random.default_rng(0).normal(size=(train.num_items, 16)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         train = replace(train, content=ItemContent(vectors, np.ones(train.num_items, np.bool_)))
-    scorer = MODELS[model].fit(train, config, FitContext())
+    scorer = config.fit_scorer(train, FitContext())
     write_bundle(bundle, scorer, prepared, parts, {"model": model, "fingerprint": tag})
     asked = RecommendSettings.model_validate({"n": 10} | recommend)
     run = publish.start_run(output / "recommendations", tag * 10, {})

@@ -22,7 +22,7 @@ FLOORS = [
     {"base"},
     {"data", "training", "retrieval", "evaluation"},
     {"models", "content"},
-    {"recommend"},
+    {"recommend", "testing"},
     {"runs"},
     {"serving", "api"},
     {"cluster"},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_ray.base.types import ItemLists, LongArray
+from recsys_ray.base.types import BoolArray, ItemLists, LongArray
 
 
-def offsets(lengths_B: LongArray) -> LongArray:
+def offsets(lengths_B: LongArray | BoolArray) -> LongArray:
     """(B + 1,) where each list begins, and the end of the last."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_B, dtype=np.int64)])
 

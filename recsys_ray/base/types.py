@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+DoubleArray = npt.NDArray[np.float64]
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -267,11 +268,18 @@ class FitContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
-    """A score block that is ``queries_BD @ items_ID.T + bias_I``."""
+class MemoryEstimate:
+    """What a fit needs at its peak beside the training data itself, and what to change when that is too much."""
 
-    queries_BD: FloatArray
-    items_ID: FloatArray
+    bytes: int
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVectors:
+    """The items' side of scores that are inner products: ``query . vectors_ID[item] + bias_I[item]``."""
+
+    vectors_ID: FloatArray
     bias_I: FloatArray | None = None
 
 
@@ -281,11 +289,21 @@ class ScorerState:
 
     arrays: dict[str, npt.NDArray[Any]]
     settings: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Scorer] = field(default_factory=dict)
+    """The scorers that this one is made of; each is saved with it, under its name here."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
     """A finished model: requests in, scores out. It neither masks, sorts, nor knows outside ids."""
+
+    kind: ClassVar[str]
+    """The name under which it is saved and found again."""
+
+    @property
+    def personal(self) -> bool:
+        """Different histories get different scores."""
+        ...
 
     @property
     def num_items(self) -> int: ...
@@ -297,10 +315,6 @@ class Scorer(Protocol):
 
     def answers(self, requests: Requests) -> BoolArray:
         """(B,) whether the model knows anything about this request; where not, the fallback answers alone."""
-        ...
-
-    def factors(self, requests: Requests) -> Factors | None:
-        """The two factors when the score is an inner product, None when only ``score`` can tell."""
         ...
 
     def score(self, requests: Requests) -> FloatArray:
@@ -315,3 +329,63 @@ class Scorer(Protocol):
 
     @classmethod
     def from_state(cls, state: ScorerState) -> Scorer: ...
+
+
+class InnerProductScorer(Scorer, Protocol):
+    """A scorer whose score is ``queries @ items.vectors_ID.T + items.bias_I``: its lists come from an index."""
+
+    @property
+    def items(self) -> ItemVectors: ...
+
+    def queries(self, requests: Requests) -> FloatArray:
+        """(B, D) the query of each request; it does not depend on the requests beside it."""
+        ...
+
+
+def by_inner_product(scorer: Scorer) -> InnerProductScorer | None:
+    """The scorer itself when it has item vectors (``items`` is there and not None), else None."""
+    return cast(InnerProductScorer, scorer) if getattr(scorer, "items", None) is not None else None
+
+
+# What some scorers can do beside. Whoever wants it asks for the protocol, never for a class.
+
+
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """Scores listed items alone, for less than a whole block of scores costs."""
+
+    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        """(B, K) scores of the listed items for their requests, -inf where it has no opinion or the item is -1."""
+        ...
+
+
+@runtime_checkable
+class Contributes(Protocol):
+    """Its scores come apart into the items of a history."""
+
+    def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray] | None:
+        """(H,) distinct items of one history, and (H, K) how much lower the score of each of ``rows_K`` would be
+        without each. None where they don't come apart after all."""
+        ...
+
+
+@runtime_checkable
+class TakesItems(Protocol):
+    """Scores other items by their vectors as it scores its own."""
+
+    def with_items(self, items: ItemVectors) -> Scorer:
+        """The same scorer with other item vectors; queries stay as they are."""
+        ...
+
+
+@runtime_checkable
+class SumsHistories(Protocol):
+    """``history x W``: its scores are sums over a history, without item vectors."""
+
+    def apply_to(self, map_IK: FloatArray) -> FloatArray:
+        """(I, K) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
+        ...
+
+    def add_up(self, histories: Histories, rows_IK: FloatArray) -> FloatArray:
+        """(B, K) the sum over a history of the rows of its items, each event counting as it does in the scores."""
+        ...

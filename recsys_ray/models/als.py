@@ -26,22 +26,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.conjugate_gradient import improve_rows
 from recsys_ray.models.linalg.least_squares import principal_axes, rotate, solve_rows
-from recsys_ray.models.scorers.linear import FactorScorer, FoldIn
+from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
 
 INIT_STD = 0.1  # of the expected length of a factor row, as in the paper: entries are N(0, INIT_STD / sqrt(D))
 
 
-class ALSConfig(Settings):
+class ALS(Model):
+    key: ClassVar[str] = "als"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (FactorScorer,)
+
     embedding_dim: int = Field(64, ge=1)
     """D, the length of a user's and an item's vector."""
     epochs: int = Field(16, ge=1)
@@ -57,40 +60,43 @@ class ALSConfig(Settings):
     popularity_power: float = Field(default=0.0, ge=0)
     """beta: with 0 the zeros of all items weigh the same, above it not to have touched a popular item says more."""
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> FactorScorer:
+        """Fit on the training histories.
 
-def fit_als(data: TrainData, config: ALSConfig, context: FitContext) -> FactorScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a rating is not positive under weighting = "rating", or the factors are not finite.
+        """
+        user_side, item_side = sides(history_matrix("als", data, self.weighting), self)
+        std = INIT_STD / np.sqrt(self.embedding_dim)
+        shape = (data.num_items, self.embedding_dim)
+        items_ID = context.rng().standard_normal(shape, np.float32) * np.float32(std)
+        users_UD = np.zeros((data.num_users, self.embedding_dim), np.float32)
+        for epoch in range(1, self.epochs + 1):
+            context.progress(f"als: epoch {epoch}/{self.epochs}")
+            users_UD, items_ID, _ = half_step(user_side, items_ID, self, context, start_RD=users_UD)
+            start_ID = items_ID if epoch < self.epochs else None
+            items_ID, users_UD, _ = half_step(item_side, users_UD, self, context, start_RD=start_ID)
+        # Stored rows answer for the final items, as a fold-in will.
+        users_UD, items_ID, gram_D = half_step(user_side, items_ID, self, context)
+        require_finite("als", "raise regularization", users_UD, items_ID)
+        return FactorScorer(
+            users_UD=users_UD,
+            known_U=np.diff(user_side.pairs.indptr) > 0,
+            items_ID=items_ID,
+            trained_I=np.diff(item_side.pairs.indptr) > 0,
+            fold_in=FoldIn(
+                targets="ones",
+                weighting=self.weighting,
+                regularization=self.regularization,
+                frequency_offset=self.unobserved_weight * data.num_items,
+                frequency_power=self.frequency_power,
+            ),
+            penalty_D=np.float32(self.unobserved_weight) * gram_D,
+        )
 
-    Raises:
-        ModelError: a rating is not positive under weighting = "rating", or the factors are not finite.
-    """
-    user_side, item_side = sides(history_matrix("als", data, config.weighting), config)
-    std = INIT_STD / np.sqrt(config.embedding_dim)
-    shape = (data.num_items, config.embedding_dim)
-    items_ID = context.rng().standard_normal(shape, np.float32) * np.float32(std)
-    users_UD = np.zeros((data.num_users, config.embedding_dim), np.float32)
-    for epoch in range(1, config.epochs + 1):
-        context.progress(f"als: epoch {epoch}/{config.epochs}")
-        users_UD, items_ID, _ = half_step(user_side, items_ID, config, context, start_RD=users_UD)
-        start_ID = items_ID if epoch < config.epochs else None
-        items_ID, users_UD, _ = half_step(item_side, users_UD, config, context, start_RD=start_ID)
-    # Stored rows answer for the final items, as a fold-in will.
-    users_UD, items_ID, gram_D = half_step(user_side, items_ID, config, context)
-    require_finite("als", "raise regularization", users_UD, items_ID)
-    return FactorScorer(
-        users_UD=users_UD,
-        known_U=np.diff(user_side.pairs.indptr) > 0,
-        items_ID=items_ID,
-        trained_I=np.diff(item_side.pairs.indptr) > 0,
-        fold_in=FoldIn(
-            targets="ones",
-            weighting=config.weighting,
-            regularization=config.regularization,
-            frequency_offset=config.unobserved_weight * data.num_items,
-            frequency_power=config.frequency_power,
-        ),
-        penalty_D=np.float32(config.unobserved_weight) * gram_D,
-    )
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        factors = 3 * (counts.num_users + counts.num_items) * self.embedding_dim * 4
+        return MemoryEstimate(factors + 24 * counts.num_interactions, "lower model.embedding_dim")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class Side:
     """How much those of a column weigh, likewise; a pair's is the product."""
 
 
-def sides(users_items: sp.csr_matrix, config: ALSConfig) -> tuple[Side, Side]:
+def sides(users_items: sp.csr_matrix, config: ALS) -> tuple[Side, Side]:
     """The side that solves for users, and the one that solves for items."""
     items_users = users_items.T.tocsr()
     popularity_I = np.maximum(np.diff(items_users.indptr), 1).astype(np.float64) ** config.popularity_power
@@ -115,7 +121,7 @@ def sides(users_items: sp.csr_matrix, config: ALSConfig) -> tuple[Side, Side]:
 
 
 def half_step(
-    side: Side, opposite_ND: FloatArray, config: ALSConfig, context: FitContext, start_RD: FloatArray | None = None
+    side: Side, opposite_ND: FloatArray, config: ALS, context: FitContext, start_RD: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """New rows, with the opposite factors held: (rows_RD, opposite_ND, gram_D).
 
@@ -142,7 +148,7 @@ def solve_block(block: tuple[Any, ...], shared: tuple[FloatArray, FloatArray]) -
     return solve_rows(*problem) if start_RD is None else improve_rows(*problem, start_RD)
 
 
-def frequency_ridge(side: Side, config: ALSConfig) -> FloatArray:
+def frequency_ridge(side: Side, config: ALS) -> FloatArray:
     """(R,) the regularization of every row: lambda of the module's formula."""
     zeros_R = side.zeros_R.astype(np.float64) * side.pairs.shape[1]
     frequency_R = np.diff(side.pairs.indptr) + config.unobserved_weight * zeros_R
@@ -168,7 +174,7 @@ def _blocks(side: Side, ridge_R: FloatArray, start_RD: FloatArray | None, num_bl
         )
 
 
-def loss(user_side: Side, users_UD: FloatArray, items_ID: FloatArray, config: ALSConfig) -> float:
+def loss(user_side: Side, users_UD: FloatArray, items_ID: FloatArray, config: ALS) -> float:
     """L(X, Y) of the module's formula."""
     pairs = user_side.pairs
     rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
@@ -185,8 +191,3 @@ def loss(user_side: Side, users_UD: FloatArray, items_ID: FloatArray, config: AL
     for side, factors in ((user_side, users), (item_side, items)):
         total += float(frequency_ridge(side, config).astype(np.float64) @ np.sum(factors**2, axis=1))
     return total
-
-
-def als_memory(counts: Counts, config: ALSConfig) -> MemoryEstimate:
-    factors = 3 * (counts.num_users + counts.num_items) * config.embedding_dim * 4
-    return MemoryEstimate(factors + 24 * counts.num_interactions, "lower model.embedding_dim")

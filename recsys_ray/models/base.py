@@ -1,25 +1,66 @@
-"""What several models need beside their algorithm."""
+"""What a model is, and what several models need beside their algorithm."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Histories, TrainData
+from recsys_ray.base.types import Counts, FitContext, Histories, MemoryEstimate, Scorer, Settings, TrainData
 from recsys_ray.models.linalg.sparse import SparseRows
 
+Fitted = TypeVar("Fitted", covariant=True)
+Weighting = Literal["binary", "rating"]
+"""What an event of a history counts: 1, or its rating."""
 
-@dataclass(frozen=True, slots=True)
-class MemoryEstimate:
-    """What a fit needs at its peak beside the training data itself, and what to change when that is too much."""
 
-    bytes: int
-    advice: str
+class Fittable(Protocol[Fitted]):
+    """What ``Model.fit`` takes: it knows how its own data is prepared for a model."""
+
+    def fitted(self, model: Model, **options: Any) -> Fitted: ...
+
+
+class Model(Settings):
+    """One algorithm: its settings are the fields, and the object is the estimator.
+
+    A model never changes. What a fit gives is finished and knows everything it needs; there is no unfitted scorer.
+    Adding a model is one file with a class like this, one line in ``MODELS``, and one YAML.
+    """
+
+    key: ClassVar[str]
+    """``model.name`` of a configuration."""
+    scorers: ClassVar[tuple[type[Scorer], ...]]
+    """The kinds of scorer that a fit can give; a saved one is found again by its ``kind``."""
+    predicts_ratings: ClassVar[bool] = False
+    """Scores are in rating units: RMSE and MAE make sense, and the fit needs ratings that differ."""
+    personal: ClassVar[bool] = True
+    """Different histories get different scores."""
+    ordered: ClassVar[bool] = False
+    """The order of a history matters, not only which items it holds."""
+
+    @property
+    def needs_content(self) -> bool:
+        """Whether the fit, with these settings, takes vectors of the items' texts and posters."""
+        return False
+
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        """What a fit on data of this size needs at its peak."""
+        raise NotImplementedError
+
+    def fit_scorer(self, data: TrainData, context: FitContext) -> Scorer:
+        """Fit on the training histories.
+
+        Raises:
+            ModelError: the data or the settings give nothing that could score.
+        """
+        raise NotImplementedError
+
+    def fit(self, data: Fittable[Fitted], **options: Any) -> Fitted:
+        """Fit on a ``recsys_ray.Dataset``; see ``recsys_ray.fit`` for the options."""
+        return data.fitted(self, **options)
 
 
 def require_finite(model: str, advice: str, *arrays: npt.NDArray[Any]) -> None:
@@ -34,7 +75,7 @@ def require_finite(model: str, advice: str, *arrays: npt.NDArray[Any]) -> None:
             raise ModelError(f"{model}: the fit gave values that are not finite; {advice}")
 
 
-def history_matrix(model: str, data: TrainData, weighting: Literal["binary", "rating"]) -> sp.csr_matrix:
+def history_matrix(model: str, data: TrainData, weighting: Weighting) -> sp.csr_matrix:
     """(U, I) weights of the observed pairs: 1, or the rating (of a repeated pair, their sum).
 
     Raises:
@@ -52,7 +93,7 @@ def history_matrix(model: str, data: TrainData, weighting: Literal["binary", "ra
     return histories.matrix(data.num_items, histories.ratings_E)
 
 
-def history_rows(histories: Histories, num_items: int, weighting: Literal["binary", "rating"]) -> SparseRows:
+def history_rows(histories: Histories, num_items: int, weighting: Weighting) -> SparseRows:
     """(B, I) a history as the models read it: each item once, in item order, with 1 or the sum of its ratings."""
     matrix = histories.matrix(num_items, None if weighting == "binary" else histories.ratings_E)
     return SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)

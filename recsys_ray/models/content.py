@@ -17,7 +17,7 @@ Shape suffixes: B rows of a batch, R items asked about, I items, D dimension, E 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +27,18 @@ from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
     BoolArray,
     Counts,
-    Factors,
     FitContext,
     FloatArray,
     Histories,
     IntArray,
     ItemContent,
+    MemoryEstimate,
     Requests,
+    Scorer,
     ScorerState,
-    Settings,
     TrainData,
 )
-from recsys_ray.models.base import MemoryEstimate
+from recsys_ray.models.base import Model
 from recsys_ray.models.linalg.pooling import age_weights, last_events, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, comparable
 
@@ -50,41 +50,7 @@ LONG_VECTOR = 768
 """The dimension that the memory prediction assumes: that of the larger common encoders."""
 
 
-class ContentConfig(Settings):
-    recent: int = Field(default=50, ge=1)
-    """How many of a user's last events on items with a vector make the query."""
-    half_life_days: float | None = Field(default=None, gt=0)
-    """An event this much older than the user's last counts half; null: all count the same."""
-    rating_weight: Literal["none", "rating", "centered"] = "none"
-    """What a rating adds to the weight of an event: nothing, itself, or its difference to the mean of the query's."""
-    center: bool = True
-    """Take the catalogue's mean vector from all vectors first, so that what all items share does not count as alike."""
-
-
-def fit_content(data: TrainData, config: ContentConfig, context: FitContext) -> ContentScorer:
-    """Take over the items' vectors.
-
-    Raises:
-        ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for their weights.
-    """
-    if data.content is None:
-        raise ModelError("content needs item vectors; add an embeddings section")
-    _check(data.histories, config)
-    content = centered(data.content) if config.center else data.content
-    if not content.present_I.any():
-        raise ModelError(
-            "content: no item has a vector of its own; see what the embeddings section reads, or set model.center=false"
-        )
-    return ContentScorer(
-        vectors_ID=content.vectors_ID,
-        present_I=content.present_I,
-        recent=config.recent,
-        half_life_days=config.half_life_days,
-        rating_weight=config.rating_weight,
-    )
-
-
-def _check(histories: Histories, config: ContentConfig) -> None:
+def _check(histories: Histories, config: Content) -> None:
     if config.half_life_days is not None and not histories.timestamps_E.any():
         raise ModelError("content: half_life_days needs timestamps, and the interactions have none; unset it")
     ratings_E = histories.ratings_E
@@ -114,8 +80,10 @@ class ContentScorer(VectorScorer):
 
     Args:
         vectors_ID: L2-normalised item vectors, zero where there is none. present_I: items that have one. recent,
-        half_life_days, rating_weight: see ``ContentConfig``.
+        half_life_days, rating_weight: see ``Content``.
     """
+
+    kind: ClassVar[str] = "content"
 
     def __init__(
         self,
@@ -132,13 +100,13 @@ class ContentScorer(VectorScorer):
         self.half_life_days = half_life_days
         self.rating_weight: Literal["none", "rating", "centered"] = rating_weight
 
-    def factors(self, requests: Requests) -> Factors:
-        return Factors(self.queries(requests.histories), self.items_ID)
+    def queries(self, requests: Requests) -> FloatArray:
+        return self.queries_of(requests.histories)
 
     def similar(self, items_R: IntArray) -> FloatArray:
         return comparable(self.items_ID[items_R] @ self.items_ID.T, items_R, self.scorable_I)
 
-    def queries(self, histories: Histories) -> FloatArray:
+    def queries_of(self, histories: Histories) -> FloatArray:
         """(B, D) of length 1, or zero where a history holds nothing with a vector or its vectors cancel."""
         recent = last_events(histories, self.scorable_I, self.recent)
         age_K = self._age_weights(recent)
@@ -182,9 +150,50 @@ class ContentScorer(VectorScorer):
         return cls(vectors_ID=state.arrays["vectors"], present_I=state.arrays["present"], **state.settings)
 
 
-def content_memory(counts: Counts, config: ContentConfig) -> MemoryEstimate:
-    vectors = 4 * counts.num_items * LONG_VECTOR
-    return MemoryEstimate(
-        2 * vectors + counts.num_items,
-        "choose an encoder of shorter vectors in the embeddings section, or drop rare items with data filters",
-    )
+class Content(Model):
+    key: ClassVar[str] = "content"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (ContentScorer,)
+    ordered: ClassVar[bool] = True
+
+    recent: int = Field(default=50, ge=1)
+    """How many of a user's last events on items with a vector make the query."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """An event this much older than the user's last counts half; null: all count the same."""
+    rating_weight: Literal["none", "rating", "centered"] = "none"
+    """What a rating adds to the weight of an event: nothing, itself, or its difference to the mean of the query's."""
+    center: bool = True
+    """Take the catalogue's mean vector from all vectors first, so that what all items share does not count as alike."""
+
+    @property
+    def needs_content(self) -> bool:
+        return True
+
+    def fit_scorer(self, data: TrainData, context: FitContext) -> ContentScorer:
+        """Take over the items' vectors.
+
+        Raises:
+            ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for weights.
+        """
+        if data.content is None:
+            raise ModelError("content needs item vectors; add an embeddings section")
+        _check(data.histories, self)
+        content = centered(data.content) if self.center else data.content
+        if not content.present_I.any():
+            raise ModelError(
+                "content: no item has a vector of its own; see what the embeddings section reads, or set "
+                "model.center=false"
+            )
+        return ContentScorer(
+            vectors_ID=content.vectors_ID,
+            present_I=content.present_I,
+            recent=self.recent,
+            half_life_days=self.half_life_days,
+            rating_weight=self.rating_weight,
+        )
+
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        vectors = 4 * counts.num_items * LONG_VECTOR
+        return MemoryEstimate(
+            2 * vectors + counts.num_items,
+            "choose an encoder of shorter vectors in the embeddings section, or drop rare items with data filters",
+        )

@@ -12,15 +12,15 @@ Memory: one I x I float32 array, in which Gram matrix, inverse and B follow each
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numba import njit, prange
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.similarity import scaled
 from recsys_ray.models.linalg.sparse import add_sparse_rows, threads_for
 from recsys_ray.models.scorers.linear import LinearScorer
@@ -29,31 +29,41 @@ BLOCK = 1024  # rows eliminated at a time
 TILE = 64
 
 
-class EASEConfig(Settings):
+class EASE(Model):
+    key: ClassVar[str] = "ease"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer,)
+
     regularization: float = Field(default=500.0, gt=0)
     """lambda, added to the diagonal of the Gram matrix: larger for more users and sparser data."""
     weighting: Literal["binary", "rating"] = "binary"
     """The value of an interaction in X: 1, or its rating (which must be positive)."""
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> LinearScorer:
+        """Fit on the training histories.
 
-def fit_ease(data: TrainData, config: EASEConfig, context: FitContext) -> LinearScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a rating is not positive under weighting = "rating", or the Gram matrix can't be inverted.
+        """
+        users_items = history_matrix("ease", data, self.weighting)
+        left, right = scaled(users_items.T.tocsr()), scaled(users_items)
+        context.progress(f"ease: Gram matrix of {data.num_items} items")
+        gram_II = np.zeros((data.num_items, data.num_items), np.float32)
+        add_sparse_rows(left, right, gram_II)
+        gram_II[np.diag_indices_from(gram_II)] += np.float32(self.regularization)
+        sweep(gram_II, context)
+        diagonal_I = np.diagonal(gram_II).copy()
+        require_finite("ease", "raise regularization", diagonal_I)
+        with threads_for(gram_II.size):
+            _finish(gram_II, diagonal_I)
+        return LinearScorer(weights=gram_II, trained_I=np.diff(left.offsets) > 0, weighting=self.weighting)
 
-    Raises:
-        ModelError: a rating is not positive under weighting = "rating", or the Gram matrix can't be inverted.
-    """
-    users_items = history_matrix("ease", data, config.weighting)
-    left, right = scaled(users_items.T.tocsr()), scaled(users_items)
-    context.progress(f"ease: Gram matrix of {data.num_items} items")
-    gram_II = np.zeros((data.num_items, data.num_items), np.float32)
-    add_sparse_rows(left, right, gram_II)
-    gram_II[np.diag_indices_from(gram_II)] += np.float32(config.regularization)
-    sweep(gram_II, context)
-    diagonal_I = np.diagonal(gram_II).copy()
-    require_finite("ease", "raise regularization", diagonal_I)
-    with threads_for(gram_II.size):
-        _finish(gram_II, diagonal_I)
-    return LinearScorer(weights=gram_II, trained_I=np.diff(left.offsets) > 0, weighting=config.weighting)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        size = 4 * counts.num_items**2
+        panels = 4 * 4 * counts.num_items * BLOCK
+        return MemoryEstimate(
+            size + panels + 32 * counts.num_interactions,
+            "drop rare items with data filters, or choose the model graph_filter with neighbors, item_cf or als",
+        )
 
 
 def sweep(matrix_II: FloatArray, context: FitContext) -> None:
@@ -118,12 +128,3 @@ def _finish(inverse_II, diagonal_I) -> None:  # type: ignore[no-untyped-def]
                     inverse_II[j, i] = -value / diagonal_I[i]
         for i in rows:
             inverse_II[i, i] = 0
-
-
-def ease_memory(counts: Counts, config: EASEConfig) -> MemoryEstimate:
-    size = 4 * counts.num_items**2
-    panels = 4 * 4 * counts.num_items * BLOCK
-    return MemoryEstimate(
-        size + panels + 32 * counts.num_interactions,
-        "drop rare items with data filters, or choose the model graph_filter with neighbors, item_cf or als",
-    )

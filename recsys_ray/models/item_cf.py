@@ -16,21 +16,24 @@ Time: one addition per pair of items in a user's history. Memory: I * neighbors 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field, model_validator
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.similarity import ItemProduct, multiply, product_memory, scaled
 from recsys_ray.models.scorers.linear import LinearScorer
 
 BM25_K1, BM25_B = 1.2, 0.75
 
 
-class ItemCFConfig(Settings):
+class ItemCF(Model):
+    key: ClassVar[str] = "item_cf"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer,)
+
     similarity: Literal["cosine", "tfidf", "bm25"] = "cosine"
     """How two items are compared."""
     neighbors: int = Field(default=100, ge=1)
@@ -45,40 +48,42 @@ class ItemCFConfig(Settings):
     """The value of an interaction, in the similarities and in a history: 1, or its rating (which must be positive)."""
 
     @model_validator(mode="after")
-    def _used(self) -> ItemCFConfig:
+    def _used(self) -> ItemCF:
         if self.similarity == "bm25" and self.shrinkage != 0:
             raise ValueError("shrinkage has no effect with similarity = bm25; unset it")
         if self.similarity != "bm25" and (self.bm25_k1, self.bm25_b) != (BM25_K1, BM25_B):
             raise ValueError(f"bm25_k1 and bm25_b have no effect with similarity = {self.similarity}; unset them")
         return self
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> LinearScorer:
+        """Fit on the training histories.
 
-def fit_item_cf(data: TrainData, config: ItemCFConfig, context: FitContext) -> LinearScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a rating is not positive under weighting = "rating".
+        """
+        users_items = history_matrix("item_cf", data, self.weighting)
+        users_items.data = weights(users_items, self)
+        items_users = users_items.T.tocsr()
+        norms_I = None
+        if self.similarity != "bm25":
+            norms_I = np.sqrt(np.bincount(users_items.indices, users_items.data**2, minlength=data.num_items))
+            norms_I = norms_I.astype(np.float32)
+        product = ItemProduct(
+            scaled(items_users),
+            scaled(users_items),
+            norms_I=norms_I,
+            shrinkage=self.shrinkage,
+            neighbors=self.neighbors,
+        )
+        matrix = multiply(product, data.num_items, context, "item_cf")
+        require_finite("item_cf", "check the ratings, or set weighting = binary", matrix.values)
+        return LinearScorer(weights=matrix, trained_I=data.item_counts() > 0, weighting=self.weighting)
 
-    Raises:
-        ModelError: a rating is not positive under weighting = "rating".
-    """
-    users_items = history_matrix("item_cf", data, config.weighting)
-    users_items.data = weights(users_items, config)
-    items_users = users_items.T.tocsr()
-    norms_I = None
-    if config.similarity != "bm25":
-        norms_I = np.sqrt(np.bincount(users_items.indices, users_items.data**2, minlength=data.num_items))
-        norms_I = norms_I.astype(np.float32)
-    product = ItemProduct(
-        scaled(items_users),
-        scaled(users_items),
-        norms_I=norms_I,
-        shrinkage=config.shrinkage,
-        neighbors=config.neighbors,
-    )
-    matrix = multiply(product, data.num_items, context, "item_cf")
-    require_finite("item_cf", "check the ratings, or set weighting = binary", matrix.values)
-    return LinearScorer(weights=matrix, trained_I=data.item_counts() > 0, weighting=config.weighting)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        return product_memory(counts, self.neighbors, "lower model.neighbors")
 
 
-def weights(users_items: sp.csr_matrix, config: ItemCFConfig) -> FloatArray:
+def weights(users_items: sp.csr_matrix, config: ItemCF) -> FloatArray:
     """The m_iu of the module's formula, one for each stored entry of (U, I)."""
     value_E: FloatArray = users_items.data
     if config.similarity == "cosine":
@@ -92,7 +97,3 @@ def weights(users_items: sp.csr_matrix, config: ItemCFConfig) -> FloatArray:
     saturation_E = config.bm25_k1 * length_I[users_items.indices] + value_E
     weighted_E: FloatArray = (value_E * (config.bm25_k1 + 1) / saturation_E * idf_E).astype(np.float32)
     return weighted_E
-
-
-def item_cf_memory(counts: Counts, config: ItemCFConfig) -> MemoryEstimate:
-    return product_memory(counts, config.neighbors, "lower model.neighbors")

@@ -9,39 +9,49 @@ Time and memory: O(interactions).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, LongArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, LongArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.scorers.linear import PopularityScorer
 from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
 
 
-class PopularityConfig(Settings):
+class Popularity(Model):
+    key: ClassVar[str] = "popularity"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (PopularityScorer,)
+    personal: ClassVar[bool] = False
+
     window_days: float | None = Field(default=None, gt=0)
     """Count only interactions of the last so many days of the training data."""
     half_life_days: float | None = Field(default=None, gt=0)
     """An interaction this old counts half."""
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> PopularityScorer:
+        """Fit on the training histories.
 
-def fit_popularity(data: TrainData, config: PopularityConfig, context: FitContext) -> PopularityScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a window or half-life is set and the data has no timestamps.
+        """
+        histories = data.histories
+        if self.window_days is None and self.half_life_days is None:
+            return PopularityScorer(scores_I=data.item_counts().astype(np.float32))
+        weights_E = _weights(histories.timestamps_E, self)
+        scores_I = np.bincount(histories.items_E, weights_E, minlength=data.num_items).astype(np.float32)
+        require_finite("popularity", "raise half_life_days", scores_I)
+        return PopularityScorer(scores_I=scores_I)
 
-    Raises:
-        ModelError: a window or half-life is set and the data has no timestamps.
-    """
-    histories = data.histories
-    if config.window_days is None and config.half_life_days is None:
-        return PopularityScorer(scores_I=data.item_counts().astype(np.float32))
-    weights_E = _weights(histories.timestamps_E, config)
-    scores_I = np.bincount(histories.items_E, weights_E, minlength=data.num_items).astype(np.float32)
-    require_finite("popularity", "raise half_life_days", scores_I)
-    return PopularityScorer(scores_I=scores_I)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        return MemoryEstimate(
+            24 * counts.num_interactions + 8 * counts.num_items, "shorten the history with data filters"
+        )
 
 
-def _weights(timestamps_E: LongArray, config: PopularityConfig) -> FloatArray:
+def _weights(timestamps_E: LongArray, config: Popularity) -> FloatArray:
     if not timestamps_E.any():
         raise ModelError(
             "popularity: window_days and half_life_days need timestamps, and the interactions have none; unset them"
@@ -51,7 +61,3 @@ def _weights(timestamps_E: LongArray, config: PopularityConfig) -> FloatArray:
     if config.window_days is not None:
         weights_E[age_E > config.window_days] = 0
     return weights_E.astype(np.float32)
-
-
-def popularity_memory(counts: Counts, config: PopularityConfig) -> MemoryEstimate:
-    return MemoryEstimate(24 * counts.num_interactions + 8 * counts.num_items, "shorten the history with data filters")

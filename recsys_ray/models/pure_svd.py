@@ -9,7 +9,7 @@ Time: O(interactions * D) per Lanczos step, some D steps. Memory: (users + items
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,28 +17,35 @@ from pydantic import Field
 from scipy.sparse.linalg import ArpackError, svds
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, history_matrix, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.scorers.linear import LowRankScorer
 
 
-class PureSVDConfig(Settings):
+class PureSVD(Model):
+    key: ClassVar[str] = "pure_svd"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (LowRankScorer,)
+
     embedding_dim: int = Field(default=64, ge=1)
     """D, the singular vectors kept; of a matrix of lower rank, as many as it has rows or columns."""
     weighting: Literal["binary", "rating"] = "binary"
     """The value of an interaction: 1, or its rating (which must be positive)."""
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> LowRankScorer:
+        """Fit on the training histories.
 
-def fit_pure_svd(data: TrainData, config: PureSVDConfig, context: FitContext) -> LowRankScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a rating is not positive under weighting = "rating", or the iteration doesn't converge.
+        """
+        users_items = history_matrix("pure_svd", data, self.weighting)
+        items_ID = right_singular_vectors(users_items, self.embedding_dim, context)
+        require_finite("pure_svd", "check the ratings, or set weighting = binary", items_ID)
+        return LowRankScorer(items_ID=items_ID, trained_I=data.item_counts() > 0, weighting=self.weighting)
 
-    Raises:
-        ModelError: a rating is not positive under weighting = "rating", or the iteration doesn't converge.
-    """
-    users_items = history_matrix("pure_svd", data, config.weighting)
-    items_ID = right_singular_vectors(users_items, config.embedding_dim, context)
-    require_finite("pure_svd", "check the ratings, or set weighting = binary", items_ID)
-    return LowRankScorer(items_ID=items_ID, trained_I=data.item_counts() > 0, weighting=config.weighting)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        smaller = min(counts.num_users, counts.num_items)
+        vectors = 8 * self.embedding_dim * (4 * smaller + 2 * counts.num_users + 2 * counts.num_items)
+        return MemoryEstimate(vectors + 40 * counts.num_interactions, "lower model.embedding_dim")
 
 
 def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitContext) -> FloatArray:
@@ -59,10 +66,3 @@ def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitCon
     largest_D = np.argmax(np.abs(vectors_DI), axis=1)
     signs_D = np.sign(vectors_DI[np.arange(len(vectors_DI)), largest_D])
     return np.ascontiguousarray((vectors_DI * signs_D[:, None]).T, dtype=np.float32)
-
-
-def pure_svd_memory(counts: Counts, config: PureSVDConfig) -> MemoryEstimate:
-    # ARPACK keeps 2 D + 1 vectors of the smaller side, twice; then the singular vectors of both sides.
-    smaller = min(counts.num_users, counts.num_items)
-    vectors = 8 * config.embedding_dim * (4 * smaller + 2 * counts.num_users + 2 * counts.num_items)
-    return MemoryEstimate(vectors + 40 * counts.num_interactions, "lower model.embedding_dim")

@@ -6,6 +6,8 @@ of what else is asked. All users that the fit doesn't know share one draw.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from recsys_ray.base.types import (
@@ -13,32 +15,24 @@ from recsys_ray.base.types import (
     Counts,
     FitContext,
     FloatArray,
+    MemoryEstimate,
     Requests,
+    Scorer,
     ScorerState,
-    Settings,
     TrainData,
 )
 from recsys_ray.data.prepare.keys import Keys, mix
-from recsys_ray.models.base import MemoryEstimate
+from recsys_ray.models.base import Model
 
 BITS = 24
 """Of the hash, what a float32 below 1 can hold."""
 
 
-class RandomConfig(Settings):
-    pass
-
-
-def fit_random(data: TrainData, config: RandomConfig, context: FitContext) -> RandomScorer:
-    return RandomScorer(keys_I=mix(np.arange(data.num_items, dtype=np.uint64), context.seed))
-
-
-def random_memory(counts: Counts, config: RandomConfig) -> MemoryEstimate:
-    return MemoryEstimate(8 * counts.num_items, "use fewer items")
-
-
 class RandomScorer:
     """Ranks every item and answers every request, by lot."""
+
+    kind: ClassVar[str] = "random"
+    personal: ClassVar[bool] = False
 
     def __init__(self, *, keys_I: Keys) -> None:
         self.keys_I = keys_I
@@ -53,9 +47,6 @@ class RandomScorer:
 
     def answers(self, requests: Requests) -> BoolArray:
         return np.ones(len(requests), np.bool_)
-
-    def factors(self, requests: Requests) -> None:
-        return None
 
     def score(self, requests: Requests) -> FloatArray:
         users_B = mix(requests.users_B.astype(np.int64).astype(np.uint64), 0)
@@ -73,3 +64,15 @@ class RandomScorer:
     @classmethod
     def from_state(cls, state: ScorerState) -> RandomScorer:
         return cls(keys_I=state.arrays["keys"])
+
+
+class Random(Model):
+    key: ClassVar[str] = "random"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (RandomScorer,)
+    personal: ClassVar[bool] = False
+
+    def fit_scorer(self, data: TrainData, context: FitContext) -> RandomScorer:
+        return RandomScorer(keys_I=mix(np.arange(data.num_items, dtype=np.uint64), context.seed))
+
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        return MemoryEstimate(8 * counts.num_items, "use fewer items")

@@ -12,18 +12,24 @@ Time: O(ratings * D) per epoch on one core, because the steps depend on each oth
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numba import njit
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Settings, TrainData
-from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.linalg.sparse import read_only
-from recsys_ray.models.scorers.linear import FactorScorer, FoldIn
+from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
 
 
-class SVDConfig(Settings):
+class SVD(Model):
+    key: ClassVar[str] = "svd"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (FactorScorer,)
+    predicts_ratings: ClassVar[bool] = True
+
     embedding_dim: int = Field(default=64, ge=1)
     """D, the length of p_u and q_i."""
     epochs: int = Field(default=20, ge=1)
@@ -35,62 +41,65 @@ class SVDConfig(Settings):
     init_std: float = Field(default=0.1, ge=0)
     """Standard deviation of the factors at the start."""
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> FactorScorer:
+        """Fit on the training histories.
 
-def fit_svd(data: TrainData, config: SVDConfig, context: FitContext) -> FactorScorer:
-    """Fit on the training histories.
-
-    Raises:
-        ModelError: a rating is not finite, all are the same, or the descent diverged.
-    """
-    histories = data.histories
-    ratings_E = histories.ratings_E
-    if not np.isfinite(ratings_E).all():
-        raise ModelError(f"svd: a rating is {ratings_E[~np.isfinite(ratings_E)][0]}; drop such rows from the input")
-    if not len(ratings_E) or ratings_E.min() == ratings_E.max():
-        raise ModelError(
-            "svd: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
+        Raises:
+            ModelError: a rating is not finite, all are the same, or the descent diverged.
+        """
+        histories = data.histories
+        ratings_E = histories.ratings_E
+        if not np.isfinite(ratings_E).all():
+            raise ModelError(f"svd: a rating is {ratings_E[~np.isfinite(ratings_E)][0]}; drop such rows from the input")
+        if not len(ratings_E) or ratings_E.min() == ratings_E.max():
+            raise ModelError(
+                "svd: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
+            )
+        rng = context.rng()
+        mean = float(ratings_E.mean(dtype=np.float64))
+        counts_I = data.item_counts()
+        users_UD = _start(rng, histories.lengths_B > 0, self)
+        items_ID = _start(rng, counts_I > 0, self)
+        # The last column carries the biases: b_u faces a 1 of the item, b_i is kept apart.
+        users_UD[:, -1] = 0
+        items_ID[:, -1] = 1
+        bias_I = np.zeros(data.num_items, np.float32)
+        rows_E = histories.rows_E
+        for epoch in range(self.epochs):
+            order_E = rng.permutation(len(ratings_E))
+            error = descend(  # type: ignore[call-arg]
+                *read_only(order_E, rows_E, histories.items_E, ratings_E),
+                np.float32(mean),
+                users_UD,
+                items_ID,
+                bias_I,
+                np.float32(self.learning_rate),
+                np.float32(self.regularization),
+            )
+            context.progress(f"svd: epoch {epoch + 1}/{self.epochs}, training RMSE {np.sqrt(error):.4f}")
+        require_finite("svd", "lower learning_rate", users_UD, items_ID, bias_I)
+        return FactorScorer(
+            users_UD=users_UD,
+            known_U=histories.lengths_B > 0,
+            items_ID=items_ID,
+            trained_I=counts_I > 0,
+            fold_in=FoldIn(
+                targets="residuals",
+                weighting="binary",
+                regularization=self.regularization,
+                frequency_offset=0.0,
+                frequency_power=1.0,
+            ),
+            penalty_D=np.zeros(self.embedding_dim + 1, np.float32),
+            bias_I=bias_I + np.float32(mean),
         )
-    rng = context.rng()
-    mean = float(ratings_E.mean(dtype=np.float64))
-    counts_I = data.item_counts()
-    users_UD = _start(rng, histories.lengths_B > 0, config)
-    items_ID = _start(rng, counts_I > 0, config)
-    # The last column carries the biases: b_u faces a 1 of the item, b_i is kept apart.
-    users_UD[:, -1] = 0
-    items_ID[:, -1] = 1
-    bias_I = np.zeros(data.num_items, np.float32)
-    rows_E = histories.rows_E
-    for epoch in range(config.epochs):
-        order_E = rng.permutation(len(ratings_E))
-        error = descend(  # type: ignore[call-arg]
-            *read_only(order_E, rows_E, histories.items_E, ratings_E),
-            np.float32(mean),
-            users_UD,
-            items_ID,
-            bias_I,
-            np.float32(config.learning_rate),
-            np.float32(config.regularization),
-        )
-        context.progress(f"svd: epoch {epoch + 1}/{config.epochs}, training RMSE {np.sqrt(error):.4f}")
-    require_finite("svd", "lower learning_rate", users_UD, items_ID, bias_I)
-    return FactorScorer(
-        users_UD=users_UD,
-        known_U=histories.lengths_B > 0,
-        items_ID=items_ID,
-        trained_I=counts_I > 0,
-        fold_in=FoldIn(
-            targets="residuals",
-            weighting="binary",
-            regularization=config.regularization,
-            frequency_offset=0.0,
-            frequency_power=1.0,
-        ),
-        penalty_D=np.zeros(config.embedding_dim + 1, np.float32),
-        bias_I=bias_I + np.float32(mean),
-    )
+
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        factors = (counts.num_users + counts.num_items) * (self.embedding_dim + 1) * 4
+        return MemoryEstimate(factors + 12 * counts.num_interactions, "lower model.embedding_dim")
 
 
-def _start(rng: np.random.Generator, has_ratings: np.ndarray, config: SVDConfig) -> FloatArray:
+def _start(rng: np.random.Generator, has_ratings: np.ndarray, config: SVD) -> FloatArray:
     """(rows, D + 1) random factors; zero for rows that no rating will move."""
     factors = rng.standard_normal((len(has_ratings), config.embedding_dim + 1), np.float32)
     factors *= np.float32(config.init_std)
@@ -119,8 +128,3 @@ def descend(  # type: ignore[no-untyped-def]
             q[d] += learning_rate * (error * before - regularization * q[d])
         total += error * error
     return total / len(order_E)
-
-
-def svd_memory(counts: Counts, config: SVDConfig) -> MemoryEstimate:
-    factors = (counts.num_users + counts.num_items) * (config.embedding_dim + 1) * 4
-    return MemoryEstimate(factors + 12 * counts.num_interactions, "lower model.embedding_dim")

@@ -16,7 +16,7 @@ import json
 import tempfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,22 +32,24 @@ from recsys_ray.base.errors import BundleError, DataError, StorageError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
-    Factors,
     FloatArray,
     Histories,
+    InnerProductScorer,
     IntArray,
     ItemLists,
+    ItemVectors,
     LongArray,
     MapBlocks,
     Requests,
     Scorer,
     ScorerState,
+    by_inner_product,
     map_blocks_here,
 )
 from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.models import load_scorer, scorer_kind
+from recsys_ray.models import load_scorer, save_scorer
 
 FORMAT = 1
 ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
@@ -65,9 +67,8 @@ class Bundle:
     manifest: dict[str, Any]
     scorer: Scorer
     items: pa.Table
-    _indexes: list[tuple[FloatArray, retrieval.ExactIndex]] = field(default_factory=list, repr=False)
 
-    @property
+    @cached_property
     def item_ids(self) -> pa.Array:
         return self.items.column("item_id").combine_chunks()
 
@@ -122,28 +123,26 @@ class Bundle:
         return (self.item_counts() / max(1, int(self.manifest["num_users"]))).astype(np.float32)
 
     @cached_property
-    def popularity(self) -> Factors:
-        """The fallback as factors without dimensions: ``item_shares_I`` as the items' bias."""
-        return Factors(np.zeros((0, 0), np.float32), np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
+    def vectors(self) -> InnerProductScorer | None:
+        """The scorer when its scores are inner products, None when they are not."""
+        return by_inner_product(self.scorer)
 
-    def index(self, factors: Factors) -> retrieval.ExactIndex:
-        """The exact index over these item vectors, built once for as long as the same array is handed out."""
-        for items_ID, index in self._indexes:
-            if items_ID is factors.items_ID:
-                return index
-        self._indexes[:] = [
-            *self._indexes[-1:],
-            (factors.items_ID, retrieval.ExactIndex(factors.items_ID, factors.bias_I)),
-        ]
-        return self._indexes[-1][1]
+    @cached_property
+    def item_vectors(self) -> ItemVectors | None:
+        """Vectors in which items can be compared; None where the scores are no inner products, or only a bias."""
+        items = None if self.vectors is None else self.vectors.items
+        return items if items is not None and items.vectors_ID.shape[1] else None
 
-    def item_factors(self) -> Factors | None:
-        """What the model's scores are inner products with, without a query; None when they are not, or D is 0."""
-        nobody = Requests(
-            pa.array([], self.user_id_type), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0)
-        )
-        factors = self.scorer.factors(nobody)
-        return factors if factors is not None and factors.items_ID.shape[1] else None
+    @cached_property
+    def index(self) -> retrieval.ExactIndex:
+        """The exact index over the scorer's item vectors."""
+        assert self.vectors is not None  # or scores are ranked, not searched
+        return retrieval.ExactIndex(self.vectors.items.vectors_ID, self.vectors.items.bias_I)
+
+    @cached_property
+    def popularity_index(self) -> retrieval.ExactIndex:
+        """The fallback: an index without dimensions, ``item_shares_I`` as the items' bias."""
+        return retrieval.ExactIndex(np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
 
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""
@@ -175,7 +174,7 @@ def write_bundle(
     ``manifest`` holds what the caller knows (model, config, fingerprint); sizes, hashes and counts are added here.
     """
     location.remove()
-    state = scorer.state()
+    kind, state = save_scorer(scorer)
     _write_arrays(location / ARRAYS, state.arrays)
     blocks = [(str(location), str(prepared.location), tuple(parts), shard) for shard in range(prepared.num_shards)]
     counts_I = np.zeros(prepared.num_items, np.int64)
@@ -188,7 +187,7 @@ def write_bundle(
         manifest
         | {
             "format": FORMAT,
-            "scorer": scorer_kind(scorer),
+            "scorer": kind,
             "scorer_settings": state.settings,
             "parts": list(parts),
             "num_users": prepared.num_users,

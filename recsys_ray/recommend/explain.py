@@ -6,10 +6,8 @@
     genres         nothing of that kind speaks for the item; it shares genres with what the user liked
     popularity     how many have it: for rows of the fallback, and where nothing else is known
 
-Contributions are exact. Of history x W and of low-rank models they are summands of the score. Of factor models they are
-score differences of the fold-in solve with and without the item, by the closed form of leave-one-out ridge regression;
-a known user's stored query comes from training, and the fold-in of the same history stands for it. With a ranker it is
-the model that retrieved the item which is explained.
+Contributions are exact; each scorer that has them says how it takes them. Only items the user liked are cited, and none
+whose share would be printed as 0 %. With a ranker it is the model that retrieved the item which is explained.
 
 Shape suffixes: B requests, K items to explain, H distinct items of a history, I items, D dimension.
 """
@@ -24,18 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_ray.base.types import FloatArray, Histories, IntArray, LongArray, Requests, Scorer
-from recsys_ray.models.base import history_rows
-from recsys_ray.models.linalg.sparse import SparseRows
-from recsys_ray.models.scorers.cold_items import ColdItemScorer
-from recsys_ray.models.scorers.linear import FactorScorer, LinearScorer, LowRankScorer, PopularityScorer
+from recsys_ray.base.types import Contributes, DoubleArray, FloatArray, Histories, IntArray, LongArray, Requests
 from recsys_ray.recommend.bundle import Bundle
 
-DoubleArray = npt.NDArray[np.float64]
 Kind = Literal["contribution", "likeness", "genres", "popularity"]
 
 MOST_CITED = 3
 MOST_GENRES = 3
+LEAST_SHARE = 0.005
+"""Of what speaks for an item: less would be printed as 0 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +93,10 @@ def explain(
         rows_BK: item rows. from_model_B: how many leading items of each list are the model's, when not all are.
     """
     names = _Names(bundle.item_ids, bundle.items.column("title") if "title" in bundle.items.schema.names else None)
-    is_personal = not isinstance(_inside(bundle.scorer), PopularityScorer)
     reasons = []
     for b in range(len(requests)):
         rows_K = rows_BK[b][rows_BK[b] >= 0]
-        from_model = is_personal * (len(rows_K) if from_model_B is None else int(from_model_B[b]))
+        from_model = bundle.scorer.personal * (len(rows_K) if from_model_B is None else int(from_model_B[b]))
         history = _history_of(requests.histories.slice(b, b + 1))
         kind, items_H, values_HK = _support(bundle, requests.histories.slice(b, b + 1), history, rows_K)
         values_HK[:, from_model:] = 0
@@ -152,11 +146,13 @@ def _history_of(histories: Histories) -> _History:
 
 
 def _cited(names: _Names, history: _History, items_H: IntArray, values_H: DoubleArray) -> tuple[Cited, ...]:
-    """The items of the largest positive values; of equals, the lower item rows."""
-    order_H = np.lexsort((items_H, -values_H))[:MOST_CITED]
+    """The liked items of the largest values, of equals the lower item rows; shares are of all that speaks for it."""
     total = float(values_H.sum())
+    liked_H = history.liked_H[np.searchsorted(history.items_H, items_H)]
+    order_H = np.lexsort((items_H, -values_H))
+    order_H = order_H[liked_H[order_H] & (values_H[order_H] > LEAST_SHARE * total)][:MOST_CITED]
     cited = []
-    for h in order_H[values_H[order_H] > 0]:
+    for h in order_H:
         row = int(items_H[h])
         rating = float(history.ratings_H[np.searchsorted(history.items_H, row)])
         title = None if names.titles is None else names.titles[row].as_py()
@@ -195,119 +191,20 @@ def _support(
     bundle: Bundle, histories: Histories, history: _History, rows_K: IntArray
 ) -> tuple[Kind, IntArray, DoubleArray]:
     """(kind, (H,) item rows, (H, K) how much each speaks for each) for one request."""
-    found = contributions(bundle.scorer, histories, rows_K)
+    scorer = bundle.scorer
+    found = scorer.contributions(histories, rows_K) if isinstance(scorer, Contributes) else None
     if found is not None:
         return "contribution", *found
     liked_H = history.items_H[history.liked_H]
     return "likeness", liked_H, _likeness(bundle, liked_H, rows_K)
 
 
-def _inside(scorer: Scorer) -> Scorer:
-    return scorer.base if isinstance(scorer, ColdItemScorer) else scorer
-
-
-def contributions(scorer: Scorer, histories: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray] | None:
-    """(H,) distinct items of one history, and (H, K) how much lower the score of each of ``rows_K`` would be without
-    each; None for a model whose scores don't come apart into items."""
-    if isinstance(scorer, ColdItemScorer):
-        return _with_cold_columns(scorer, histories, rows_K)
-    if isinstance(scorer, FactorScorer):
-        return _fold_in_differences(scorer, histories, rows_K)
-    if isinstance(scorer, LowRankScorer):
-        rows = history_rows(histories, scorer.num_items, scorer.weighting)
-        vectors_ID = scorer.items_ID
-        weights_HD = rows.values[:, None].astype(np.float64) * vectors_ID[rows.columns]
-        return rows.columns, np.asarray(weights_HD @ vectors_ID[rows_K].T.astype(np.float64), np.float64)
-    if isinstance(scorer, LinearScorer):
-        rows = history_rows(histories, scorer.num_items, scorer.weighting)
-        return rows.columns, rows.values[:, None] * _entries(scorer.weights, rows.columns, rows_K)
-    return None
-
-
-def _entries(weights: FloatArray | SparseRows, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
-    """(H, K) of W; 0 where a sparse W has no entry."""
-    if not isinstance(weights, SparseRows):
-        return weights[items_H[:, None], rows_K[None, :]].astype(np.float64)
-    entries_HK = np.zeros((len(items_H), len(rows_K)))
-    for h, item in enumerate(items_H):
-        stored = slice(int(weights.offsets[item]), int(weights.offsets[item + 1]))
-        columns_N = weights.columns[stored]
-        order_N = np.argsort(columns_N, kind="stable")
-        places_K = np.searchsorted(columns_N, rows_K, sorter=order_N)
-        places_K = order_N[np.minimum(places_K, len(columns_N) - 1)] if len(columns_N) else places_K
-        hits_K = columns_N[places_K] == rows_K if len(columns_N) else np.zeros(len(rows_K), np.bool_)
-        entries_HK[h, hits_K] = weights.values[stored][places_K[hits_K]]
-    return entries_HK
-
-
-def _with_cold_columns(
-    scorer: ColdItemScorer, histories: Histories, rows_K: IntArray
-) -> tuple[IntArray, DoubleArray] | None:
-    """The scorer inside explains its own items; cold items of history x W have columns by their content."""
-    found = contributions(scorer.base, histories, rows_K)
-    if found is None or scorer.queries_IK is None:
-        return found
-    assert isinstance(scorer.base, LinearScorer) and scorer.vectors_CK is not None
-    items_H, values_HK = found
-    weights_H = history_rows(histories, scorer.num_items, scorer.base.weighting).values
-    queries_HK = weights_H[:, None].astype(np.float64) * scorer.queries_IK[items_H]
-    places_K = np.searchsorted(scorer.cold_C, rows_K)
-    for k, place in enumerate(places_K):
-        if place < len(scorer.cold_C) and scorer.cold_C[place] == rows_K[k]:
-            values_HK[:, k] = queries_HK @ scorer.vectors_CK[place]
-    return items_H, values_HK
-
-
-def _fold_in_differences(scorer: FactorScorer, histories: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
-    """Score with, less score without each item, of the query that the history alone gives.
-
-    Without item h the ridge is that of a shorter history, for all h the same. With A the normal matrix under that
-    ridge, x = A^-1 b and z = A^-1 y_h, the query without h is x - z w_h (t_h - y_h x) / (1 - w_h y_h z).
-    """
-    rows = history_rows(histories, scorer.num_items, scorer.fold_in.weighting)
-    keep_H = scorer.scorable_I[rows.columns] & (rows.values > 0)
-    items_H, weights_H = rows.columns[keep_H], rows.values[keep_H].astype(np.float64)
-    if not len(items_H):
-        return items_H, np.zeros((0, len(rows_K)))
-    targets_H = _targets(scorer, histories)[keep_H]
-    vectors_HD = scorer.items_ID[items_H].astype(np.float64)
-    weighted_HD = weights_H[:, None] * vectors_HD
-    gram_DD, right_D = vectors_HD.T @ weighted_HD, weighted_HD.T @ targets_H
-    query_D = np.linalg.solve(gram_DD + _penalty(scorer, len(items_H)), right_D)
-    if len(items_H) == 1:
-        differences_HD = query_D[None, :]  # without its only item a history asks for nothing
-    else:
-        shorter_DD = gram_DD + _penalty(scorer, len(items_H) - 1)
-        solved = np.linalg.solve(shorter_DD, np.column_stack([right_D, vectors_HD.T]))
-        fitted_D, inverse_HD = solved[:, 0], solved[:, 1:].T
-        leverage_H = np.einsum("hd,hd->h", weighted_HD, inverse_HD)
-        residuals_H = weights_H * (targets_H - vectors_HD @ fitted_D) / (1.0 - leverage_H)
-        differences_HD = query_D - (fitted_D - residuals_H[:, None] * inverse_HD)
-    return items_H, np.asarray(differences_HD @ scorer.items_ID[rows_K].T.astype(np.float64), np.float64)
-
-
-def _penalty(scorer: FactorScorer, num_events: int) -> DoubleArray:
-    fold_in = scorer.fold_in
-    ridge = fold_in.regularization * (num_events + fold_in.frequency_offset) ** fold_in.frequency_power
-    return np.diag(scorer.penalty_D.astype(np.float64) + ridge)
-
-
-def _targets(scorer: FactorScorer, histories: Histories) -> DoubleArray:
-    """(H,) what the query should score on each distinct item."""
-    ratings = history_rows(histories, scorer.num_items, "rating")
-    if scorer.fold_in.targets == "ones":
-        return np.ones(len(ratings.columns))
-    repeats_H = np.bincount(histories.items_E, minlength=scorer.num_items)[ratings.columns]
-    bias_H = 0.0 if scorer.bias_I is None else scorer.bias_I[ratings.columns]
-    return np.asarray(ratings.values / repeats_H - bias_H, np.float64)
-
-
 def _likeness(bundle: Bundle, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
     """(H, K) cosines of item vectors, else what the model calls similar; nothing for a model that compares no items."""
-    factors = bundle.item_factors()
-    if factors is None:
+    items = bundle.item_vectors
+    if items is None:
         similar_KI = bundle.scorer.similar(rows_K)
         return np.where(np.isfinite(similar_KI), similar_KI, 0.0)[:, items_H].T.astype(np.float64)
-    left_HD, right_KD = factors.items_ID[items_H].astype(np.float64), factors.items_ID[rows_K].astype(np.float64)
+    left_HD, right_KD = (items.vectors_ID[rows].astype(np.float64) for rows in (items_H, rows_K))
     lengths_HK = np.linalg.norm(left_HD, axis=1)[:, None] * np.linalg.norm(right_KD, axis=1)
     return np.asarray(left_HD @ right_KD.T / np.where(lengths_HK > 0, lengths_HK, 1.0), np.float64)

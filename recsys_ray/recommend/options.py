@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,16 @@ import pyarrow.csv as pcsv
 from recsys_ray import retrieval
 from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, FloatArray, IntArray, LongArray, Requests, Scorer
+from recsys_ray.base.types import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    LongArray,
+    Requests,
+    Scorer,
+    ScoresPairs,
+    by_inner_product,
+)
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.recommend.explain import explain_texts
@@ -22,15 +31,6 @@ from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 Explainer = Callable[[Bundle, Requests, IntArray, LongArray], list[str]]
 """(bundle, B requests, (B, K) item rows, -1 for none, (B,) how many of them are the model's) -> a text for each item
 that is there, row by row."""
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """Scores the candidates that were retrieved, and only those."""
-
-    def score_pairs(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
-        """(B, K) scores of the listed items for their requests, -inf where it has no opinion or the item is -1."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Options:
     block_bytes: int = 64 << 20
     index: Index | None = None
     """Where candidates of a model with item vectors are searched; None for the exact index."""
-    ranker: Ranker | None = None
+    ranker: ScoresPairs | None = None
     ranker_pool: int = 200
     """Candidates that the ranker scores."""
     reranker: Reranker | None = None
@@ -85,7 +85,7 @@ def check_options(bundle: Bundle, options: Options) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScorerRanker:
-    """Any model as a ``Ranker``: by its own ``score_pairs``, its factors, or the columns of its score blocks."""
+    """Any scorer as one of listed items: by its own ``score_pairs``, its vectors, or the columns of its blocks."""
 
     scorer: Scorer
     block_bytes: int = 64 << 20
@@ -98,11 +98,11 @@ class ScorerRanker:
         return np.where(known_BK, scores_BK, np.float32(-np.inf))
 
     def _scores(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
-        if isinstance(self.scorer, Ranker):
+        if isinstance(self.scorer, ScoresPairs):
             return self.scorer.score_pairs(requests, rows_BK)
-        factors = self.scorer.factors(requests)
-        if factors is not None:
-            return pair_scores(factors, rows_BK)
+        vectors = by_inner_product(self.scorer)
+        if vectors is not None:
+            return pair_scores(vectors.queries(requests), vectors.items, rows_BK)
         step = max(1, self.block_bytes // (4 * max(1, self.scorer.num_items)))
         blocks = [
             np.take_along_axis(self.scorer.score(requests.slice(start, stop)), rows_BK[start:stop], axis=1)
@@ -123,7 +123,7 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
     Raises:
         ConfigError: a stage that this catalogue or model can't have. DataError: an item list names unknown items.
     """
-    if settings.index.kind != "exact" and bundle.item_factors() is None:
+    if settings.index.kind != "exact" and bundle.item_vectors is None:
         raise ConfigError(
             f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
             "vectors to index; remove recommend.index"
@@ -163,13 +163,13 @@ def search_index(
     """
     if settings.index.kind == "exact":
         return None, None
-    factors = bundle.item_factors()
-    assert factors is not None  # or read_options would have refused
+    items = bundle.item_vectors
+    assert items is not None  # or read_options would have refused
     return retrieval.open_index(
         bundle.location / "index",
-        factors,
+        items,
         settings.index,
-        exact=lambda: bundle.index(factors),
+        exact=lambda: bundle.index,
         sample=lambda: _sampled_queries(bundle, settings.index.sample),
         progress=progress,
     )
@@ -178,12 +178,12 @@ def search_index(
 def _sampled_queries(bundle: Bundle, count: int) -> FloatArray:
     """(at most ``count``, D) queries of the first users that the model answers: a random sample, because users are
     spread over shards by a hash."""
+    scorer = bundle.vectors
+    assert scorer is not None  # it has item vectors
     queries: list[FloatArray] = []
     for shard in range(bundle.num_shards):
         requests = bundle.requests(shard)
-        factors = bundle.scorer.factors(requests)
-        assert factors is not None  # no scorer has them for some requests only
-        queries.append(factors.queries_BD[bundle.scorer.answers(requests)])
+        queries.append(scorer.queries(requests)[scorer.answers(requests)])
         if sum(map(len, queries)) >= count:
             break
     return np.concatenate(queries)[:count]
@@ -209,13 +209,13 @@ def _reranker(bundle: Bundle, settings: RerankSettings) -> Reranker:
             "recommend.rerank: the catalogue has no genres; set rerank.similarity=vectors without max_per_genre, "
             "or name the column with data.item_columns.genres"
         )
-    factors = bundle.item_factors() if settings.similarity == "vectors" else None
-    if settings.similarity == "vectors" and factors is None:
+    items = bundle.item_vectors if settings.similarity == "vectors" else None
+    if settings.similarity == "vectors" and items is None:
         raise ConfigError(
             f"recommend.rerank.similarity=vectors: model {bundle.manifest.get('model', '?')} has no item vectors; "
             "set rerank.similarity=genres"
         )
-    return Reranker(settings, genres, None if factors is None else factors.items_ID)
+    return Reranker(settings, genres, None if items is None else items.vectors_ID)
 
 
 def read_item_list(path: str, what: str) -> pa.Array:

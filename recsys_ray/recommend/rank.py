@@ -22,9 +22,9 @@ import pyarrow as pa
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.ragged import joined, offsets, rows_of
-from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests
+from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
-from recsys_ray.recommend.options import Explainer, Options, Ranker
+from recsys_ray.recommend.options import Explainer, Options
 from recsys_ray.retrieval import (
     NO_ITEM,
     TopK,
@@ -63,8 +63,8 @@ def rank(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
     who have the item). So scores never rise with the rank, whatever made the list.
     """
     # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
-    factored = bundle.scorer.factors(requests.slice(0, 0)) is not None
-    bytes_per_user = 64 * options.num_candidates if factored else 4 * max(1, bundle.num_items)
+    searched = bundle.vectors is not None
+    bytes_per_user = 64 * options.num_candidates if searched else 4 * max(1, bundle.num_items)
     users_per_block = max(1, options.block_bytes // bytes_per_user)
     starts = range(0, max(1, len(requests)), users_per_block)
     blocks = [
@@ -86,13 +86,14 @@ def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArra
     """(E,) the model's score of every listed (request, item) pair, in the order of ``targets.items_E``; NaN where
     the model has no opinion."""
     rows_E = np.repeat(np.arange(len(targets)), targets.lengths_B)
-    factors = bundle.scorer.factors(requests)
-    if factors is None:
+    vectors = bundle.vectors
+    if vectors is None:
         scores_E = bundle.scorer.score(requests)[rows_E, targets.items_E]
     else:
-        scores_E = np.einsum("ed,ed->e", factors.queries_BD[rows_E], factors.items_ID[targets.items_E])
-        if factors.bias_I is not None:
-            scores_E = scores_E + factors.bias_I[targets.items_E]
+        items = vectors.items
+        scores_E = np.einsum("ed,ed->e", vectors.queries(requests)[rows_E], items.vectors_ID[targets.items_E])
+        if items.bias_I is not None:
+            scores_E = scores_E + items.bias_I[targets.items_E]
     known_E = bundle.scorer.answers(requests)[rows_E] & bundle.scorer.scorable_I[targets.items_E]
     return np.where(known_E & np.isfinite(scores_E), scores_E, np.nan).astype(np.float32)
 
@@ -132,10 +133,9 @@ def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options:
 def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
     scorer = bundle.scorer
     allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
-    factors = scorer.factors(requests)
-    if factors is not None:
-        index = bundle.index(factors) if options.index is None else options.index
-        return index.search(factors.queries_BD, options.num_candidates, exclude, allowed_I)
+    if bundle.vectors is not None:
+        index = bundle.index if options.index is None else options.index
+        return index.search(bundle.vectors.queries(requests), options.num_candidates, exclude, allowed_I)
     scores_BI = scorer.score(requests)
     if np.isnan(scores_BI).any():
         raise ModelError(
@@ -144,7 +144,7 @@ def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: 
     return top_k_scores(scores_BI, options.num_candidates, exclude, allowed_I)
 
 
-def _scored_anew(ranker: Ranker, requests: Requests, found: TopK) -> TopK:
+def _scored_anew(ranker: ScoresPairs, requests: Requests, found: TopK) -> TopK:
     """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
     candidates it knows none."""
     scores_BK = ranker.score_pairs(requests, found.rows_BK)
@@ -163,7 +163,7 @@ def _fill(
     have_S = (listed_SK >= 0).sum(axis=1)
     taken = joined(rows_of(exclude, short), ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
     queries = np.zeros((len(short), 0), np.float32)
-    fill = bundle.index(bundle.popularity).search(queries, options.rerank_pool, taken, options.allowed_I)
+    fill = bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
     if options.reranker is not None:
         fill = options.reranker.within_caps(fill, listed_SK, options.n)
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.

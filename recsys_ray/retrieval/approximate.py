@@ -27,7 +27,7 @@ import numpy as np
 
 from recsys_ray.base.errors import BundleError, ModelError
 from recsys_ray.base.ragged import rows_of
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, ItemVectors, LongArray
 from recsys_ray.retrieval.config import IndexSettings
 from recsys_ray.retrieval.exact.workers import num_workers
 from recsys_ray.retrieval.pairs import pair_scores
@@ -43,21 +43,21 @@ class ApproximateIndex:
     """A FAISS index over item vectors.
 
     Args:
-        graph: as ``build`` made it or ``restored`` read it. factors: item vectors and bias it was built from.
+        graph: as ``build`` made it or ``restored`` read it. items: the vectors and bias it was built from.
         settings: what a search looks at. exact: gives the exact index over the same items, when it is first needed.
     """
 
     is_exact = False
 
-    def __init__(self, graph: Any, factors: Factors, settings: IndexSettings, exact: Callable[[], Index]) -> None:
+    def __init__(self, graph: Any, items: ItemVectors, settings: IndexSettings, exact: Callable[[], Index]) -> None:
         self._graph = graph
-        self._factors = factors
+        self._items = items
         self._settings = settings
         self._exact = exact
 
     @property
     def num_items(self) -> int:
-        return len(self._factors.items_ID)
+        return len(self._items.vectors_ID)
 
     def search(
         self, queries_BD: FloatArray, k: int, exclude: ItemLists | None = None, allowed_I: BoolArray | None = None
@@ -68,9 +68,9 @@ class ApproximateIndex:
             ModelError: a query is not finite, a score is beyond float32, or shapes do not fit.
         """
         queries_BD = checked_finite(queries_BD, "queries")
-        if queries_BD.shape[1] != self._factors.items_ID.shape[1]:
+        if queries_BD.shape[1] != self._items.vectors_ID.shape[1]:
             raise ModelError(
-                f"queries have {queries_BD.shape[1]} columns, the index has {self._factors.items_ID.shape[1]}"
+                f"queries have {queries_BD.shape[1]} columns, the index has {self._items.vectors_ID.shape[1]}"
             )
         exclude, allowed_I = checked_filters(len(queries_BD), self.num_items, k, exclude, allowed_I)
         top = self._approximate(queries_BD, k, exclude, allowed_I, self.num_items // MOST_ASKED)
@@ -80,7 +80,7 @@ class ApproximateIndex:
             top.rows_BK[short_R], top.scores_BK[short_R] = exact.rows_BK, exact.scores_BK
         return top
 
-    def unaided(self, queries_BD: FloatArray, k: int) -> TopK:
+    def search_alone(self, queries_BD: FloatArray, k: int) -> TopK:
         """What is found without the exact index, to be measured: short where ``search`` would ask that one."""
         return self._approximate(queries_BD, k, ItemLists.empty(len(queries_BD)), None, self.num_items)
 
@@ -97,7 +97,7 @@ class ApproximateIndex:
             rows_R = np.flatnonzero(asked_B == asked)
             found = self._found(queries_BD[rows_R], int(asked), allowed_I)
             _drop(found, rows_of(exclude, rows_R))
-            scores_RK = pair_scores(Factors(queries_BD[rows_R], self._factors.items_ID, self._factors.bias_I), found)
+            scores_RK = pair_scores(queries_BD[rows_R], self._items, found)
             if not (np.isfinite(scores_RK) | (found < 0)).all():
                 raise ModelError("a score is beyond float32; scale the query or item vectors down")
             order_RK = np.lexsort((found, -scores_RK))[:, :k]
@@ -118,7 +118,7 @@ class ApproximateIndex:
             parameters = FAISS.SearchParametersIVF(nprobe=self._settings.nprobe, **chosen)
         else:
             parameters = FAISS.SearchParameters(**chosen)
-        seen = _query_coordinates(queries_RD, self._factors.bias_I is not None, self._settings.kind)
+        seen = _query_coordinates(queries_RD, self._items.bias_I is not None, self._settings.kind)
         _, rows_RK = self._graph.search(seen, asked, params=parameters)
         return np.asarray(rows_RK, np.int32)
 
@@ -127,14 +127,14 @@ class ApproximateIndex:
         return bytes(FAISS.serialize_index(self._graph))
 
 
-def build(factors: Factors, settings: IndexSettings, exact: Callable[[], Index]) -> ApproximateIndex:
-    """Index the items; the queries of ``factors`` are not looked at.
+def build(items: ItemVectors, settings: IndexSettings, exact: Callable[[], Index]) -> ApproximateIndex:
+    """Index the items.
 
     Raises:
         ModelError: an item vector or bias is not finite.
     """
-    checked_finite(factors.items_ID, "item vectors")
-    points_IJ = _item_coordinates(factors, settings.kind)
+    checked_finite(items.vectors_ID, "item vectors")
+    points_IJ = _item_coordinates(items, settings.kind)
     num_items, dim = points_IJ.shape
     FAISS.cvar.distance_compute_blas_threshold = ONE_ORDER
     FAISS.omp_set_num_threads(1)
@@ -153,11 +153,11 @@ def build(factors: Factors, settings: IndexSettings, exact: Callable[[], Index])
     else:
         graph = FAISS.IndexFlatIP(dim)
     graph.add(points_IJ)
-    return ApproximateIndex(graph, factors, settings, exact)
+    return ApproximateIndex(graph, items, settings, exact)
 
 
 def restored(
-    data: bytes, factors: Factors, settings: IndexSettings, exact: Callable[[], Index], where: str
+    data: bytes, items: ItemVectors, settings: IndexSettings, exact: Callable[[], Index], where: str
 ) -> ApproximateIndex:
     """An index from what ``saved`` gave.
 
@@ -168,21 +168,21 @@ def restored(
         graph = FAISS.deserialize_index(np.frombuffer(data, np.uint8))
     except RuntimeError as error:
         raise BundleError(f"{where}: not a readable index; delete it, and it is built again") from error
-    expected = (len(factors.items_ID), _num_coordinates(factors, settings.kind))
+    expected = (len(items.vectors_ID), _num_coordinates(items, settings.kind))
     if (graph.ntotal, graph.d) != expected:
         raise BundleError(f"{where}: an index of other item vectors; delete it, and it is built again")
-    return ApproximateIndex(graph, factors, settings, exact)
+    return ApproximateIndex(graph, items, settings, exact)
 
 
-def _num_coordinates(factors: Factors, kind: str) -> int:
-    return int(factors.items_ID.shape[1]) + (factors.bias_I is not None) + (kind == "ivf")
+def _num_coordinates(items: ItemVectors, kind: str) -> int:
+    return int(items.vectors_ID.shape[1]) + (items.bias_I is not None) + (kind == "ivf")
 
 
-def _item_coordinates(factors: Factors, kind: str) -> FloatArray:
+def _item_coordinates(items: ItemVectors, kind: str) -> FloatArray:
     """(I, J) item vectors, then the bias, then for ivf what brings all to the length of the longest."""
-    parts = [factors.items_ID]
-    if factors.bias_I is not None:
-        parts.append(checked_finite(factors.bias_I[:, None], "item bias"))
+    parts = [items.vectors_ID]
+    if items.bias_I is not None:
+        parts.append(checked_finite(items.bias_I[:, None], "item bias"))
     if kind == "ivf":
         squares_I = np.sum([np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts], axis=0)
         parts.append(np.sqrt(squares_I.max(initial=0.0) - squares_I)[:, None].astype(np.float32))

@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import Factors, FloatArray
+from recsys_ray.base.types import FloatArray, ItemVectors
 from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
 from recsys_ray.retrieval.config import IndexSettings
 from recsys_ray.retrieval.topk import Index
@@ -28,7 +27,7 @@ Progress = Callable[[str], None]
 
 def open_index(
     directory: Location,
-    factors: Factors,
+    items: ItemVectors,
     settings: IndexSettings,
     *,
     exact: Callable[[], Index],
@@ -40,7 +39,7 @@ def open_index(
     It is read from ``directory`` when it was built before, else built, measured and written there.
 
     Args:
-        factors: the items; their queries are not looked at. exact: gives the exact index over the same items. sample:
+        items: what is searched. exact: gives the exact index over the same items. sample:
         gives the queries to measure recall on; when it gives none, nothing can be measured and exact is used.
 
     Raises:
@@ -52,8 +51,8 @@ def open_index(
         facts = record.read_json()
         if facts["used"] == "exact":
             return exact(), facts
-        return restored(data.read_bytes(), factors, settings, exact, str(data)), facts
-    index, facts = measured(replace(factors, queries_BD=sample()), settings, exact)
+        return restored(data.read_bytes(), items, settings, exact, str(data)), facts
+    index, facts = measured(items, sample(), settings, exact)
     progress(_summary(facts, settings))
     try:
         if isinstance(index, ApproximateIndex):
@@ -64,29 +63,31 @@ def open_index(
     return index, facts
 
 
-def measured(factors: Factors, settings: IndexSettings, exact: Callable[[], Index]) -> tuple[Index, dict[str, Any]]:
-    """Build, compare with exact search on the queries of ``factors``, choose."""
+def measured(
+    items: ItemVectors, queries_BD: FloatArray, settings: IndexSettings, exact: Callable[[], Index]
+) -> tuple[Index, dict[str, Any]]:
+    """Build, compare with exact search on these queries, choose."""
     started = time.perf_counter()
-    index = build(factors, settings, exact)
+    index = build(items, settings, exact)
     seconds = time.perf_counter() - started
-    recall = _recall(index, exact(), factors, min(settings.recall_at, index.num_items))
+    recall = _recall(index, exact(), queries_BD, min(settings.recall_at, index.num_items))
     is_used = recall is not None and recall >= settings.min_recall
     facts = {
         "kind": settings.kind,
         "used": settings.kind if is_used else "exact",
         "recall": recall,
         "recall_at": settings.recall_at,
-        "queries": len(factors.queries_BD),
+        "queries": len(queries_BD),
         "build_seconds": round(seconds, 3),
     }
     return index if is_used else exact(), facts
 
 
-def _recall(index: ApproximateIndex, exact: Index, factors: Factors, k: int) -> float | None:
+def _recall(index: ApproximateIndex, exact: Index, queries_BD: FloatArray, k: int) -> float | None:
     """Mean share of the exact lists that the index finds by itself."""
-    if not len(factors.queries_BD):
+    if not len(queries_BD):
         return None
-    found, expected = index.unaided(factors.queries_BD, k), exact.search(factors.queries_BD, k)
+    found, expected = index.search_alone(queries_BD, k), exact.search(queries_BD, k)
     shares = [np.isin(row, listed).mean() for row, listed in zip(expected.rows_BK, found.rows_BK, strict=True)]
     return float(np.mean(shares))
 

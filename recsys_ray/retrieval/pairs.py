@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys_ray.base.types import Factors, FloatArray, IntArray
+from recsys_ray.base.types import FloatArray, IntArray, ItemVectors
 from recsys_ray.retrieval.exact.ranking import compiled
 from recsys_ray.retrieval.exact.scan import exact_dot
 from recsys_ray.retrieval.exact.workers import run_blocks
@@ -15,12 +15,12 @@ from recsys_ray.retrieval.exact.workers import run_blocks
 ROWS_PER_BLOCK = 64
 
 
-def pair_scores(factors: Factors, rows_BK: IntArray) -> FloatArray:
+def pair_scores(queries_BD: FloatArray, items: ItemVectors, rows_BK: IntArray) -> FloatArray:
     """(B, K) the score of each listed item for its row's query, -inf where the item is -1."""
     scores_BK = np.full(rows_BK.shape, -np.inf, np.float32)
-    bias_I = np.zeros(0, np.float32) if factors.bias_I is None else factors.bias_I
-    queries_BD = np.ascontiguousarray(factors.queries_BD)
-    items_ID = np.ascontiguousarray(factors.items_ID)
+    bias_I = np.zeros(0, np.float32) if items.bias_I is None else items.bias_I
+    queries_BD = np.ascontiguousarray(queries_BD)
+    items_ID = np.ascontiguousarray(items.vectors_ID)
 
     def score_block(scratch: None, start: int, stop: int) -> None:
         block = slice(start, stop)

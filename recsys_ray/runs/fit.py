@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import FitContext, Settings
+from recsys_ray.base.types import FitContext
 from recsys_ray.content.table import read_content
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.models import MODELS, ColdItemSettings, check_size, extend_to_cold_items
+from recsys_ray.models import ColdItemSettings, Model, check_size, extend_to_cold_items
 from recsys_ray.recommend.bundle import write_bundle
 
 
@@ -20,8 +20,7 @@ class FitJob:
 
     prepared: Location
     bundle: Location
-    model: str
-    settings: Settings
+    model: Model
     parts: tuple[str, ...]
     manifest: dict[str, Any]
     embeddings: Location | None = None
@@ -36,15 +35,15 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
     Raises:
         SizeError: the fit is predicted to need more than ``memory_limit`` bytes; nothing was started.
     """
-    name, prepared = job.model, Prepared.open(job.prepared)
-    estimate = check_size(name, job.settings, prepared.counts(job.parts), memory_limit)
+    name, prepared = job.model.key, Prepared.open(job.prepared)
+    estimate = check_size(job.model, prepared.counts(job.parts), memory_limit)
     context.progress(f"train: {name} on {'+'.join(job.parts)}, predicted memory {estimate.bytes / 2**30:.2f} GiB")
     started = time.perf_counter()
     data = prepared.train_data(job.parts)
     if job.embeddings is not None:
         data = replace(data, content=read_content(job.embeddings, data.items.column("item_id").combine_chunks()))
     loaded = time.perf_counter()
-    scorer = MODELS[name].fit(data, job.settings, context)
+    scorer = job.model.fit_scorer(data, context)
     if job.cold_items is not None:
         scorer = extend_to_cold_items(scorer, data, job.cold_items)
     fitted = time.perf_counter()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from recsys_ray.base.types import FitContext, Histories
-from recsys_ray.models.sequence.bert4rec import BERT4RecConfig, fit_bert4rec
-from recsys_ray.models.sequence.bert4rec_network import BERT4Rec, masked_places
+from recsys_ray.models.sequence.bert4rec import BERT4Rec
+from recsys_ray.models.sequence.bert4rec_network import BERT4RecNetwork, masked_places
 from recsys_ray.models.sequence.network import SequenceJob, encode
 from recsys_ray.models.sequence.scorer import SequenceScorer
 from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
@@ -31,9 +31,13 @@ FAST: dict[str, Any] = {
 }
 
 
-def model_of(rows: list[list[int]], shape: TransformerShape = BOTH, worker: Any = None, **settings: Any) -> BERT4Rec:
-    config = BERT4RecConfig(**{"max_length": shape.max_length, "batch_size": 2} | settings)
-    return BERT4Rec(SequenceJob(Histories.from_lists(rows), None, ITEMS, shape, config, 1), worker or LocalWorker())
+def model_of(
+    rows: list[list[int]], shape: TransformerShape = BOTH, worker: Any = None, **settings: Any
+) -> BERT4RecNetwork:
+    config = BERT4Rec(**{"max_length": shape.max_length, "batch_size": 2} | settings)
+    return BERT4RecNetwork(
+        SequenceJob(Histories.from_lists(rows), None, ITEMS, shape, config, 1), worker or LocalWorker()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def encoder() -> SequenceEncoder:
 
 @pytest.fixture(scope="module")
 def scorer() -> SequenceScorer:
-    return fit_bert4rec(circle(), BERT4RecConfig(epochs=150, **FAST), FitContext(seed=3))
+    return BERT4Rec(epochs=150, **FAST).fit_scorer(circle(), FitContext(seed=3))
 
 
 # --- what is masked ---

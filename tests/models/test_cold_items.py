@@ -20,8 +20,9 @@ from recsys_ray.base.types import (
     Scorer,
     ScorerState,
     TrainData,
+    by_inner_product,
 )
-from recsys_ray.models import MODELS, ColdItemSettings, extend_to_cold_items, load_scorer, scorer_kind
+from recsys_ray.models import MODELS, ColdItemSettings, extend_to_cold_items, load_scorer, save_scorer
 from recsys_ray.models.scorers.cold_items import ColdItemScorer, fit_map, mapped
 from recsys_ray.models.scorers.linear import LinearScorer, LowRankScorer
 from recsys_ray.recommend.bundle import Bundle
@@ -55,10 +56,10 @@ WARM = np.setdiff1d(np.arange(ITEMS), [*COLD, BARE_WARM, BARE_COLD])
 
 
 def fit(name: str) -> Scorer:
-    config_class = MODELS[name].config
+    config_class = MODELS[name]
     wanted = {"embedding_dim": 5, "regularization": 0.5, "epochs": 4, "heads": 1, "negatives": 8, "layers": 1}
     config = config_class(**{key: value for key, value in wanted.items() if key in config_class.model_fields})
-    return MODELS[name].fit(WORLD, config, FitContext())
+    return config.fit_scorer(WORLD, FitContext())
 
 
 @pytest.fixture(scope="module", params=COLLABORATIVE)
@@ -134,15 +135,15 @@ def test_cold_scores_are_the_regression_of_the_warm_ones(base: Scorer, scorer: S
 
 
 def test_factors_are_the_scores_and_keep_their_identity(name: str, scorer: Scorer) -> None:
-    factors = scorer.factors(ask(WORLD))
-    assert (factors is None) == (name in LINEAR)
-    if factors is not None:
-        bias = 0 if factors.bias_I is None else factors.bias_I
+    vectors = by_inner_product(scorer)
+    assert (vectors is None) == (name in LINEAR)
+    if vectors is not None:
+        items = vectors.items
+        bias = 0 if items.bias_I is None else items.bias_I
         np.testing.assert_allclose(
-            factors.queries_BD @ factors.items_ID.T + bias, scorer.score(ask(WORLD)), rtol=1e-5, atol=1e-5
+            vectors.queries(ask(WORLD)) @ items.vectors_ID.T + bias, scorer.score(ask(WORLD)), rtol=1e-5, atol=1e-5
         )
-        again = scorer.factors(ask(WORLD))
-        assert again is not None and again.items_ID is factors.items_ID
+        assert vectors.items.vectors_ID is items.vectors_ID
 
 
 def test_cold_items_with_a_vector_become_scorable(name: str, base: Scorer, scorer: Scorer) -> None:
@@ -169,16 +170,16 @@ def test_batch_is_one_by_one(scorer: Scorer) -> None:
 
 
 def test_saved_and_loaded_scores_the_same_without_a_copy(scorer: Scorer) -> None:
-    state = scorer.state()
+    kind, state = save_scorer(scorer)
     arrays = {key: array.copy() for key, array in state.arrays.items()}
     for array in arrays.values():
         array.flags.writeable = False
-    loaded = load_scorer(scorer_kind(scorer), ScorerState(arrays, dict(state.settings)))
+    loaded = load_scorer(kind, ScorerState(arrays, dict(state.settings)))
     np.testing.assert_array_equal(loaded.score(ask(WORLD)), scorer.score(ask(WORLD)))
     np.testing.assert_array_equal(loaded.scorable_I, scorer.scorable_I)
     rows = np.arange(ITEMS, dtype=np.int32)
     np.testing.assert_array_equal(loaded.similar(rows), scorer.similar(rows))
-    again = loaded.state()
+    _, again = save_scorer(loaded)
     assert again.settings == state.settings and set(again.arrays) == set(arrays)
     assert all(np.shares_memory(again.arrays[key], array) for key, array in arrays.items())
 
@@ -215,9 +216,9 @@ def test_content_that_determines_the_vectors_recovers_cold_ones() -> None:
         WORLD,
         ColdItemSettings(regularization=1e-6),
     )
-    factors = scorer.factors(ask(WORLD))
-    assert factors is not None
-    np.testing.assert_allclose(factors.items_ID[COLD], true[COLD], atol=1e-3)
+    vectors = by_inner_product(scorer)
+    assert vectors is not None
+    np.testing.assert_allclose(vectors.items.vectors_ID[COLD], true[COLD], atol=1e-3)
 
 
 def test_a_held_out_item_is_found_by_those_it_is_for() -> None:
@@ -252,7 +253,7 @@ def test_without_cold_items_or_for_a_model_of_content_nothing_changes() -> None:
     base = fit("ease")
     assert extend_to_cold_items(base, everything, SETTINGS) is base
     for name in ("content", "random"):
-        ranks_all = MODELS[name].fit(WORLD, MODELS[name].config(), FitContext())
+        ranks_all = MODELS[name]().fit_scorer(WORLD, FitContext())
         assert extend_to_cold_items(ranks_all, WORLD, SETTINGS) is ranks_all
 
 

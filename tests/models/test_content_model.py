@@ -10,11 +10,11 @@ import pytest
 
 from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, ScorerState, TrainData
-from recsys_ray.models import MODELS, load_scorer, scorer_kind
-from recsys_ray.models.content import ContentConfig, ContentScorer, centered, fit_content, last_events
+from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, TrainData
+from recsys_ray.models import MODELS, load_scorer, save_scorer
+from recsys_ray.models.content import Content, ContentScorer, centered, last_events
 from recsys_ray.models.scorers.base import cosines
-from recsys_ray.models.svd import SVDConfig
+from recsys_ray.models.svd import SVD
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.similar import similar_items
 
@@ -38,7 +38,7 @@ def ask(histories: Histories) -> Requests:
 
 
 def fit(histories: Histories, vectors: Any = VECTORS, **settings: Any) -> ContentScorer:
-    return fit_content(data(histories, vectors), ContentConfig(**{"center": False} | settings), FitContext())
+    return Content(**{"center": False} | settings).fit_scorer(data(histories, vectors), FitContext())
 
 
 def queries(histories: Histories, **settings: Any) -> np.ndarray:
@@ -147,10 +147,10 @@ def test_an_item_like_the_mean_has_no_vector_of_its_own() -> None:
 
 def test_vectors_are_taken_as_they_lie_unless_centered() -> None:
     given = data(Histories.from_lists([[EAST]]))
-    scorer = fit_content(given, ContentConfig(center=False), FitContext())
+    scorer = Content(center=False).fit_scorer(given, FitContext())
     assert given.content is not None and np.shares_memory(scorer.items_ID, given.content.vectors_ID)
     before = VECTORS.copy()
-    fit_content(given, ContentConfig(center=True), FitContext())
+    Content(center=True).fit_scorer(given, FitContext())
     np.testing.assert_array_equal(given.content.vectors_ID, before)
 
 
@@ -164,11 +164,10 @@ def test_batch_is_one_by_one_to_the_bit_and_survives_saving(rating_weight: str) 
     times = [np.sort(rng.integers(1, 99 * DAY, len(row))).tolist() for row in lists]
     histories = Histories.from_lists(lists, ratings, times)
     scorer = fit(histories, vectors, rating_weight=rating_weight, half_life_days=20.0, recent=10)
-    whole = scorer.queries(histories)
-    single = np.concatenate([scorer.queries(histories.slice(row, row + 1)) for row in range(40)])
+    whole = scorer.queries_of(histories)
+    single = np.concatenate([scorer.queries_of(histories.slice(row, row + 1)) for row in range(40)])
     np.testing.assert_array_equal(whole, single)
-    state = scorer.state()
-    loaded = load_scorer(scorer_kind(scorer), ScorerState(state.arrays, dict(state.settings)))
+    loaded = load_scorer(*save_scorer(scorer))
     np.testing.assert_array_equal(loaded.score(ask(histories)), scorer.score(ask(histories)))
 
 
@@ -178,7 +177,7 @@ def test_batch_is_one_by_one_to_the_bit_and_survives_saving(rating_weight: str) 
 def test_no_vectors_is_one_line() -> None:
     given = TrainData(Histories.from_lists([[0]]), pa.table({"item_id": [1]}))
     with pytest.raises(ModelError, match=r"^content needs item vectors; add an embeddings section$"):
-        fit_content(given, ContentConfig(), FitContext())
+        Content().fit_scorer(given, FitContext())
 
 
 def test_half_life_needs_timestamps_and_weights_need_ratings() -> None:
@@ -268,7 +267,7 @@ def test_a_rating_models_constant_makes_no_items_alike() -> None:
     lists = [rng.choice(12, 6, replace=False).tolist() for _ in range(30)]
     ratings = [rng.integers(1, 6, 6).astype(float).tolist() for _ in range(30)]
     given = TrainData(Histories.from_lists(lists, ratings), pa.table({"item_id": np.arange(12)}))
-    scorer = MODELS["svd"].fit(given, SVDConfig(embedding_dim=3), FitContext())
+    scorer = SVD(embedding_dim=3).fit_scorer(given, FitContext())
     factors = scorer.items_ID[:, :3].astype(float)
     lengths = np.linalg.norm(factors, axis=1)
     expected = factors @ factors.T / np.outer(lengths, lengths)

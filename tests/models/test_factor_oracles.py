@@ -29,10 +29,10 @@ def one_thread() -> Iterator[None]:
 
 # --- ALS
 
-ALS = als.ALSConfig(embedding_dim=8, epochs=3, regularization=0.05, unobserved_weight=0.3, popularity_power=0.5)
+ALS = als.ALS(embedding_dim=8, epochs=3, regularization=0.05, unobserved_weight=0.3, popularity_power=0.5)
 
 
-def slow_loss(matrix: np.ndarray, users: np.ndarray, items: np.ndarray, config: als.ALSConfig) -> float:
+def slow_loss(matrix: np.ndarray, users: np.ndarray, items: np.ndarray, config: als.ALS) -> float:
     scores = users @ items.T
     observed = matrix > 0
     zeros = zero_weights(matrix, config)
@@ -43,7 +43,7 @@ def slow_loss(matrix: np.ndarray, users: np.ndarray, items: np.ndarray, config: 
     return float(total)
 
 
-def zero_weights(matrix: np.ndarray, config: als.ALSConfig) -> np.ndarray:
+def zero_weights(matrix: np.ndarray, config: als.ALS) -> np.ndarray:
     """(U, I) the c_i of the model's docstring."""
     popularity = np.maximum((matrix > 0).sum(axis=0), 1.0) ** config.popularity_power
     return np.ones_like(matrix) * popularity / popularity.mean()
@@ -250,7 +250,7 @@ def test_als_in_blocks_is_als_in_one() -> None:
 def test_als_refuses_ratings_that_are_not_positive() -> None:
     data = TrainData(Histories.from_lists([[0, 1]], [[1.0, 0.0]]), pa.table({"item_id": np.arange(2)}))
     with pytest.raises(ModelError, match=r"found 0\.0"):
-        als.fit_als(data, als.ALSConfig(weighting="rating"), FitContext())
+        als.fit_als(data, als.ALS(weighting="rating"), FitContext())
 
 
 # --- SVD
@@ -270,7 +270,7 @@ def low_rank_world(rank: int = 2) -> tuple[TrainData, np.ndarray]:
 
 def test_svd_recovers_a_low_rank_world_for_known_and_unknown_users() -> None:
     data, truth = low_rank_world()
-    config = svd.SVDConfig(embedding_dim=4, epochs=80, learning_rate=0.02, regularization=0.005)
+    config = svd.SVD(embedding_dim=4, epochs=80, learning_rate=0.02, regularization=0.005)
     scorer = svd.fit_svd(data, config, FitContext())
     hidden = np.ones(truth.shape, bool)
     hidden[data.histories.rows_E, data.histories.items_E] = False
@@ -283,7 +283,7 @@ def test_svd_recovers_a_low_rank_world_for_known_and_unknown_users() -> None:
 def test_svd_error_falls_and_is_reported() -> None:
     data, _ = low_rank_world()
     lines: list[str] = []
-    svd.fit_svd(data, svd.SVDConfig(embedding_dim=4), FitContext(progress=lines.append))
+    svd.fit_svd(data, svd.SVD(embedding_dim=4), FitContext(progress=lines.append))
     errors = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert len(errors) == 20 and errors[-1] < errors[0] and errors == sorted(errors, reverse=True)
 
@@ -317,7 +317,7 @@ def test_svd_pass_is_the_update_of_the_paper() -> None:
 
 def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
     data, _ = low_rank_world()
-    scorer = svd.fit_svd(data, svd.SVDConfig(embedding_dim=4, regularization=0.1), FitContext())
+    scorer = svd.fit_svd(data, svd.SVD(embedding_dim=4, regularization=0.1), FitContext())
     assert scorer.bias_I is not None
     queries = scorer.solve(data.histories)
     for user in (0, 7):
@@ -332,10 +332,10 @@ def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
 def test_svd_says_what_to_set() -> None:
     data, _ = low_rank_world()
     with pytest.raises(ModelError, match=r"^svd: .*lower learning_rate"):
-        svd.fit_svd(data, svd.SVDConfig(learning_rate=50.0), FitContext())
+        svd.fit_svd(data, svd.SVD(learning_rate=50.0), FitContext())
     same = TrainData(Histories.from_lists([[0, 1]]), pa.table({"item_id": np.arange(2)}))
     with pytest.raises(ModelError, match="needs ratings that differ"):
-        svd.fit_svd(same, svd.SVDConfig(), FitContext())
+        svd.fit_svd(same, svd.SVD(), FitContext())
 
 
 def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
@@ -344,7 +344,7 @@ def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
     for threads in (one_thread(), nullcontext()):
         with threads:
             scorer = als.fit_als(data, ALS, FitContext())
-            linear = graph_filter.fit_graph_filter(data, graph_filter.GraphFilterConfig(), FitContext())
+            linear = graph_filter.fit_graph_filter(data, graph_filter.GraphFilter(), FitContext())
             results.append((scorer.users_UD, linear.score(ask(data))))
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)

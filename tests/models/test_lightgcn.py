@@ -15,8 +15,8 @@ import torch.multiprocessing
 
 from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models.holdout import hold_out, ranking_quality
-from recsys_ray.models.lightgcn.fit import LightGCNConfig, fit_lightgcn, scorer_from
-from recsys_ray.models.lightgcn.network import LightGCN, SparseProduct, propagation, train_lightgcn
+from recsys_ray.models.lightgcn.fit import LightGCN, scorer_from
+from recsys_ray.models.lightgcn.network import LightGCNNetwork, SparseProduct, propagation, train_lightgcn
 from recsys_ray.models.linalg.graph import CHUNKS, Graph, Propagator
 from recsys_ray.models.linalg.initial import initial_embeddings
 from recsys_ray.models.observed_pairs import PairJob
@@ -83,7 +83,7 @@ def test_the_product_for_gpus_is_that_for_cpus() -> None:
 def test_the_spectral_start_is_the_truncated_singular_value_decomposition() -> None:
     data = world()
     pairs = data.histories.matrix(ITEMS)
-    start = initial_embeddings(pairs, LightGCNConfig(embedding_dim=4, initial_std=0.2), FitContext())
+    start = initial_embeddings(pairs, LightGCN(embedding_dim=4, initial_std=0.2), FitContext())
     normalised = dense_adjacency(data)[:USERS, USERS:]
     left, values, right = np.linalg.svd(normalised)
     closest = (left[:, :4] * values[:4]) @ right[:4]
@@ -94,10 +94,8 @@ def test_the_spectral_start_is_the_truncated_singular_value_decomposition() -> N
 
 def test_columns_beyond_the_rank_start_at_random() -> None:
     one_block = Histories.from_lists([[0, 1], [0, 1], [0, 1]])  # of rank 1
-    start = initial_embeddings(one_block.matrix(2), LightGCNConfig(embedding_dim=3), FitContext())
-    noise = initial_embeddings(
-        one_block.matrix(2), LightGCNConfig(embedding_dim=3, initialization="normal"), FitContext()
-    )
+    start = initial_embeddings(one_block.matrix(2), LightGCN(embedding_dim=3), FitContext())
+    noise = initial_embeddings(one_block.matrix(2), LightGCN(embedding_dim=3, initialization="normal"), FitContext())
     np.testing.assert_array_equal(start[:, 1:], noise[:, 1:])
     assert np.ptp(start[:3, 0]) < 1e-6 < abs(start[0, 0])
 
@@ -110,11 +108,11 @@ def test_chunks_cover_all_rows() -> None:
         assert len(edges) <= CHUNKS + 1
 
 
-def model_of(data: TrainData, config: LightGCNConfig, worker: Any = None) -> LightGCN:
+def model_of(data: TrainData, config: LightGCN, worker: Any = None) -> LightGCNNetwork:
     shape = (data.num_users + data.num_items, config.embedding_dim)
     initial = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     job = PairJob(data.histories, None, data.num_items, initial, config, seed=1)
-    return LightGCN(job, worker or LocalWorker())
+    return LightGCNNetwork(job, worker or LocalWorker())
 
 
 class Dense(torch.nn.Module):
@@ -132,7 +130,7 @@ class Dense(torch.nn.Module):
 def test_gradient_is_that_of_the_dense_model(settings: dict[str, Any]) -> None:
     """The compiled product has a backward of our own; autograd through a dense matrix has not."""
     data = world()
-    model = model_of(data, LightGCNConfig(embedding_dim=8, batch_size=32, **settings))
+    model = model_of(data, LightGCN(embedding_dim=8, batch_size=32, **settings))
     batch = next(iter(model.batches(0)))
     model.loss(batch).backward()
     ours = model.embeddings_ND.grad.clone()
@@ -149,7 +147,7 @@ def test_gradient_is_that_of_the_dense_model(settings: dict[str, Any]) -> None:
 def test_a_negative_is_not_the_users_own() -> None:
     """Of five items a user has four: drawn at random, most negatives would be positives."""
     data = TrainData(Histories.from_lists([[0, 1, 2, 3], [4, 0]]), pa.table({"item_id": pa.array(range(5))}))
-    model = model_of(data, LightGCNConfig(embedding_dim=4, loss="bpr", negatives=1))
+    model = model_of(data, LightGCN(embedding_dim=4, loss="bpr", negatives=1))
     users = torch.zeros(2000, dtype=torch.long)
     random = torch.Generator().manual_seed(0)
     drawn = [model.pairs.unseen_negatives(model.negatives, users, users, random) for _ in range(3)]
@@ -160,11 +158,11 @@ def test_a_negative_is_not_the_users_own() -> None:
 def test_fold_in_is_the_stored_row_where_users_have_no_vector_of_their_own() -> None:
     """Layer 0 zero for users: then a row is a function of the history alone, and the formula must give it exactly."""
     data = world()
-    config = LightGCNConfig(embedding_dim=8, layers=1)
+    config = LightGCN(embedding_dim=8, layers=1)
     embeddings = np.random.default_rng(0).standard_normal((USERS + ITEMS, 8)).astype(np.float32)
     embeddings[:USERS] = 0
     scorer = scorer_from(embeddings, data, config)
-    known, strange = (scorer.factors(asking(data, known)).queries_BD for known in (True, False))
+    known, strange = (scorer.queries(asking(data, known)) for known in (True, False))
     np.testing.assert_allclose(known[:-1], strange[:-1], rtol=0.02, atol=0.02)
     assert np.abs(known[:-1]).max() > 0.1
 
@@ -172,7 +170,7 @@ def test_fold_in_is_the_stored_row_where_users_have_no_vector_of_their_own() -> 
 def test_items_are_ranked_with_a_power_of_their_length_and_nobody_is_known_without_a_history() -> None:
     data = world()
     embeddings = np.random.default_rng(0).normal(size=(USERS + ITEMS, 6)).astype(np.float32)
-    whole, root = (scorer_from(embeddings, data, LightGCNConfig(length_power=power)) for power in (1.0, 0.5))
+    whole, root = (scorer_from(embeddings, data, LightGCN(length_power=power)) for power in (1.0, 0.5))
     lengths = np.linalg.norm(whole.items_ID, axis=1, keepdims=True)
     np.testing.assert_allclose(root.items_ID, whole.items_ID / np.sqrt(lengths), rtol=1e-4)
     assert whole.answers(asking(data, known=True)).tolist() == [True] * (USERS - 1) + [False]
@@ -197,7 +195,7 @@ def asking(data: TrainData, known: bool) -> Requests:
 )
 def test_it_learns_which_half_a_user_likes(settings: dict[str, Any]) -> None:
     data = world()
-    scorer = fit_lightgcn(data, LightGCNConfig(embedding_dim=8, epochs=12, batch_size=64, **settings), FitContext())
+    scorer = LightGCN(embedding_dim=8, epochs=12, batch_size=64, **settings).fit_scorer(data, FitContext())
     same = (np.arange(USERS - 1)[:, None] + np.arange(ITEMS - 1)) % 2 == 0
     seen = data.histories.matrix(ITEMS).toarray()[:-1, :-1] > 0
     for known in (True, False):
@@ -209,11 +207,9 @@ def test_it_learns_which_half_a_user_likes(settings: dict[str, Any]) -> None:
 
 def test_early_stopping_watches_what_it_held_out() -> None:
     data = world(users=200)
-    config = LightGCNConfig(
-        embedding_dim=8, epochs=200, batch_size=512, learning_rate=0.1, validation_share=0.3, patience=2
-    )
+    config = LightGCN(embedding_dim=8, epochs=200, batch_size=512, learning_rate=0.1, validation_share=0.3, patience=2)
     lines: list[str] = []
-    fit_lightgcn(data, config, FitContext(progress=lines.append))
+    config.fit_scorer(data, FitContext(progress=lines.append))
     epochs = int(lines[-1].split()[1])
     assert 3 <= epochs < 200
 
@@ -251,8 +247,8 @@ def in_a_process(rank: int, directory: str) -> None:
     leave()
 
 
-def pair_job(data: TrainData) -> PairJob[LightGCNConfig]:
-    config = LightGCNConfig(embedding_dim=4, epochs=5, batch_size=40, learning_rate=0.05, negatives=16)
+def pair_job(data: TrainData) -> PairJob[LightGCN]:
+    config = LightGCN(embedding_dim=4, epochs=5, batch_size=40, learning_rate=0.05, negatives=16)
     return model_of(data, config).job
 
 
@@ -267,4 +263,4 @@ def test_two_workers_are_one(tmp_path: Path) -> None:
 
 def test_hard_negatives_need_candidates() -> None:
     with pytest.raises(ValueError, match="hard needs loss = bpr"):
-        LightGCNConfig(negative_strategy="hard")
+        LightGCN(negative_strategy="hard")

@@ -15,9 +15,9 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import MODELS
 from recsys_ray.models.holdout import lists_quality
-from recsys_ray.models.ncf.fit import NCFConfig, fit_ncf
+from recsys_ray.models.ncf.fit import NCF
 from recsys_ray.models.ncf.kernels import LANES, Perceptron, score_block, score_rows
-from recsys_ray.models.ncf.network import NCF
+from recsys_ray.models.ncf.network import NCFNetwork
 from recsys_ray.models.ncf.scorer import PairScorer
 from recsys_ray.models.observed_pairs import PairJob
 from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
@@ -45,16 +45,16 @@ def ask(data: TrainData, known: bool = True) -> Requests:
     return Requests(pa.array(range(data.num_users)), users, data.histories, ItemLists.empty(data.num_users))
 
 
-def model_of(data: TrainData, **settings: Any) -> NCF:
-    config = NCFConfig(**{"embedding_dim": 5, "mlp_dim": 4, "hidden_layers": [7, 6, 3]} | settings)
+def model_of(data: TrainData, **settings: Any) -> NCFNetwork:
+    config = NCF(**{"embedding_dim": 5, "mlp_dim": 4, "hidden_layers": [7, 6, 3]} | settings)
     initial = np.random.default_rng(3).normal(size=(data.num_users + data.num_items, 5)).astype(np.float32)
-    return NCF(PairJob(data.histories, None, data.num_items, initial, config, seed=1), LocalWorker())
+    return NCFNetwork(PairJob(data.histories, None, data.num_items, initial, config, seed=1), LocalWorker())
 
 
 @pytest.fixture(scope="module")
 def scorer() -> PairScorer:
-    config = NCFConfig(embedding_dim=8, mlp_dim=8, epochs=12, batch_size=64, learning_rate=0.02, negatives=20)
-    return fit_ncf(world(), config, FitContext())
+    config = NCF(embedding_dim=8, mlp_dim=8, epochs=12, batch_size=64, learning_rate=0.02, negatives=20)
+    return config.fit_scorer(world(), FitContext())
 
 
 # --- the network ---
@@ -126,10 +126,8 @@ def test_pairs_are_the_entries_of_the_block_bit_by_bit(items: int) -> None:
 )
 def test_every_loss_learns_which_half_a_user_likes(settings: dict[str, Any]) -> None:
     data = world()
-    config = NCFConfig(
-        **{"embedding_dim": 8, "mlp_dim": 8, "epochs": 12, "batch_size": 64, "learning_rate": 0.02} | settings
-    )
-    assert_halves_are_told_apart(fit_ncf(data, config, FitContext()), data)
+    config = NCF(**{"embedding_dim": 8, "mlp_dim": 8, "epochs": 12, "batch_size": 64, "learning_rate": 0.02} | settings)
+    assert_halves_are_told_apart(config.fit_scorer(data, FitContext()), data)
 
 
 def assert_halves_are_told_apart(scorer: PairScorer, data: TrainData) -> None:
@@ -175,10 +173,10 @@ def test_saved_and_loaded_it_says_the_same(scorer: PairScorer) -> None:
 
 def test_early_stopping_watches_what_it_held_out() -> None:
     lines: list[str] = []
-    config = NCFConfig(
+    config = NCF(
         embedding_dim=8, mlp_dim=4, epochs=100, batch_size=512, learning_rate=0.05, validation_share=0.5, patience=1
     )
-    fit_ncf(world(users=60), config, FitContext(progress=lines.append))
+    config.fit_scorer(world(users=60), FitContext(progress=lines.append))
     assert 2 <= int(lines[-1].split()[1]) < 100
 
 
@@ -197,7 +195,7 @@ def test_quality_of_lists_worked_by_hand() -> None:
 
 def test_widths_must_be_widths() -> None:
     with pytest.raises(ValidationError, match=r"hidden_layers: widths must be at least 1, found 0"):
-        NCFConfig(hidden_layers=[4, 0])
+        NCF(hidden_layers=[4, 0])
 
 
 # --- as a ranker ---
@@ -208,7 +206,7 @@ def test_it_ranks_what_another_model_retrieved(tmp_path: Path) -> None:
     settings = {"item_cf": {}, "ncf": {"embedding_dim": 4, "epochs": 2, "negatives": 10}}
     bundles: dict[str, Bundle] = {}
     for name, values in settings.items():
-        fitted = MODELS[name].fit(prepared.train_data(("train",)), MODELS[name].config(**values), FitContext())
+        fitted = MODELS[name](**values).fit_scorer(prepared.train_data(("train",)), FitContext())
         location = Location.of(tmp_path / name)
         facts = {"model": name, "prepared": "prepared", "predicts_ratings": False}
         write_bundle(location, fitted, prepared, ("train",), facts)

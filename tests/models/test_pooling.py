@@ -73,13 +73,13 @@ def config_of(model: str, **settings: Any) -> Any:
         },
     }[model]  # fmt: skip
     common = {"embedding_dim": 8, "batch_size": 16, "negatives": 12, "learning_rate": 0.05}
-    return MODELS[model].config(**common | own | settings)
+    return MODELS[model](**common | own | settings)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
 def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) -> None:
-    scorer = MODELS[model].fit(in_pairs(), config_of(model, epochs=20, recent_weight=20.0), FitContext())
+    scorer = config_of(model, epochs=20, recent_weight=20.0).fit_scorer(in_pairs(), FitContext())
     scorer = type(scorer).from_state(scorer.state())
     users = np.zeros(2, np.int32) if known else np.full(2, -1, np.int32)
     for first, last in ((0, 6), (6, 0), (10, 2)):
@@ -100,7 +100,7 @@ def test_early_stopping_measures_what_the_finished_model_answers(model: str, rec
 
     config = config_of(model, epochs=1, recent_weight=recent_weight, recent_power=0.5, validation_share=0.8)
     data = in_pairs()
-    MODELS[model].fit(data, config, FitContext(run_workers=keep))
+    config.fit_scorer(data, FitContext(run_workers=keep))
     job, trained, progress = kept
     requests = getattr(job, "watched", None) or Requests(
         pa.array(range(80)), np.arange(80, dtype=np.int32), job.histories, ItemLists.empty(80)

@@ -13,7 +13,7 @@ import torch
 
 from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models.sequence.padding import newest
-from recsys_ray.models.sequence.sasrec import SASRecConfig, fit_sasrec
+from recsys_ray.models.sequence.sasrec import SASRec
 from recsys_ray.models.sequence.scorer import SequenceScorer
 from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
 
@@ -60,8 +60,8 @@ def encoder() -> SequenceEncoder:
 
 @pytest.fixture(scope="module")
 def scorer() -> SequenceScorer:
-    config = SASRecConfig(embedding_dim=16, epochs=25, batch_size=30, learning_rate=0.02, max_length=5, dropout=0.1)
-    return fit_sasrec(circle(), config, FitContext(seed=3))
+    config = SASRec(embedding_dim=16, epochs=25, batch_size=30, learning_rate=0.02, max_length=5, dropout=0.1)
+    return config.fit_scorer(circle(), FitContext(seed=3))
 
 
 def test_a_later_item_changes_nothing_earlier(encoder: SequenceEncoder) -> None:
@@ -118,10 +118,10 @@ def test_the_next_item_is_found(scorer: SequenceScorer) -> None:
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )
 def test_every_loss_learns_it(settings: dict[str, Any]) -> None:
-    config = SASRecConfig(
+    config = SASRec(
         embedding_dim=16, epochs=60, batch_size=30, learning_rate=0.02, max_length=5, dropout=0.0, **settings
     )
-    fitted = fit_sasrec(circle(), config, FitContext())
+    fitted = config.fit_scorer(circle(), FitContext())
     histories = [[(start + step) % ITEMS for step in range(4)] for start in range(ITEMS)]
     best = fitted.score(ask(*histories))[:, :ITEMS].argmax(axis=1)
     assert (best == (np.arange(ITEMS) + 4) % ITEMS).mean() > 0.8
@@ -150,7 +150,7 @@ def test_unknown_items_are_passed_over(scorer: SequenceScorer) -> None:
 
 def test_heads_must_divide_the_dimension() -> None:
     with pytest.raises(ValueError, match=r"heads: 3 must divide embedding_dim 64"):
-        SASRecConfig(heads=3)
+        SASRec(heads=3)
 
 
 def test_torch_is_loaded_when_it_is_needed() -> None:

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from recsys_ray.base.types import Histories
-from recsys_ray.models.two_tower.fit import TwoTowerConfig
+from recsys_ray.models.two_tower.fit import TwoTower
 from recsys_ray.models.two_tower.inputs import pairs_of
 from recsys_ray.models.two_tower.losses import Compared, objective
 from recsys_ray.models.two_tower.towers import FUSIONS
 from tests.training.test_losses import row_loss
 
-LOSSES = get_args(TwoTowerConfig.model_fields["loss"].annotation)
+LOSSES = get_args(TwoTower.model_fields["loss"].annotation)
 
 
-def one_by_one(compared: Compared, config: TwoTowerConfig, counts: list[int], line: tuple[float, float]) -> float:
+def one_by_one(compared: Compared, config: TwoTower, counts: list[int], line: tuple[float, float]) -> float:
     """The loss from its definition, a query and a candidate at a time."""
     items, users, drawn = compared.items_P.tolist(), compared.users_P.tolist(), compared.items_M.tolist()
     parts = []
@@ -64,7 +64,7 @@ def test_every_loss_is_its_definition(loss: Any, correct: bool) -> None:
         items_M=torch.tensor([1, 0, 3]),
         expected_M=torch.tensor([0.3, -0.5, 0.9]),
     )
-    config = TwoTowerConfig(loss=loss, correct_popularity=correct, temperature=0.5, margin=-0.2, mse_share=0.6)
+    config = TwoTower(loss=loss, correct_popularity=correct, temperature=0.5, margin=-0.2, mse_share=0.6)
     counts, line = [5, 4, 2, 1], (0.7, 0.2)
     found = objective(compared, config, torch.tensor(counts), torch.tensor(line))
     assert float(found) == pytest.approx(one_by_one(compared, config, counts, line), rel=1e-5)

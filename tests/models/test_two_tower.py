@@ -17,8 +17,8 @@ from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, TrainData
 from recsys_ray.models.linalg.pooling import Pooling
 from recsys_ray.models.registry import MODELS
-from recsys_ray.models.two_tower.fit import TwoTowerConfig, fit_two_tower
-from recsys_ray.models.two_tower.network import TwoTower, TwoTowerJob, train_two_tower
+from recsys_ray.models.two_tower.fit import TwoTower
+from recsys_ray.models.two_tower.network import TwoTowerJob, TwoTowerNetwork, train_two_tower
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.models.two_tower.towers import BatchNorm
 from recsys_ray.training import LocalWorker
@@ -56,7 +56,7 @@ def parity_world() -> TrainData:
 
 
 def fitted(**settings: Any) -> TowerScorer:
-    return fit_two_tower(parity_world(), TwoTowerConfig(**SMALL | settings), FitContext(seed=1))
+    return TwoTower(**SMALL | settings).fit_scorer(parity_world(), FitContext(seed=1))
 
 
 def ask(*histories: list[int], users: list[int] | None = None) -> Requests:
@@ -72,8 +72,8 @@ def job_of(**settings: Any) -> TwoTowerJob:
         given.append(shared)
         return train_two_tower(shared, LocalWorker())
 
-    config = TwoTowerConfig(**SMALL | {"epochs": 1} | settings)
-    fit_two_tower(parity_world(), config, FitContext(seed=1, run_workers=keep))
+    config = TwoTower(**SMALL | {"epochs": 1} | settings)
+    config.fit_scorer(parity_world(), FitContext(seed=1, run_workers=keep))
     return given[0]
 
 
@@ -115,7 +115,7 @@ def test_a_target_is_no_part_of_its_own_history(history_items: str, half_life_da
     job = job_of(
         history_items=history_items, half_life_days=half_life_days, layers=[], fusion="weighted", id_dropout=0.0
     )
-    model = TwoTower(job, LocalWorker()).eval()
+    model = TwoTowerNetwork(job, LocalWorker()).eval()
     batch = next(model.batches(0))
     items = job.pairs.items_E[batch.pairs_E]
     distinct, spots = np.unique(items, return_inverse=True)
@@ -139,7 +139,7 @@ def test_a_query_in_training_is_the_query_of_the_rest_of_the_history(history_ite
     job = job_of(
         history_items=history_items, rating_weight="rating", user_id=True, use_content=True, id_dropout=0.0, epochs=3
     )
-    model = TwoTower(job, LocalWorker()).eval()
+    model = TwoTowerNetwork(job, LocalWorker()).eval()
     scorer, batch = model.scorer(), next(model.batches(0))
     places = [0, 7, 23]
     vectors = torch.from_numpy(scorer.history_ID)
@@ -150,11 +150,11 @@ def test_a_query_in_training_is_the_query_of_the_rest_of_the_history(history_ite
     rest = Histories.concatenate([row.only(row.items_E != item) for row, item in zip(rests, targets, strict=True)])
     asked = Requests(pa.array(users), np.array(users, np.int32), rest, ItemLists.empty(len(users)))
     trained = torch.nn.functional.normalize(queries[places], dim=1).detach()
-    np.testing.assert_allclose(scorer.factors(asked).queries_BD, trained, atol=1e-5)
+    np.testing.assert_allclose(scorer.queries(asked), trained, atol=1e-5)
 
 
 def test_a_dropped_id_is_hidden_with_all_that_its_interactions_tell() -> None:
-    model = TwoTower(job_of(user_id=True), LocalWorker()).eval()
+    model = TwoTowerNetwork(job_of(user_id=True), LocalWorker()).eval()
     even = torch.tensor([0, 2])
     hidden = model.items(even, torch.tensor([True, True]))
     torch.testing.assert_close(hidden[0], hidden[1])
@@ -164,7 +164,9 @@ def test_a_dropped_id_is_hidden_with_all_that_its_interactions_tell() -> None:
 
 def test_dropped_users_are_unknown_users() -> None:
     settings: dict[str, Any] = {"user_id": True, "use_features": False, "batch_size": USERS}
-    dropped, kept = (TwoTower(job_of(id_dropout=share, **settings), LocalWorker()).eval() for share in (0.999999, 0.0))
+    dropped, kept = (
+        TwoTowerNetwork(job_of(id_dropout=share, **settings), LocalWorker()).eval() for share in (0.999999, 0.0)
+    )
     assert kept.user_ids is not None
     kept.user_ids.weight.data[:] = kept.user_ids.weight.data[-1]
     (batch,) = kept.batches(0)
@@ -175,7 +177,7 @@ def test_dropped_users_are_unknown_users() -> None:
 
 def test_features_of_a_history_leave_the_target_out() -> None:
     job = job_of()
-    model = TwoTower(job, LocalWorker())
+    model = TwoTowerNetwork(job, LocalWorker())
     batch = next(model.batches(0))
     assert job.features is not None and job.sums is not None
     found = model._features(batch, np.arange(len(batch.pairs_E)))
@@ -191,8 +193,8 @@ def test_features_of_a_history_leave_the_target_out() -> None:
 
 def test_gradient_of_a_user_with_nothing_left_is_finite() -> None:
     data = TrainData(Histories.from_lists([[0], [1], [0, 1]]), pa.table({"item_id": pa.array(range(3))}))
-    config = TwoTowerConfig(**SMALL | {"layers": [], "use_features": False, "gradient_clip": 1.0})
-    assert np.isfinite(fit_two_tower(data, config, FitContext()).score(ask([0], [0, 1]))).all()
+    config = TwoTower(**SMALL | {"layers": [], "use_features": False, "gradient_clip": 1.0})
+    assert np.isfinite(config.fit_scorer(data, FitContext()).score(ask([0], [0, 1]))).all()
 
 
 def test_a_new_user_is_answered_by_the_history(scorer: TowerScorer) -> None:
@@ -250,16 +252,16 @@ def test_weights_of_a_pooled_history() -> None:
 
 
 def test_positives_per_user_is_a_limit_drawn_anew() -> None:
-    model = TwoTower(job_of(positives_per_user=2), LocalWorker())
+    model = TwoTowerNetwork(job_of(positives_per_user=2), LocalWorker())
     first, second = ([batch.pairs_E[batch.is_target_E] for batch in model.batches(epoch)] for epoch in (0, 1))
     assert sum(map(len, first)) == 2 * USERS
     assert set(np.concatenate(first).tolist()) != set(np.concatenate(second).tolist())
 
 
 def test_early_stopping_keeps_the_best() -> None:
-    config = TwoTowerConfig(**SMALL | {"validation_share": 0.5, "patience": 2, "epochs": 40})
+    config = TwoTower(**SMALL | {"validation_share": 0.5, "patience": 2, "epochs": 40})
     told: list[str] = []
-    fit_two_tower(parity_world(), config, FitContext(progress=told.append))
+    config.fit_scorer(parity_world(), FitContext(progress=told.append))
     assert any("valid" in line for line in told) and len(told) < 41
 
 
@@ -277,12 +279,12 @@ def test_what_is_asked_for_must_be_there(settings: dict[str, Any], message: str)
     histories = Histories.from_lists([[0, 1], [1, 2]], [[rating] * 2] * 2, [[0, 0], [0, 0]])
     data = TrainData(histories, pa.table({"item_id": pa.array(range(3))}))
     with pytest.raises(ModelError, match=rf"^two_tower: .*{message}"):
-        fit_two_tower(data, TwoTowerConfig(**SMALL | settings), FitContext())
+        TwoTower(**SMALL | settings).fit_scorer(data, FitContext())
 
 
 def test_content_is_asked_for_by_the_setting() -> None:
     needs = MODELS["two_tower"].needs_content
-    assert not needs(TwoTowerConfig()) and needs(TwoTowerConfig(use_content=True))
+    assert not needs(TwoTower()) and needs(TwoTower(use_content=True))
 
 
 WORKED: dict[str, Any] = {"epochs": 2, "user_id": True, "use_content": True, "positives_per_user": 4}

@@ -19,10 +19,11 @@ from recsys_ray.evaluation import Catalogue, EvaluateSettings, evaluate_part
 from recsys_ray.models import MODELS
 from recsys_ray.models.linalg.sparse import SparseRows
 from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
-from recsys_ray.models.scorers.linear import FactorScorer, FoldIn, LinearScorer, PopularityScorer
+from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
+from recsys_ray.models.scorers.linear import LinearScorer, PopularityScorer
 from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.recommend.explain import Cited, Reason, contributions, explain, explain_texts, template
+from recsys_ray.recommend.explain import Cited, Reason, explain, explain_texts, template
 from recsys_ray.recommend.options import read_options, with_stages
 from recsys_ray.recommend.rank import recommend
 from recsys_ray.runs.batch import ShardRecommender
@@ -62,10 +63,10 @@ def score(scorer: Scorer, histories: Histories) -> np.ndarray:
 
 def fitted(name: str, seed: int = 0, **values: Any) -> tuple[Scorer, TrainData]:
     data = random_data(seed)
-    config = MODELS[name].config
+    config = MODELS[name]
     small = {"embedding_dim": 5, "epochs": 4} | values
     settings = config(**{key: value for key, value in small.items() if key in config.model_fields})
-    return MODELS[name].fit(data, settings, FitContext()), data
+    return settings.fit_scorer(data, FitContext()), data
 
 
 @pytest.mark.parametrize("name", BY_CONTRIBUTION)
@@ -74,7 +75,7 @@ def test_a_contribution_is_what_the_score_loses_without_the_item(name: str) -> N
     rows_K = np.arange(scorer.num_items, dtype=np.int32)
     for user in range(0, data.num_users, 7):
         history = data.histories.slice(user, user + 1)
-        found = contributions(scorer, history, rows_K)
+        found = scorer.contributions(history, rows_K)
         assert found is not None
         whole_I = score(scorer, history)
         for h, item in enumerate(found[0]):
@@ -101,7 +102,7 @@ def test_leave_one_out_equals_the_solve_without_the_item(length: int, weighting:
     items += items[:1]
     history = Histories.from_lists([items], [rng.integers(1, 6, len(items)).astype(float).tolist()])
     rows_K = np.array([0, 7, 19], np.int32)
-    found = contributions(scorer, history, rows_K)
+    found = scorer.contributions(history, rows_K)
     assert found is not None and found[0].tolist() == sorted(set(items) - {19})
     query_D = scorer.solve(history)[0].astype(np.float64)
     for h, item in enumerate(found[0]):
@@ -136,7 +137,7 @@ def test_cold_items_are_explained_as_they_are_scored(name: str) -> None:
     cold = np.array([data.num_items - 1], np.int32)
     assert scorer.scorable_I[cold].all() and not base.scorable_I[cold].any()
     history = data.histories.slice(3, 4)
-    found = contributions(scorer, history, cold)
+    found = scorer.contributions(history, cold)
     assert found is not None
     whole = score(scorer, history)[cold]
     for h, item in enumerate(found[0]):
@@ -207,8 +208,8 @@ def test_other_models_cite_the_nearest_of_the_liked_items() -> None:
     vectors = np.array([[1, 1], [1, 0], [-1, -1], [1, 1]], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     data = TrainData(Histories.from_lists([[1]]), ITEMS, ItemContent(vectors, np.ones(4, np.bool_)))
-    config = MODELS["content"].config(center=False)
-    bundle = bundle_of(MODELS["content"].fit(data, config, FitContext()), ITEMS)
+    config = MODELS["content"](center=False)
+    bundle = bundle_of(config.fit_scorer(data, FitContext()), ITEMS)
     (reason,) = explain(bundle, one([1, 2, 3], [5, 5, 1]), np.array([[0]], np.int32))[0]
     assert reason.kind == "likeness" and [cited.row for cited in reason.cited] == [1]  # d is nearest, but not liked
     assert reason.cited[0].value == pytest.approx(np.sqrt(0.5)) and reason.cited[0].share == 1
@@ -230,7 +231,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("trained")
     prepared = prepare_values(folder, source="synthetic", users=120, items=60, interactions_per_user=8, shards=2)
     name = request.param
-    scorer = MODELS[name].fit(prepared.train_data(("train",)), MODELS[name].config(), FitContext())
+    scorer = MODELS[name]().fit_scorer(prepared.train_data(("train",)), FitContext())
     write_bundle(Location.of(folder / name), scorer, prepared, ("train",), {"model": name, "prepared": "prepared"})
     return open_bundle(Location.of(folder / name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 
 from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, Histories, ItemLists, Requests, ScorerState
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, ItemLists, ItemVectors, Requests, ScorerState
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.options import Options, check_options
 from recsys_ray.recommend.rank import nested, predict, recommend, seen_items
@@ -31,14 +32,15 @@ class TableScorer:
     def answers(self, requests: Requests) -> BoolArray:
         return requests.users_B >= 0
 
-    def factors(self, requests: Requests) -> Factors | None:
-        if not self.factored:
-            return None
-        return Factors(np.eye(len(self.table_UI), dtype=np.float32)[requests.users_B], self.items_ID)
+    kind: ClassVar[str] = "table"
+    personal: ClassVar[bool] = True
 
     @property
-    def items_ID(self) -> FloatArray:
-        return np.ascontiguousarray(self.table_UI.T)
+    def items(self) -> ItemVectors | None:
+        return ItemVectors(np.ascontiguousarray(self.table_UI.T)) if self.factored else None
+
+    def queries(self, requests: Requests) -> FloatArray:
+        return np.eye(len(self.table_UI), dtype=np.float32)[requests.users_B]
 
     def score(self, requests: Requests) -> FloatArray:
         return self.table_UI[requests.users_B]

@@ -5,7 +5,7 @@ Shape suffixes: B queries, D dimension, I items, K ranks.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from recsys_ray.base.errors import BundleError, ConfigError, ModelError, StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import Factors, FitContext, FloatArray, ItemLists
+from recsys_ray.base.types import FitContext, FloatArray, ItemLists, ItemVectors
 from recsys_ray.models import MODELS
 from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
 from recsys_ray.recommend.config import RecommendSettings
@@ -33,29 +33,41 @@ from tests.recommend.test_rank import world
 KINDS = ("flat", "ivf", "hnsw")
 
 
-def some_factors(seed: int = 0, rows: int = 60, items: int = 3000, dim: int = 12, bias: bool = False) -> Factors:
+@dataclass(frozen=True)
+class Problem:
+    """Queries and the items they are for."""
+
+    queries_BD: FloatArray
+    items: ItemVectors
+
+    @classmethod
+    def of(cls, queries_BD: FloatArray, items_ID: FloatArray, bias_I: FloatArray | None = None) -> Problem:
+        return cls(queries_BD, ItemVectors(items_ID, bias_I))
+
+
+def some_problem(seed: int = 0, rows: int = 60, items: int = 3000, dim: int = 12, bias: bool = False) -> Problem:
     """Random, with item lengths as uneven as a catalogue's."""
     rng = np.random.default_rng(seed)
     queries_BD, items_ID = (rng.standard_normal((count, dim)).astype(np.float32) for count in (rows, items))
     items_ID *= (1.0 + rng.permutation(items)[:, None]).astype(np.float32) ** np.float32(-0.3)
-    return Factors(queries_BD, items_ID, rng.standard_normal(items).astype(np.float32) if bias else None)
+    return Problem.of(queries_BD, items_ID, rng.standard_normal(items).astype(np.float32) if bias else None)
 
 
-def exact(factors: Factors) -> ExactIndex:
-    return ExactIndex(factors.items_ID, factors.bias_I)
+def exact(problem: Problem) -> ExactIndex:
+    return ExactIndex(problem.items.vectors_ID, problem.items.bias_I)
 
 
-def built(factors: Factors, kind: Any, **values: Any) -> ApproximateIndex:
-    return build(factors, IndexSettings(kind=kind, **values), lambda: exact(factors))
+def built(problem: Problem, kind: Any, **values: Any) -> ApproximateIndex:
+    return build(problem.items, IndexSettings(kind=kind, **values), lambda: exact(problem))
 
 
-def opened(place: Location, factors: Factors, settings: IndexSettings, progress: Any = print) -> Any:
+def opened(place: Location, problem: Problem, settings: IndexSettings, progress: Any = print) -> Any:
     return open_index(
         place,
-        replace(factors, queries_BD=factors.queries_BD[:0]),
+        problem.items,
         settings,
-        exact=lambda: exact(factors),
-        sample=lambda: factors.queries_BD,
+        exact=lambda: exact(problem),
+        sample=lambda: problem.queries_BD,
         progress=progress,
     )
 
@@ -68,10 +80,10 @@ def recall(found: TopK, expected: TopK) -> float:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_most_of_the_exact_list_is_found_with_exact_scores_in_order(kind: str, bias: bool) -> None:
-    factors = some_factors(bias=bias)
-    index = built(factors, kind, **({"ef_search": 400} if kind == "hnsw" else {}))
+    problem = some_problem(bias=bias)
+    index = built(problem, kind, **({"ef_search": 400} if kind == "hnsw" else {}))
     assert isinstance(index, Index) and not index.is_exact
-    found, expected = index.search(factors.queries_BD, 20), exact(factors).search(factors.queries_BD, 20)
+    found, expected = index.search(problem.queries_BD, 20), exact(problem).search(problem.queries_BD, 20)
     assert recall(found, expected) > (0.999 if kind == "flat" else 0.85)
     for row in range(60):
         at = {item: score for item, score in zip(expected.rows_BK[row], expected.scores_BK[row], strict=True)}
@@ -82,26 +94,26 @@ def test_most_of_the_exact_list_is_found_with_exact_scores_in_order(kind: str, b
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_filters_hold_and_every_list_is_full(kind: str) -> None:
-    factors, rng = some_factors(1), np.random.default_rng(1)
-    best = exact(factors).search(factors.queries_BD, 400)
+    problem, rng = some_problem(1), np.random.default_rng(1)
+    best = exact(problem).search(problem.queries_BD, 400)
     hidden = [best.rows_BK[row, : row * 5].tolist() for row in range(60)]  # the very items that would be found first
     allowed = rng.random(3000) < 0.4
-    found = built(factors, kind).search(factors.queries_BD, 15, ItemLists.from_lists(hidden), allowed)
+    found = built(problem, kind).search(problem.queries_BD, 15, ItemLists.from_lists(hidden), allowed)
     assert (found.rows_BK >= 0).all() and allowed[found.rows_BK].all()
     assert not any(set(row) & set(listed) for row, listed in zip(found.rows_BK.tolist(), hidden, strict=True))
     assert all(len(set(row)) == 15 for row in found.rows_BK.tolist())
-    expected = exact(factors).search(factors.queries_BD, 15, ItemLists.from_lists(hidden), allowed)
+    expected = exact(problem).search(problem.queries_BD, 15, ItemLists.from_lists(hidden), allowed)
     assert recall(found, expected) > 0.7
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_too_little_is_found_the_exact_index_answers(kind: str) -> None:
-    factors = some_factors(2)
+    problem = some_problem(2)
     narrow = np.zeros(3000, np.bool_)
     narrow[[7, 70, 700]] = True
     hidden = ItemLists.from_lists([[7]] * 60)
-    found = built(factors, kind).search(factors.queries_BD, 4, hidden, narrow)
-    expected = exact(factors).search(factors.queries_BD, 4, hidden, narrow)
+    found = built(problem, kind).search(problem.queries_BD, 4, hidden, narrow)
+    expected = exact(problem).search(problem.queries_BD, 4, hidden, narrow)
     np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)  # two items, then -1 twice
     np.testing.assert_array_equal(found.scores_BK, expected.scores_BK)
     assert set(found.rows_BK[0].tolist()) == {70, 700, -1}
@@ -109,12 +121,12 @@ def test_where_too_little_is_found_the_exact_index_answers(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_list_does_not_depend_on_its_batch_nor_an_index_on_when_it_was_built(kind: str) -> None:
-    factors, rng = some_factors(3), np.random.default_rng(3)
+    problem, rng = some_problem(3), np.random.default_rng(3)
     hidden = ItemLists.from_lists([rng.integers(0, 3000, rng.integers(0, 50)).tolist() for _ in range(60)])
-    whole = built(factors, kind).search(factors.queries_BD, 10, hidden)
-    again = built(factors, kind)
+    whole = built(problem, kind).search(problem.queries_BD, 10, hidden)
+    again = built(problem, kind)
     for row in range(60):
-        alone = again.search(factors.queries_BD[row : row + 1], 10, hidden.slice(row, row + 1))
+        alone = again.search(problem.queries_BD[row : row + 1], 10, hidden.slice(row, row + 1))
         np.testing.assert_array_equal(alone.rows_BK[0], whole.rows_BK[row])
         np.testing.assert_array_equal(alone.scores_BK[0], whole.scores_BK[row])
 
@@ -124,86 +136,89 @@ def test_rounding_does_not_make_a_list_depend_on_its_batch() -> None:
     rng = np.random.default_rng(4)
     base_D = rng.standard_normal((1, 48)).astype(np.float32)
     noise_ID = rng.integers(-2, 3, (2000, 48)).astype(np.float32) * np.float32(2**-22)
-    factors = Factors(np.repeat(base_D, 64, axis=0), base_D + noise_ID)
-    index = built(factors, "flat")
-    whole = index.search(factors.queries_BD, 10)
-    alone = index.search(factors.queries_BD[:1], 10)
+    problem = Problem.of(np.repeat(base_D, 64, axis=0), base_D + noise_ID)
+    index = built(problem, "flat")
+    whole = index.search(problem.queries_BD, 10)
+    alone = index.search(problem.queries_BD[:1], 10)
     np.testing.assert_array_equal(whole.rows_BK, np.repeat(alone.rows_BK, 64, axis=0))
 
 
 def test_hidden_items_are_made_up_for_without_the_exact_index() -> None:
-    factors = some_factors(1)
-    best = exact(factors).search(factors.queries_BD, 300)
-    index = build(factors, IndexSettings(kind="flat"), lambda: pytest.fail("asked for the exact index"))
-    assert (index.search(factors.queries_BD, 15, ItemLists.from_lists(best.rows_BK.tolist())).rows_BK >= 0).all()
+    problem = some_problem(1)
+    best = exact(problem).search(problem.queries_BD, 300)
+    index = build(problem.items, IndexSettings(kind="flat"), lambda: pytest.fail("asked for the exact index"))
+    assert (index.search(problem.queries_BD, 15, ItemLists.from_lists(best.rows_BK.tolist())).rows_BK >= 0).all()
 
 
 def test_equal_items_come_in_row_order() -> None:
-    factors = Factors(np.ones((1, 4), np.float32), np.ones((500, 4), np.float32))
-    assert (np.diff(built(factors, "flat").search(factors.queries_BD, 9).rows_BK[0]) > 0).all()
+    problem = Problem.of(np.ones((1, 4), np.float32), np.ones((500, 4), np.float32))
+    assert (np.diff(built(problem, "flat").search(problem.queries_BD, 9).rows_BK[0]) > 0).all()
 
 
 def test_pairs_score_as_exact_search_scores_them() -> None:
     for bias in (False, True):
-        factors = some_factors(4, items=300, dim=37, bias=bias)
-        top = exact(factors).search(factors.queries_BD, 300, ItemLists.from_lists([[5]] * 60))
-        np.testing.assert_array_equal(pair_scores(factors, top.rows_BK), top.scores_BK)
+        problem = some_problem(4, items=300, dim=37, bias=bias)
+        top = exact(problem).search(problem.queries_BD, 300, ItemLists.from_lists([[5]] * 60))
+        np.testing.assert_array_equal(pair_scores(problem.queries_BD, problem.items, top.rows_BK), top.scores_BK)
 
 
 # --- measured, chosen, kept ---
 
 
 def test_recall_is_that_of_the_sampled_queries() -> None:
-    factors = some_factors(5)
+    problem = some_problem(5)
     settings = IndexSettings(kind="ivf", nprobe=2, recall_at=12, min_recall=0.0)
-    index, facts = measured(factors, settings, lambda: exact(factors))
+    index, facts = measured(problem.items, problem.queries_BD, settings, lambda: exact(problem))
     expected = recall(
-        built(factors, "ivf", nprobe=2).unaided(factors.queries_BD, 12), exact(factors).search(factors.queries_BD, 12)
+        built(problem, "ivf", nprobe=2).search_alone(problem.queries_BD, 12),
+        exact(problem).search(problem.queries_BD, 12),
     )
     assert facts["recall"] == pytest.approx(expected) and 0 < expected < 0.9
     assert facts["used"] == "ivf" and facts["queries"] == 60 and not index.is_exact
 
 
 def test_below_the_wanted_recall_the_exact_index_is_used_and_it_says_so(tmp_path: Path) -> None:
-    factors, said = some_factors(5), list[str]()
+    problem, said = some_problem(5), list[str]()
     settings = IndexSettings(kind="ivf", nprobe=1)
     place = Location.of(tmp_path)
     for _ in range(2):  # built, and read back
-        index, facts = opened(place, factors, settings, said.append)
+        index, facts = opened(place, problem, settings, said.append)
         assert index.is_exact and facts["kind"] == "ivf" and facts["used"] == "exact" and facts["recall"] < 0.95
     assert len(said) == 1 and "below min_recall=0.95: exact is used; set recommend.index.nprobe higher" in said[0]
     assert [name.rsplit(".")[-1] for name in place.names()] == ["json"]
 
 
 def test_without_a_query_to_measure_on_the_exact_index_is_used() -> None:
-    factors = replace(some_factors(5), queries_BD=np.zeros((0, 12), np.float32))
-    index, facts = measured(factors, IndexSettings(kind="flat", min_recall=0.0), lambda: exact(factors))
+    problem = replace(some_problem(5), queries_BD=np.zeros((0, 12), np.float32))
+    index, facts = measured(
+        problem.items, problem.queries_BD, IndexSettings(kind="flat", min_recall=0.0), lambda: exact(problem)
+    )
     assert index.is_exact and facts["recall"] is None and facts["used"] == "exact"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kept_index_gives_the_same_lists_and_is_not_built_again(kind: Any, tmp_path: Path) -> None:
-    factors, said, place = some_factors(6, bias=True), list[str](), Location.of(tmp_path)
+    problem, said, place = some_problem(6, bias=True), list[str](), Location.of(tmp_path)
     settings = IndexSettings(kind=kind, min_recall=0.5)
-    first, facts = opened(place, factors, settings, said.append)
-    second, facts_again = opened(place, factors, settings, said.append)
+    first, facts = opened(place, problem, settings, said.append)
+    second, facts_again = opened(place, problem, settings, said.append)
     assert facts == facts_again and len(said) == 1 and first is not second
-    one, two = first.search(factors.queries_BD, 10), second.search(factors.queries_BD, 10)
+    one, two = first.search(problem.queries_BD, 10), second.search(problem.queries_BD, 10)
     np.testing.assert_array_equal(one.rows_BK, two.rows_BK)
     np.testing.assert_array_equal(one.scores_BK, two.scores_BK)
 
 
 def test_a_broken_or_foreign_index_is_refused(tmp_path: Path) -> None:
-    factors, place = some_factors(6), Location.of(tmp_path)
+    problem, place = some_problem(6), Location.of(tmp_path)
     settings = IndexSettings(kind="flat", min_recall=0.5)
-    opened(place, factors, settings)
-    other = some_factors(6, items=2999)
+    opened(place, problem, settings)
+    other = some_problem(6, items=2999)
     with pytest.raises(BundleError, match="an index of other item vectors"):
         opened(place, other, settings)
     file = next(tmp_path.glob("*.faiss"))
     file.write_bytes(b"nothing")
     with pytest.raises(BundleError, match="not a readable index; delete it"):
-        opened(place, factors, settings)
+        opened(place, problem, settings)
 
 
 def test_where_an_index_can_not_be_kept_it_is_used_and_that_is_said(
@@ -213,35 +228,37 @@ def test_where_an_index_can_not_be_kept_it_is_used_and_that_is_said(
         raise StorageError(f"{self}: can't write (Read-only file system)")
 
     monkeypatch.setattr(Location, "write_bytes", refuse)
-    factors, said = some_factors(6), list[str]()
+    problem, said = some_problem(6), list[str]()
     settings = IndexSettings(kind="flat", min_recall=0.5)
-    index, _ = opened(Location.of(tmp_path), factors, settings, said.append)
+    index, _ = opened(Location.of(tmp_path), problem, settings, said.append)
     assert not index.is_exact and "not kept" in said[-1] and "Read-only" in said[-1]
 
 
 def test_a_catalogue_too_small_to_leave_anything_out_is_measured_but_searched_exactly() -> None:
-    factors = some_factors(6, items=60)
-    index, facts = measured(factors, IndexSettings(kind="ivf", nprobe=3, min_recall=0), lambda: exact(factors))
+    problem = some_problem(6, items=60)
+    index, facts = measured(
+        problem.items, problem.queries_BD, IndexSettings(kind="ivf", nprobe=3, min_recall=0), lambda: exact(problem)
+    )
     assert facts["used"] == "ivf" and 0 < facts["recall"] < 1
-    found, expected = index.search(factors.queries_BD, 20), exact(factors).search(factors.queries_BD, 20)
+    found, expected = index.search(problem.queries_BD, 20), exact(problem).search(problem.queries_BD, 20)
     np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    factors = some_factors(7)
-    index = built(factors, "flat")
-    bad = factors.queries_BD.copy()
+    problem = some_problem(7)
+    index = built(problem, "flat")
+    bad = problem.queries_BD.copy()
     bad[4, 1] = np.nan
     with pytest.raises(ModelError, match="queries: row 4 holds NaN or inf"):
         index.search(bad, 2)
     with pytest.raises(ModelError, match="queries have 11 columns, the index has 12"):
         index.search(np.ascontiguousarray(bad[:1, :11]), 2)
     with pytest.raises(ModelError, match="k must be at least 1"):
-        index.search(factors.queries_BD, 0)
+        index.search(problem.queries_BD, 0)
     with pytest.raises(ModelError, match="a score is beyond float32"):
         index.search(np.full((1, 12), 3e38, np.float32), 2)
     with pytest.raises(ModelError, match="item vectors: row 0 holds NaN"):
-        built(Factors(bad, bad[4:]), "flat")
+        built(Problem.of(bad, bad[4:]), "flat")
     with pytest.raises(ValidationError, match=r"index\.nprobe: belongs to kind=ivf, found kind=hnsw"):
         IndexSettings(kind="hnsw", nprobe=8)
 
@@ -253,7 +270,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("trained")
     prepared = prepare_values(folder, source="synthetic", users=200, items=400, interactions_per_user=10, shards=2)
-    scorer = MODELS["als"].fit(prepared.train_data(("train",)), MODELS["als"].config(embedding_dim=8), FitContext())
+    scorer = MODELS["als"](embedding_dim=8).fit_scorer(prepared.train_data(("train",)), FitContext())
     location = Location.of(folder / "als")
     write_bundle(location, scorer, prepared, ("train",), {"model": "als", "prepared": "prepared"})
     return open_bundle(location)

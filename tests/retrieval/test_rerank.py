@@ -269,7 +269,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 def train(prepared: Prepared, name: str, location: Location, data: str = "prepared") -> Bundle:
     context = FitContext()
-    scorer = MODELS[name].fit(prepared.train_data(("train",)), MODELS[name].config(), context)
+    scorer = MODELS[name]().fit_scorer(prepared.train_data(("train",)), context)
     write_bundle(location, scorer, prepared, ("train",), {"model": name, "prepared": data, "predicts_ratings": False})
     return open_bundle(location)
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from recsys_ray.base.types import Histories
-from recsys_ray.models.lightgcn.fit import LightGCNConfig
-from recsys_ray.models.lightgcn.network import LightGCN
-from recsys_ray.models.ncf.fit import NCFConfig
-from recsys_ray.models.ncf.network import NCF
+from recsys_ray.models.lightgcn.fit import LightGCN
+from recsys_ray.models.lightgcn.network import LightGCNNetwork
+from recsys_ray.models.ncf.fit import NCF
+from recsys_ray.models.ncf.network import NCFNetwork
 from recsys_ray.models.observed_pairs import PairJob
 from recsys_ray.models.sequence.network import SequenceJob
-from recsys_ray.models.sequence.sasrec import SASRecConfig
-from recsys_ray.models.sequence.sasrec_network import SASRec
+from recsys_ray.models.sequence.sasrec import SASRec
+from recsys_ray.models.sequence.sasrec_network import SASRecNetwork
 from recsys_ray.training import LocalWorker
 from tests.models.test_sasrec import SHAPE
 
@@ -91,7 +91,7 @@ def by_hand(model: Any, batch: Any, scores: np.ndarray, trained: list[np.ndarray
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_lightgcn(settings: dict[str, Any]) -> None:
-    model = pair_model(LightGCN, LightGCNConfig(embedding_dim=4, regularization=0.3, **COMMON | settings))
+    model = pair_model(LightGCNNetwork, LightGCN(embedding_dim=4, regularization=0.3, **COMMON | settings))
     (batch,) = model.batches(0)
     trained = model.embeddings_ND.detach().double().numpy()
     users, items = np.split(model.propagation(model.embeddings_ND).detach().double().numpy(), [len(ROWS)])
@@ -110,14 +110,14 @@ def test_lightgcn(settings: dict[str, Any]) -> None:
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_ncf(settings: dict[str, Any], similarity: str) -> None:
-    config = NCFConfig(
+    config = NCF(
         embedding_dim=4,
         mlp_dim=3,
         hidden_layers=[5],
         regularization=0.3,
         **COMMON | settings | {"similarity": similarity},
     )
-    model = pair_model(NCF, config)
+    model = pair_model(NCFNetwork, config)
     (batch,) = model.batches(0)
     tables = [table.detach().double().numpy() for table in (model.factors_ND, model.inner_NE)]
     with torch.no_grad():
@@ -142,8 +142,8 @@ def test_ncf(settings: dict[str, Any], similarity: str) -> None:
 )
 def test_sequence_models(settings: dict[str, Any], similarity: Any) -> None:
     """Users with one event or none teach nothing; every position but the last predicts the item after it."""
-    config = SASRecConfig(similarity=similarity, max_length=SHAPE.max_length, **COMMON | settings)
-    model = SASRec(SequenceJob(Histories.from_lists(ROWS), None, ITEMS, SHAPE, config, 1), LocalWorker()).eval()
+    config = SASRec(similarity=similarity, max_length=SHAPE.max_length, **COMMON | settings)
+    model = SASRecNetwork(SequenceJob(Histories.from_lists(ROWS), None, ITEMS, SHAPE, config, 1), LocalWorker()).eval()
     (batch,) = model.batches(0)
     vectors = model.encoder.embedding.weight.detach().double().numpy()[:ITEMS]
     states, targets = [], []

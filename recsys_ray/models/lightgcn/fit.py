@@ -26,78 +26,51 @@ of the loss. Memory: (users + items) * D * 36 bytes, 60 bytes a pair, batch_size
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, TrainData
-from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.holdout import hold_out
+from recsys_ray.models.lightgcn.config import LightGCNConfig
 from recsys_ray.models.linalg.graph import Graph, Propagator, equal_weights
 from recsys_ray.models.linalg.initial import initial_embeddings
-from recsys_ray.models.linalg.pooling import RecentSettings
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.models.scorers.propagation import PropagationScorer, fold_in_map, history_sums
-from recsys_ray.training import LoopConfig, run_workers
+from recsys_ray.training import run_workers
 
 
-class LightGCNConfig(LoopConfig, RecentSettings):
-    embedding_dim: int = Field(default=64, ge=1)
-    """D, the length of a user's and an item's vector."""
-    layers: int = Field(default=3, ge=0)
-    """Propagation steps; 0 is matrix factorization."""
-    loss: Literal["softmax", "bpr"] = "softmax"
-    """softmax: cross-entropy of a pair among the sampled items. bpr: pairwise, as in the paper."""
-    similarity: Literal["cosine", "inner"] = "cosine"
-    """How the softmax compares a user with an item; bpr always takes the inner product."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Divides the similarities of the softmax: the lower, the more the hardest negatives count."""
-    negatives: int = Field(default=1024, ge=1)
-    """Negatives: of a batch under softmax, shared by its pairs; of each pair under bpr."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
-    """Where negatives come from; hard, the best scored of hard_candidates, is for bpr."""
-    popularity_power: float = Field(default=1.0, ge=0)
-    """Power of an item's count under negative_strategy = popularity."""
-    hard_candidates: int = Field(default=32, ge=1)
-    """Candidates per pair under negative_strategy = hard."""
-    correct_popularity: bool = False
-    """Take the log of a negative's expected number of draws off its similarity (softmax)."""
-    regularization: float = Field(default=0.0, ge=0)
-    """L2 penalty on the embeddings of layer 0 that a batch touches, per pair."""
-    initialization: Literal["spectral", "normal"] = "spectral"
-    """normal: random, as in the paper. spectral: from the leading singular vectors of the normalised interactions, what
-    propagation alone would keep; the training starts several epochs ahead."""
-    initial_std: float = Field(default=0.1, gt=0)
-    """Standard deviation of the initial embeddings."""
-    length_power: float = Field(default=0.75, ge=0)
-    """Item vectors are ranked with their length to this power, which grows with popularity: 1 is the inner product, 0
-    the cosine."""
+class LightGCN(LightGCNConfig, Model):
+    """LightGCN as a model: its settings and its fit."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> LightGCNConfig:
-        if self.negative_strategy == "hard" and (self.loss != "bpr" or self.hard_candidates < self.negatives):
-            raise ValueError("negative_strategy: hard needs loss = bpr and hard_candidates >= negatives")
-        return self
+    key: ClassVar[str] = "lightgcn"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (PropagationScorer,)
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> PropagationScorer:
+        """Fit on the training histories.
 
-def fit_lightgcn(data: TrainData, config: LightGCNConfig, context: FitContext) -> PropagationScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a loss or gradient was not finite, or memory ran out.
+        """
+        from recsys_ray.models.lightgcn.network import train_lightgcn
+        from recsys_ray.models.observed_pairs import PairJob
 
-    Raises:
-        ModelError: a loss or gradient was not finite, or memory ran out.
-    """
-    from recsys_ray.models.lightgcn.network import train_lightgcn
-    from recsys_ray.models.observed_pairs import PairJob
+        histories, held_out = hold_out(data.histories, self.validation_share, context.rng(1), last=False)
+        initial_ND = initial_embeddings(histories.matrix(data.num_items), self, context)
+        job = PairJob(histories, held_out, data.num_items, initial_ND, self, context.seed)
+        trained_ND, progress = run_workers(context, train_lightgcn, job, "lightgcn")
+        context.progress(f"lightgcn: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
+        require_finite("lightgcn", "lower model.learning_rate", trained_ND)
+        # The graph of everything known: what was held out to stop in time is part of it again.
+        return scorer_from(trained_ND, data, self)
 
-    histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
-    initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
-    job = PairJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
-    trained_ND, progress = run_workers(context, train_lightgcn, job, "lightgcn")
-    context.progress(f"lightgcn: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
-    require_finite("lightgcn", "lower model.learning_rate", trained_ND)
-    # The graph of everything known: what was held out to stop in time is part of it again.
-    return scorer_from(trained_ND, data, config)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        table = (counts.num_users + counts.num_items) * self.embedding_dim * 4
+        scores = self.batch_size * self.negatives * (24 if self.loss == "softmax" else 24 * self.embedding_dim)
+        advice = "lower model.embedding_dim, model.batch_size or model.negatives"
+        # The table, its gradient, two moments, and the products of both directions; two orders of the pairs.
+        return MemoryEstimate(9 * table + 60 * counts.num_interactions + scores, advice)
 
 
 def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConfig) -> PropagationScorer:
@@ -121,11 +94,3 @@ def scorer_from(embeddings_ND: FloatArray, data: TrainData, config: LightGCNConf
         trained_I=degrees_I > 0,
         recent=config.recent,
     )
-
-
-def lightgcn_memory(counts: Counts, config: LightGCNConfig) -> MemoryEstimate:
-    table = (counts.num_users + counts.num_items) * config.embedding_dim * 4
-    scores = config.batch_size * config.negatives * (24 if config.loss == "softmax" else 24 * config.embedding_dim)
-    advice = "lower model.embedding_dim, model.batch_size or model.negatives"
-    # The table, its gradient, two moments, and the products of both directions; two orders of the pairs.
-    return MemoryEstimate(9 * table + 60 * counts.num_interactions + scores, advice)

@@ -1,4 +1,4 @@
-"""LightGCN as a module on the training loop; ``models/lightgcn.py`` says what it computes.
+"""LightGCN as a module on the training loop; ``fit.py`` beside it says what it computes.
 
 Shape suffixes: N nodes (users, then items), U users, I items, D dimension, B rows of a batch, M negatives, E pairs.
 """
@@ -26,17 +26,17 @@ from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
 
 if TYPE_CHECKING:
-    from recsys_ray.models.lightgcn.fit import LightGCNConfig
+    from recsys_ray.models.lightgcn.config import LightGCNConfig
 
 
 def train_lightgcn(job: PairJob[LightGCNConfig], worker: Worker) -> tuple[FloatArray, Progress]:
     """(N, D) the trained layer-0 embeddings, users first."""
-    model = LightGCN(job, worker)
+    model = LightGCNNetwork(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
     return model.embeddings_ND.detach().cpu().numpy(), progress
 
 
-class LightGCN(nn.Module):
+class LightGCNNetwork(nn.Module):
     """The embeddings of layer 0 and their propagation."""
 
     def __init__(self, job: PairJob[LightGCNConfig], worker: Worker) -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, IntArray, LongArray
-from recsys_ray.models.base import MemoryEstimate
+from recsys_ray.base.types import Counts, FitContext, FloatArray, IntArray, LongArray, MemoryEstimate
 from recsys_ray.models.linalg.sparse import (
     SparseRows,
     add_sparse_rows,

@@ -24,82 +24,54 @@ layer, J = D + H.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, field_validator
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, TrainData
-from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.holdout import hold_out
 from recsys_ray.models.linalg.initial import initial_embeddings
-from recsys_ray.models.linalg.pooling import Recent, RecentSettings
+from recsys_ray.models.linalg.pooling import Recent
+from recsys_ray.models.ncf.config import NCFConfig
 from recsys_ray.models.ncf.kernels import Perceptron
 from recsys_ray.models.ncf.scorer import PairScorer
 from recsys_ray.models.scorers.propagation import fold_in_map, history_sums
-from recsys_ray.training import LoopConfig, run_workers
+from recsys_ray.training import run_workers
 
 
-class NCFConfig(LoopConfig, RecentSettings):
-    embedding_dim: int = Field(default=64, ge=1)
-    """D, the length of a user's and an item's vector in the factor branch."""
-    layers: int = Field(default=0, ge=0)
-    """Propagation steps of the factor branch's vectors over the interactions, as in LightGCN: with one step a user is
-    also what is in the history. 0 is the paper's."""
-    mlp_dim: int = Field(default=32, ge=1)
-    """E, the length of a user's and an item's vector at the entrance of the perceptron."""
-    hidden_layers: list[int] = Field(default=[32, 16], min_length=1)
-    """Widths of the perceptron's layers."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the perceptron's values set to 0 in training, after every layer."""
-    loss: Literal["softmax", "bce", "bpr"] = "softmax"
-    """softmax: cross-entropy of a pair among the sampled items. bce: a pair towards 1 and its negatives towards 0, as
-    in the paper. bpr: the pair above its negatives."""
-    negatives: int = Field(default=256, ge=1)
-    """Negatives: of a batch under softmax, shared by its pairs; of each pair under bce and bpr."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "uniform"
-    """Where negatives come from."""
-    popularity_power: float = Field(default=1.0, ge=0)
-    """Power of an item's count under negative_strategy = popularity."""
-    correct_popularity: bool = False
-    """Take the log of a negative's expected number of draws off its score (softmax)."""
-    similarity: Literal["inner", "cosine"] = "inner"
-    """cosine: vectors of the factor branch have length 1 / sqrt(temperature) whatever was trained (g is then 1)."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Divides the cosines of the factor branch; not used by inner."""
-    regularization: float = Field(default=0.0, ge=0)
-    """L2 penalty on the vectors that a batch touches, per pair."""
-    initialization: Literal["spectral", "normal"] = "spectral"
-    """Where the vectors of the factor branch start, as in LightGCN. spectral: at the leading singular vectors of the
-    normalised interactions. normal: random, as those of the perceptron always do."""
-    initial_std: float = Field(default=0.1, gt=0)
-    """Standard deviation of the initial vectors."""
+class NCF(NCFConfig, Model):
+    """NCF as a model: its settings and its fit."""
 
-    @field_validator("hidden_layers")
-    @classmethod
-    def _are_widths(cls, widths: list[int]) -> list[int]:
-        if min(widths) < 1:
-            raise ValueError(f"hidden_layers: widths must be at least 1, found {min(widths)}")
-        return widths
+    key: ClassVar[str] = "ncf"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (PairScorer,)
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> PairScorer:
+        """Fit on the training histories.
 
-def fit_ncf(data: TrainData, config: NCFConfig, context: FitContext) -> PairScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: a loss or gradient was not finite, or memory ran out.
+        """
+        from recsys_ray.models.ncf.network import train_ncf
+        from recsys_ray.models.observed_pairs import PairJob
 
-    Raises:
-        ModelError: a loss or gradient was not finite, or memory ran out.
-    """
-    from recsys_ray.models.ncf.network import train_ncf
-    from recsys_ray.models.observed_pairs import PairJob
+        histories, held_out = hold_out(data.histories, self.validation_share, context.rng(1), last=False)
+        initial_ND = initial_embeddings(histories.matrix(data.num_items), self, context)
+        job = PairJob(histories, held_out, data.num_items, initial_ND, self, context.seed)
+        trained, progress = run_workers(context, train_ncf, job, "ncf")
+        context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
+        parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W
+        require_finite("ncf", "lower model.learning_rate", *parts)
+        return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, self.recent, data)
 
-    histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
-    initial_ND = initial_embeddings(histories.matrix(data.num_items), config, context)
-    job = PairJob(histories, held_out, data.num_items, initial_ND, config, context.seed)
-    trained, progress = run_workers(context, train_ncf, job, "ncf")
-    context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
-    parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W
-    require_finite("ncf", "lower model.learning_rate", *parts)
-    return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, config.recent, data)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        dims = self.embedding_dim + max(self.mlp_dim, self.hidden_layers[0])
+        table = 4 * (counts.num_users + counts.num_items) * dims
+        scored = self.batch_size * self.negatives
+        per_pair = 12 * sum(self.hidden_layers) + (24 if self.loss == "softmax" else 24 * dims)
+        advice = "lower model.embedding_dim, model.batch_size or model.negatives"
+        # The tables, gradients, two moments and the finished rows; two orders of the pairs.
+        return MemoryEstimate(7 * table + 60 * counts.num_interactions + scored * per_pair, advice)
 
 
 def scorer_from(
@@ -121,13 +93,3 @@ def scorer_from(
         trained_I=trained_I,
         recent=recent,
     )
-
-
-def ncf_memory(counts: Counts, config: NCFConfig) -> MemoryEstimate:
-    dims = config.embedding_dim + max(config.mlp_dim, config.hidden_layers[0])
-    table = 4 * (counts.num_users + counts.num_items) * dims
-    scored = config.batch_size * config.negatives
-    per_pair = 12 * sum(config.hidden_layers) + (24 if config.loss == "softmax" else 24 * dims)
-    advice = "lower model.embedding_dim, model.batch_size or model.negatives"
-    # The tables, gradients, two moments and the finished rows; two orders of the pairs.
-    return MemoryEstimate(7 * table + 60 * counts.num_interactions + scored * per_pair, advice)

@@ -1,4 +1,4 @@
-"""NCF on the training loop; ``models/ncf.py`` says what it computes.
+"""NCF on the training loop; ``fit.py`` beside it says what it computes.
 
 Shape suffixes: U users, I items, D dimension of the factor branch, E of the perceptron's vectors, H width of its first
 layer, J = D + H, N = U + I, R rows of a table, B rows of a batch, M negatives. A leading ``...`` is any number of axes.
@@ -29,7 +29,7 @@ from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
 
 if TYPE_CHECKING:
-    from recsys_ray.models.ncf.fit import NCFConfig
+    from recsys_ray.models.ncf.config import NCFConfig
 
 RANKED_USERS = 256  # watched users scored at once
 
@@ -44,12 +44,12 @@ class TrainedNCF:
 
 
 def train_ncf(job: PairJob[NCFConfig], worker: Worker) -> tuple[TrainedNCF, Progress]:
-    model = NCF(job, worker)
+    model = NCFNetwork(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
     return model.trained(), progress
 
 
-class NCF(nn.Module):
+class NCFNetwork(nn.Module):
     """Vectors of both branches, and the layers behind them."""
 
     def __init__(self, job: PairJob[NCFConfig], worker: Worker) -> None:

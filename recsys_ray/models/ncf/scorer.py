@@ -9,6 +9,7 @@ product, J columns of a row: D and the width of the perceptron's first layer.
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class PairScorer(KnowingScorer):
         perceptron: the layers behind the first. trained_I: items with training interactions. recent: what the last
         events add to the columns of the inner product.
     """
+
+    kind: ClassVar[str] = "pair"
 
     def __init__(
         self,
@@ -54,9 +57,6 @@ class PairScorer(KnowingScorer):
         self.factors_ID = items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]]
         if recent.weight:  # sums over histories want whole rows side by side
             self.factors_ID = np.ascontiguousarray(self.factors_ID)
-
-    def factors(self, requests: Requests) -> None:
-        return None
 
     def score(self, requests: Requests) -> FloatArray:
         scores_BI = np.empty((len(requests), self.num_items), np.float32)

@@ -1,17 +1,20 @@
 """What item vectors and histories tell without a model: inner products, likeness, and who is known at all; and the
 scorers that need no more than that beside their queries.
 
+Arrays may be read-only memory maps shared by many processes: they are never written to and never copied whole.
+
 Shape suffixes: B rows of a batch, R items asked about, U users, I items, D dimension.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, Histories, IntArray, Requests
+from recsys_ray.base.ragged import offsets
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, ItemVectors, Requests
 
 NO_OPINION = np.float32(-np.inf)
 
@@ -20,6 +23,7 @@ class KnowingScorer:
     """A scorer that has learned about some items, and about some users by themselves: who is neither of these users nor
     has any of these items is not answered."""
 
+    personal: ClassVar[bool] = True
     scorable_I: BoolArray
     known_U: BoolArray = np.zeros(0, np.bool_)
     """Users of the fit who have a row of their own."""
@@ -34,30 +38,39 @@ class KnowingScorer:
 
 
 class VectorScorer(KnowingScorer):
-    """``query . item``; what a query is, ``factors`` of the subclass says."""
+    """``query . item + bias``; what a query is, the subclass says."""
 
     items_ID: FloatArray
+    bias_I: FloatArray | None = None
 
-    def factors(self, requests: Requests) -> Factors:
+    @property
+    def items(self) -> ItemVectors:
+        return ItemVectors(self.items_ID, self.bias_I)
+
+    def queries(self, requests: Requests) -> FloatArray:
+        """(B, D) one for each request."""
         raise NotImplementedError
 
     def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
+        return inner_products(self.queries(requests), self.items)
 
     def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self.items_ID, items_R, self.scorable_I)
+        return cosines(self.items.vectors_ID, items_R, self.scorable_I)
 
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> Self:
+
+class ReplaceableItems(VectorScorer):
+    """A scorer that keeps its queries whatever the items are: the protocol ``TakesItems``."""
+
+    def with_items(self, items: ItemVectors) -> Self:
         """The same scorer with other item vectors; queries stay as they are."""
-        assert bias_I is None
         changed = copy(self)
-        changed.items_ID = items_ID
+        changed.items_ID, changed.bias_I = items.vectors_ID, items.bias_I
         return changed
 
 
 def knows_item(histories: Histories, known_I: BoolArray) -> BoolArray:
     """(B,) whether a history holds at least one of the known items."""
-    hits = np.concatenate([[0], np.cumsum(known_I[histories.items_E])])
+    hits = offsets(known_I[histories.items_E])
     known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
     return known
 
@@ -70,11 +83,11 @@ def has_stored_row(requests: Requests, known_U: BoolArray) -> BoolArray:
     return stored
 
 
-def inner_products(factors: Factors) -> FloatArray:
-    """(B, I) the scores that two factors stand for."""
-    scores_BI: FloatArray = factors.queries_BD @ factors.items_ID.T
-    if factors.bias_I is not None:
-        scores_BI += factors.bias_I
+def inner_products(queries_BD: FloatArray, items: ItemVectors) -> FloatArray:
+    """(B, I) the scores that queries and item vectors stand for."""
+    scores_BI: FloatArray = queries_BD @ items.vectors_ID.T
+    if items.bias_I is not None:
+        scores_BI += items.bias_I
     return scores_BI
 
 

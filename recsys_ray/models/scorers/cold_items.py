@@ -25,48 +25,35 @@ K = D + 1 columns of the map, V dimension of the model's item vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
     BoolArray,
-    Factors,
+    Contributes,
+    DoubleArray,
     FloatArray,
     Histories,
     IntArray,
     ItemContent,
-    ItemLists,
+    ItemVectors,
     LongArray,
     Requests,
     Scorer,
     ScorerState,
     Settings,
+    SumsHistories,
+    TakesItems,
     TrainData,
+    by_inner_product,
 )
 from recsys_ray.models.scorers.base import comparable, cosines
-from recsys_ray.models.scorers.linear import FactorScorer, LinearScorer, LowRankScorer, PopularityScorer
-from recsys_ray.models.scorers.propagation import PropagationScorer
-from recsys_ray.models.sequence.scorer import SequenceScorer
-
-DoubleArray = npt.NDArray[np.float64]
 
 BLOCK = 8192  # items looked at in float64 at a time
-BASE = "base."
-BASES: dict[str, type[Scorer]] = {
-    "factor": FactorScorer,
-    "low_rank": LowRankScorer,
-    "linear": LinearScorer,
-    "popularity": PopularityScorer,
-    "propagation": PropagationScorer,
-    "sequence": SequenceScorer,
-}
-"""The scorers that can stand inside, by the name in a saved state: linear in what an item is."""
 
 
 class ColdItemSettings(Settings):
@@ -98,7 +85,7 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         raise ModelError("cold items need item vectors; add an embeddings section or unset train.cold_items")
     counts_I = data.item_counts()
     cold_I = data.content.present_I & (counts_I == 0)
-    mappable = type(scorer) in BASES.values()
+    mappable = isinstance(scorer, TakesItems | SumsHistories)
     if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].all()):
         return scorer
     if not mappable:
@@ -106,16 +93,17 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
     if not (data.content.present_I & (counts_I > 0)).any():
         raise ModelError("cold items: no item with training interactions has a vector; unset train.cold_items")
     content_map = fit_map(data.content, counts_I, settings)
-    if isinstance(scorer, LinearScorer):
-        queries_IK = scorer.through(content_map.map_IK)
+    if isinstance(scorer, SumsHistories):
+        queries_IK = scorer.apply_to(content_map.map_IK)
         return ColdItemScorer(
             base=scorer, cold_C=content_map.cold_C, vectors_CK=content_map.cold_CK, queries_IK=queries_IK
         )
-    assert isinstance(scorer, FactorScorer | LowRankScorer | PopularityScorer | PropagationScorer | SequenceScorer)
-    factors = scorer.factors(_nobody())
-    items_IV = mapped(content_map, factors.items_ID)
-    bias_I = None if factors.bias_I is None else mapped(content_map, factors.bias_I[:, None])[:, 0]
-    return ColdItemScorer(base=scorer.with_items(items_IV, bias_I), cold_C=content_map.cold_C)
+    vectors = by_inner_product(scorer)
+    assert vectors is not None and isinstance(scorer, TakesItems)  # what takes item vectors has some
+    items_IV = mapped(content_map, vectors.items.vectors_ID)
+    bias_I = vectors.items.bias_I
+    bias_I = None if bias_I is None else mapped(content_map, bias_I[:, None])[:, 0]
+    return ColdItemScorer(base=scorer.with_items(ItemVectors(items_IV, bias_I)), cold_C=content_map.cold_C)
 
 
 def fit_map(content: ItemContent, counts_I: LongArray, settings: ColdItemSettings) -> ContentMap:
@@ -163,6 +151,8 @@ class ColdItemScorer:
         each item adds to a query against it.
     """
 
+    kind: ClassVar[str] = "cold"
+
     def __init__(
         self,
         *,
@@ -189,22 +179,32 @@ class ColdItemScorer:
     def answers(self, requests: Requests) -> BoolArray:
         return self.base.answers(requests)
 
-    def factors(self, requests: Requests) -> Factors | None:
-        return self.base.factors(requests)
+    @property
+    def personal(self) -> bool:
+        return self.base.personal
+
+    @property
+    def items(self) -> ItemVectors | None:
+        vectors = by_inner_product(self.base)
+        return None if vectors is None else vectors.items
+
+    def queries(self, requests: Requests) -> FloatArray:
+        vectors = by_inner_product(self.base)
+        assert vectors is not None  # or ``items`` is None, and nobody searches by queries
+        return vectors.queries(requests)
 
     def score(self, requests: Requests) -> FloatArray:
         scores_BI = self.base.score(requests)
         if self.queries_IK is not None:
-            assert isinstance(self.base, LinearScorer)
+            assert isinstance(self.base, SumsHistories)
             scores_BI[:, self.cold_C] = self._columns(self.base.add_up(requests.histories, self.queries_IK))
         return scores_BI
 
     def similar(self, items_R: IntArray) -> FloatArray:
         """As the scorer inside compares items. Of history x W a cold item has no row: to a warm item it is as like as
         an event on that one says, and to another cold item no history can tell."""
-        factors = self.base.factors(_nobody())
-        if factors is not None:
-            return cosines(factors.items_ID, items_R, self.scorable_I)
+        if self.items is not None:
+            return cosines(self.items.vectors_ID, items_R, self.scorable_I)
         assert self.queries_IK is not None and self.vectors_CK is not None
         scores_RI = self.base.similar(items_R)
         scores_RI[:, self.cold_C] = self._columns(self.queries_IK[items_R])
@@ -215,6 +215,21 @@ class ColdItemScorer:
             scores_RI[row, self.cold_C] = -np.inf
         return comparable(scores_RI, items_R, self.scorable_I)
 
+    def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray] | None:
+        """The scorer inside explains its own items; cold items of history x W have columns by their content."""
+        found = self.base.contributions(history, rows_K) if isinstance(self.base, Contributes) else None
+        if found is None or self.queries_IK is None:
+            return found
+        assert isinstance(self.base, SumsHistories) and self.vectors_CK is not None
+        items_H, values_HK = found
+        one_each = Histories.from_lists([[int(item)] for item in items_H], _ratings_of(history, items_H))
+        queries_HK = self.base.add_up(one_each, self.queries_IK).astype(np.float64)
+        places_K = np.searchsorted(self.cold_C, rows_K)
+        for k, place in enumerate(places_K):
+            if place < len(self.cold_C) and self.cold_C[place] == rows_K[k]:
+                values_HK[:, k] = queries_HK @ self.vectors_CK[place]
+        return items_H, values_HK
+
     def _columns(self, queries_BK: FloatArray) -> FloatArray:
         """(B, C) scores of the cold items, summed in float64: the same in every batch but for the last rounding."""
         assert self.vectors_CK is not None
@@ -222,24 +237,23 @@ class ColdItemScorer:
         return columns_BC
 
     def state(self) -> ScorerState:
-        base = self.base.state()
-        kind = next(kind for kind, scorer_class in BASES.items() if type(self.base) is scorer_class)
-        arrays: dict[str, Any] = {BASE + name: array for name, array in base.arrays.items()} | {"cold": self.cold_C}
-        if self.queries_IK is not None:
+        arrays: dict[str, Any] = {"cold": self.cold_C}
+        if self.queries_IK is not None and self.vectors_CK is not None:
             arrays |= {"vectors": self.vectors_CK, "queries": self.queries_IK}
-        return ScorerState(arrays, {"base": kind, "base_settings": base.settings})
+        return ScorerState(arrays, parts={"base": self.base})
 
     @classmethod
     def from_state(cls, state: ScorerState) -> ColdItemScorer:
-        arrays, inside = state.arrays, BASES[state.settings["base"]]
-        base = {name.removeprefix(BASE): array for name, array in arrays.items() if name.startswith(BASE)}
+        arrays = state.arrays
         return cls(
-            base=inside.from_state(ScorerState(base, state.settings["base_settings"])),
+            base=state.parts["base"],
             cold_C=arrays["cold"],
             vectors_CK=arrays.get("vectors"),
             queries_IK=arrays.get("queries"),
         )
 
 
-def _nobody() -> Requests:
-    return Requests(pa.array([], pa.int64()), np.zeros(0, np.int32), Histories.from_lists([]), ItemLists.empty(0))
+def _ratings_of(history: Histories, items_H: IntArray) -> list[list[float]]:
+    """Of each distinct item the ratings of its events, added up: what one event would have to carry."""
+    sums_I = np.bincount(history.items_E, history.ratings_E)
+    return [[float(sums_I[item])] for item in items_H]

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import ClassVar
 
 import numpy as np
 
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, Histories, Requests, ScorerState
+from recsys_ray.base.ragged import offsets
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, Requests, ScorerState
 from recsys_ray.models.base import history_rows
 from recsys_ray.models.linalg.pooling import Recent
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
-from recsys_ray.models.scorers.base import VectorScorer, has_stored_row
+from recsys_ray.models.scorers.base import ReplaceableItems, has_stored_row
 
 RIDGE = 1e-3  # of the fold-in map, relative to the mean squared length of its input
 
 
-class PropagationScorer(VectorScorer):
+class PropagationScorer(ReplaceableItems):
     """``query . item``; an unknown user's query is |H|^-1/2 times the sum of ``history_ID`` over the known items H.
 
     Args:
@@ -27,6 +29,8 @@ class PropagationScorer(VectorScorer):
         items_ID: item vectors. history_ID: what an item of a history adds to the query.
         trained_I: items with training interactions. recent: what the last events add to every query.
     """
+
+    kind: ClassVar[str] = "propagation"
 
     def __init__(
         self,
@@ -45,10 +49,9 @@ class PropagationScorer(VectorScorer):
         self.scorable_I = trained_I
         self.recent = recent
 
-    def factors(self, requests: Requests) -> Factors:
+    def queries(self, requests: Requests) -> FloatArray:
         queries_BD = user_rows(requests, self.users_UD, self.known_U, self._queries_of)
-        queries_BD = self.recent.added(queries_BD, requests.histories, self.items_ID, self.scorable_I)
-        return Factors(queries_BD, self.items_ID)
+        return self.recent.added(queries_BD, requests.histories, self.items_ID, self.scorable_I)
 
     def _queries_of(self, histories: Histories) -> FloatArray:
         return history_sums(histories, self.history_ID, self.scorable_I)
@@ -92,10 +95,10 @@ def history_sums(histories: Histories, vectors_ID: FloatArray, known_I: BoolArra
     """(B, D) |H|^-1/2 times the sum of the vectors over H, the known items of a history, each counted once."""
     rows = history_rows(histories, len(vectors_ID), "binary")
     keep_E = known_I[rows.columns]
-    offsets = np.concatenate([[0], np.cumsum(keep_E)])[rows.offsets].astype(np.int64)
-    counts_B = np.diff(offsets)
+    offsets_B1 = offsets(keep_E)[rows.offsets]
+    counts_B = np.diff(offsets_B1)
     scale_B = np.maximum(counts_B, 1).astype(np.float32) ** np.float32(-0.5)
-    kept = SparseRows(offsets, rows.columns[keep_E], np.repeat(scale_B, counts_B))
+    kept = SparseRows(offsets_B1, rows.columns[keep_E], np.repeat(scale_B, counts_B))
     sums_BD = np.zeros((len(counts_B), vectors_ID.shape[1]), np.float32)
     add_dense_rows(kept, vectors_ID, sums_BD)
     return sums_BD

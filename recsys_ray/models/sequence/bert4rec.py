@@ -12,38 +12,31 @@ Time and memory: see ``sequence``; the masked positions are predicted.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
-from pydantic import Field
-
-from recsys_ray.base.types import Counts, FitContext, TrainData
-from recsys_ray.models.base import MemoryEstimate
-from recsys_ray.models.sequence.fit import SequenceConfig, fit_sequence, sequence_memory
+from recsys_ray.base.types import Counts, FitContext, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model
+from recsys_ray.models.sequence.config import BERT4RecConfig
+from recsys_ray.models.sequence.fit import fit_sequence, sequence_memory
 from recsys_ray.models.sequence.scorer import SequenceScorer
 
 
-class BERT4RecConfig(SequenceConfig):
-    max_length: int = Field(default=50, ge=2)
-    """Positions that the network sees: the newest events of a history, which may be longer, and a mask."""
-    loss: Literal["sampled_softmax", "cross_entropy", "gbce", "bce"] = "cross_entropy"
-    """cross_entropy: over all items. sampled_softmax: over the right item and the negatives. gbce, bce: right item and
-    negatives each by itself."""
-    mask_probability: float = Field(default=0.2, gt=0, le=1)
-    """Chance of every item of an example to be masked; at least one is."""
-    last_item_share: float = Field(default=0.2, ge=0, le=1)
-    """Share of the examples in which the last item is masked and nothing else."""
+class BERT4Rec(BERT4RecConfig, Model):
+    """BERT4Rec as a model: its settings and its fit."""
 
+    key: ClassVar[str] = "bert4rec"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (SequenceScorer,)
+    ordered: ClassVar[bool] = True
 
-def fit_bert4rec(data: TrainData, config: BERT4RecConfig, context: FitContext) -> SequenceScorer:
-    """Fit on the training histories.
+    def fit_scorer(self, data: TrainData, context: FitContext) -> SequenceScorer:
+        """Fit on the training histories.
 
-    Raises:
-        ModelError: a loss or gradient was not finite, or memory ran out.
-    """
-    from recsys_ray.models.sequence.bert4rec_network import train_bert4rec
+        Raises:
+            ModelError: a loss or gradient was not finite, or memory ran out.
+        """
+        from recsys_ray.models.sequence.bert4rec_network import train_bert4rec
 
-    return fit_sequence("bert4rec", data, config, context, train_bert4rec, causal=False)
+        return fit_sequence("bert4rec", data, self, context, train_bert4rec, causal=False)
 
-
-def bert4rec_memory(counts: Counts, config: BERT4RecConfig) -> MemoryEstimate:
-    return sequence_memory(counts, config, config.mask_probability)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        return sequence_memory(counts, self, self.mask_probability)

@@ -1,4 +1,4 @@
-"""BERT4Rec on the training loop: masked positions predict what stood there; ``models/bert4rec.py`` says more.
+"""BERT4Rec on the training loop: masked positions predict what stood there; ``bert4rec.py`` says more.
 
 Shape suffixes: B rows (users) of a batch, L positions, W positions of a window.
 """
@@ -16,10 +16,10 @@ from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.worker import Worker
 
 if TYPE_CHECKING:
-    from recsys_ray.models.sequence.bert4rec import BERT4RecConfig
+    from recsys_ray.models.sequence.config import BERT4RecConfig
 
 
-class BERT4Rec(NextItem):
+class BERT4RecNetwork(NextItem):
     name = "bert4rec"
 
     def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
@@ -47,4 +47,4 @@ def masked_places(real_BL: BoolArray, draws_BW: FloatArray, probability: float, 
 
 def train_bert4rec(job: SequenceJob, worker: Worker) -> tuple[dict[str, FloatArray], Progress]:
     """The encoder's weights by name."""
-    return train_model(BERT4Rec(job, worker))
+    return train_model(BERT4RecNetwork(job, worker))

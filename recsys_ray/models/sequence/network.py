@@ -32,7 +32,7 @@ from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, num_steps, own_rows
 
 if TYPE_CHECKING:
-    from recsys_ray.models.sequence.fit import SequenceConfig
+    from recsys_ray.models.sequence.config import SequenceConfig
 
 ENCODE_ROWS = 256  # histories encoded at once
 

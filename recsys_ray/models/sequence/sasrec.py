@@ -10,26 +10,31 @@ Time and memory: see ``sequence``; every position is predicted.
 
 from __future__ import annotations
 
-from recsys_ray.base.types import Counts, FitContext, TrainData
-from recsys_ray.models.base import MemoryEstimate
-from recsys_ray.models.sequence.fit import SequenceConfig, fit_sequence, sequence_memory
+from typing import ClassVar
+
+from recsys_ray.base.types import Counts, FitContext, MemoryEstimate, Scorer, TrainData
+from recsys_ray.models.base import Model
+from recsys_ray.models.sequence.config import SequenceConfig
+from recsys_ray.models.sequence.fit import fit_sequence, sequence_memory
 from recsys_ray.models.sequence.scorer import SequenceScorer
 
 
-class SASRecConfig(SequenceConfig):
+class SASRec(SequenceConfig, Model):
     """Those of every sequence model."""
 
+    key: ClassVar[str] = "sasrec"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (SequenceScorer,)
+    ordered: ClassVar[bool] = True
 
-def fit_sasrec(data: TrainData, config: SASRecConfig, context: FitContext) -> SequenceScorer:
-    """Fit on the training histories.
+    def fit_scorer(self, data: TrainData, context: FitContext) -> SequenceScorer:
+        """Fit on the training histories.
 
-    Raises:
-        ModelError: a loss or gradient was not finite, or memory ran out.
-    """
-    from recsys_ray.models.sequence.sasrec_network import train_sasrec
+        Raises:
+            ModelError: a loss or gradient was not finite, or memory ran out.
+        """
+        from recsys_ray.models.sequence.sasrec_network import train_sasrec
 
-    return fit_sequence("sasrec", data, config, context, train_sasrec, causal=True)
+        return fit_sequence("sasrec", data, self, context, train_sasrec, causal=True)
 
-
-def sasrec_memory(counts: Counts, config: SASRecConfig) -> MemoryEstimate:
-    return sequence_memory(counts, config)
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        return sequence_memory(counts, self)

@@ -1,4 +1,4 @@
-"""SASRec on the training loop: every position predicts the item after it; ``models/sasrec.py`` says more.
+"""SASRec on the training loop: every position predicts the item after it; ``sasrec.py`` says more.
 
 Shape suffixes: B rows (users) of a batch, L positions, W positions of a window.
 """
@@ -14,7 +14,7 @@ from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.worker import Worker
 
 
-class SASRec(NextItem):
+class SASRecNetwork(NextItem):
     name = "sasrec"
 
     def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
@@ -26,4 +26,4 @@ class SASRec(NextItem):
 
 def train_sasrec(job: SequenceJob, worker: Worker) -> tuple[dict[str, FloatArray], Progress]:
     """The encoder's weights by name."""
-    return train_model(SASRec(job, worker))
+    return train_model(SASRecNetwork(job, worker))

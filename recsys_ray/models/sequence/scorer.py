@@ -7,12 +7,12 @@ Shape suffixes: B rows of a batch, I items, D dimension, E events.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, IntArray, Requests, ScorerState
-from recsys_ray.models.scorers.base import KnowingScorer, cosines, inner_products
+from recsys_ray.base.types import BoolArray, FloatArray, ItemVectors, Requests, ScorerState
+from recsys_ray.models.scorers.base import ReplaceableItems
 
 if TYPE_CHECKING:
     from recsys_ray.models.sequence.transformer import SequenceEncoder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PREFIX = "weights."
 
 
-class SequenceScorer(KnowingScorer):
+class SequenceScorer(ReplaceableItems):
     """``state(history) . item``, known and unknown users alike, whatever the length of the history.
 
     Events on items that the fit has not seen are passed over; of the others the newest ``max_length`` count.
@@ -30,6 +30,8 @@ class SequenceScorer(KnowingScorer):
         trained_I: items with training interactions. similarity: "cosine" compares with item vectors of length 1.
         items_ID: what a query is multiplied with, where it is not the vectors that the network reads histories by.
     """
+
+    kind: ClassVar[str] = "sequence"
 
     def __init__(
         self,
@@ -44,33 +46,29 @@ class SequenceScorer(KnowingScorer):
         self.shape = shape
         self.scorable_I = trained_I
         self.similarity: Literal["inner", "cosine"] = similarity
-        self.items_ID = items_ID
+        self.items_ID: FloatArray | None = items_ID  # type: ignore[assignment]
         self._encoder: SequenceEncoder | None = None
-        self._items_ID = items_ID
+        self._network_items_ID: FloatArray | None = None
 
-    def factors(self, requests: Requests) -> Factors:
-        from recsys_ray.models.sequence.network import encode
-
-        items_ID = self._vectors()
-        known = requests.histories.only(self.scorable_I[requests.histories.items_E])
-        queries_BD = np.zeros((len(requests), items_ID.shape[1]), np.float32)
-        rows_B = np.flatnonzero(known.lengths_B > 0)
-        queries_BD[rows_B] = encode(self._network(), known, rows_B)
-        return Factors(queries_BD, items_ID)
-
-    def score(self, requests: Requests) -> FloatArray:
-        return inner_products(self.factors(requests))
-
-    def similar(self, items_R: IntArray) -> FloatArray:
-        return cosines(self._vectors(), items_R, self.scorable_I)
-
-    def _vectors(self) -> FloatArray:
-        """(I, D) what a state is multiplied with."""
-        if self._items_ID is None:
+    @property
+    def items(self) -> ItemVectors:
+        """Those of the network, made on first use, or the others that were given."""
+        if self.items_ID is not None:
+            return ItemVectors(self.items_ID)
+        if self._network_items_ID is None:
             from recsys_ray.models.sequence.network import item_vectors
 
-            self._items_ID = item_vectors(self._network(), self.num_items, self.similarity)
-        return self._items_ID
+            self._network_items_ID = item_vectors(self._network(), self.num_items, self.similarity)
+        return ItemVectors(self._network_items_ID)
+
+    def queries(self, requests: Requests) -> FloatArray:
+        from recsys_ray.models.sequence.network import encode
+
+        known = requests.histories.only(self.scorable_I[requests.histories.items_E])
+        queries_BD = np.zeros((len(requests), self.shape["embedding_dim"]), np.float32)
+        rows_B = np.flatnonzero(known.lengths_B > 0)
+        queries_BD[rows_B] = encode(self._network(), known, rows_B)
+        return queries_BD
 
     def _network(self) -> SequenceEncoder:
         """Built over the weights where they lie."""
@@ -84,17 +82,6 @@ class SequenceScorer(KnowingScorer):
             encoder.load_state_dict({name: _tensor(value) for name, value in self.weights.items()}, assign=True)
             self._encoder = encoder.eval().requires_grad_(False)
         return self._encoder
-
-    def with_items(self, items_ID: FloatArray, bias_I: FloatArray | None) -> SequenceScorer:
-        """The same scorer with other item vectors; queries stay as they are."""
-        assert bias_I is None
-        return SequenceScorer(
-            weights=self.weights,
-            shape=self.shape,
-            trained_I=self.scorable_I,
-            similarity=self.similarity,
-            items_ID=items_ID,
-        )
 
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {PREFIX + name: value for name, value in self.weights.items()}

@@ -25,19 +25,28 @@ layers) * 12.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, Histories, ItemLists, Requests, TrainData
-from recsys_ray.models.base import MemoryEstimate, require_finite
+from recsys_ray.base.types import (
+    Counts,
+    FitContext,
+    FloatArray,
+    Histories,
+    ItemLists,
+    MemoryEstimate,
+    Requests,
+    Scorer,
+    TrainData,
+)
+from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.content import LONG_VECTOR
 from recsys_ray.models.holdout import hold_out
 from recsys_ray.models.linalg.initial import initial_embeddings
-from recsys_ray.models.linalg.pooling import Pooling, RecentSettings
+from recsys_ray.models.two_tower.config import TwoTowerConfig
 from recsys_ray.models.two_tower.features import (
     HISTORY_FEATURES,
     CatalogueFeatures,
@@ -47,139 +56,76 @@ from recsys_ray.models.two_tower.features import (
 )
 from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of, ragged_rows
 from recsys_ray.models.two_tower.scorer import TowerScorer
-from recsys_ray.training import LoopConfig, run_workers
+from recsys_ray.training import run_workers
 
 
-class TwoTowerConfig(LoopConfig, RecentSettings):
-    embedding_dim: int = Field(default=128, ge=1)
-    """Length of the vector of an id, and the width to which inputs are brought before they are fused."""
-    feature_dim: int = Field(default=32, ge=1)
-    """Width of the features of an item or a user under fusion = concat_mlp."""
-    content_dim: int = Field(default=64, ge=1)
-    """Width of the text and poster vector of an item under fusion = concat_mlp."""
-    layers: list[int] = Field(default=[256, 128])
-    """Widths of the layers behind the fused inputs in both towers; the last is the length of the vectors. [] has none:
-    the vectors are the fused inputs, embedding_dim long."""
-    fusion: Literal["concat_mlp", "weighted", "gated", "attention", "bilinear"] = "concat_mlp"
-    """How the inputs of a tower become one. concat_mlp: end to end into the layers. weighted: a mean with learned
-    weights. gated: a sum, with a gate for every number. attention: a mean whose weights depend on the item or user.
-    bilinear: a sum with products of pairs of inputs."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    """Share of values set to 0 in training behind every layer but the last."""
-    batch_norm: bool = True
-    """Normalise over the batch behind every layer but the last."""
-    initialization: Literal["normal", "spectral"] = "normal"
-    """Where vectors of ids start. spectral: at the leading singular vectors of the normalised interactions, users' and
-    items' alike, which suits towers without layers."""
-    initial_std: float = Field(default=0.1, gt=0)
-    """Standard deviation of the initial vectors of ids."""
+class TwoTower(TwoTowerConfig, Model):
+    """TwoTower as a model: its settings and its fit."""
 
-    use_features: bool = True
-    """Features of items (genres, year, numeric columns, popularity, ratings) and of histories as inputs."""
-    use_content: bool = False
-    """Vectors of the items' texts and posters as an input; needs an embeddings section."""
-    user_id: bool = False
-    """A vector of each user's own as an input of the user tower, beside the history."""
-    id_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the items and users of a step that are shown without their ids, so that unknown ones can be answered."""
-
-    history_items: Literal["shared", "own"] = "shared"
-    """Which vectors of items are pooled to a history: those that are ranked, or those of a tower of its own."""
-    history_limit: int | None = Field(default=None, ge=1)
-    """How many of the newest events of a history are pooled; null: all."""
-    half_life_days: float | None = Field(default=None, gt=0)
-    """An event this much older than the newest of its history counts half; null: all count the same."""
-    history_popularity_power: float = 0.0
-    """An item weighs in a pooled history as its number of interactions to this power; -0.5 is what LightGCN does."""
-    rating_weight: Literal["none", "rating"] = "none"
-    """What a rating adds to the weight of an event in the pooled history: nothing or itself."""
-
-    similarity: Literal["cosine", "inner"] = "cosine"
-    """How a user and an item are compared."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Divides cosines before the loss; not used by inner and cosine_contrastive."""
-    length_power: float = Field(default=0.0, ge=0)
-    """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
-    loss: Literal["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"] = (
-        "sampled_softmax"
-    )
-    """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch.
-    cosine_contrastive: the target towards cosine 1, negatives below the margin. bpr, bce: pairwise and pointwise,
-    against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
-    margin: float = Field(default=0.8, ge=-1, lt=1)
-    """Cosine up to which a negative costs nothing under loss = cosine_contrastive."""
-    negative_weight: float = Field(default=150.0, gt=0)
-    """What the mean over the negatives counts under loss = cosine_contrastive, beside 1 for the target."""
-    mse_share: float = Field(default=0.7, gt=0, lt=1)
-    """Weight of the rating error under loss = mse_bpr; the rest is bpr's."""
-    negatives: int = Field(default=1024, ge=1)
-    """Negatives of a batch, shared by all its targets; not used by info_nce and mse."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "mixed"
-    """Where negatives come from; mixed: half from the batch, half uniform."""
-    popularity_power: float = Field(default=1.0, ge=0)
-    """Power of an item's count under negative_strategy = popularity."""
-    correct_popularity: bool = True
-    """Take the log of how often an item was to be expected among the negatives off its score (softmax, info_nce)."""
-    positives_per_user: int | None = Field(default=32, ge=1)
-    """Targets of a user in one epoch, at most, drawn anew in each; null: the whole history."""
-
-    epochs: int = Field(default=20, ge=1)
-    """Passes over the users, at most."""
-    batch_size: int = Field(default=256, ge=1)
-    """Users of one step, over all workers together: the result does not depend on the number of workers."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> TwoTowerConfig:
-        if any(width < 1 for width in self.layers):
-            raise ValueError(f"layers: widths must be positive, found {self.layers}")
-        of_cosines = self.loss in ("info_nce", "cosine_contrastive")
-        if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
-            losses = "loss = info_nce or cosine_contrastive"
-            raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
-        return self
+    key: ClassVar[str] = "two_tower"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (TowerScorer,)
 
     @property
-    def pooling(self) -> Pooling:
-        return Pooling(self.history_limit, self.half_life_days, self.rating_weight)
+    def needs_content(self) -> bool:
+        return self.use_content
 
+    def fit_scorer(self, data: TrainData, context: FitContext) -> TowerScorer:
+        """Fit on the training histories.
 
-def fit_two_tower(data: TrainData, config: TwoTowerConfig, context: FitContext) -> TowerScorer:
-    """Fit on the training histories.
+        Raises:
+            ModelError: content or ratings or timestamps that the settings ask for are not there, a loss or gradient
+                was not finite, or memory ran out.
+        """
+        from recsys_ray.models.two_tower.network import TwoTowerJob, train_two_tower
 
-    Raises:
-        ModelError: content or ratings or timestamps that the settings ask for are not there, a loss or gradient was not
-            finite, or memory ran out.
-    """
-    from recsys_ray.models.two_tower.network import TwoTowerJob, train_two_tower
+        _check(data, self)
+        histories, held_out = hold_out(data.histories, self.validation_share, context.rng(1), last=False)
+        catalogue = catalogue_features(data.items) if self.use_features else None
+        items = _item_inputs(data, histories, catalogue, self)
+        sums = None if catalogue is None else HistorySums.of(histories, catalogue.genres_IG)
+        features = (
+            None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
+        )
+        watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
+        history_I = _history_weights(histories, items, self)
+        job = TwoTowerJob(
+            pairs=pairs_of(histories, self.pooling.weights(histories, history_I), data.num_items),
+            items=items,
+            history_I=history_I,
+            features=features,
+            sums=None if features is None else sums,
+            watched=watched,
+            held_out=targets,
+            initial_ND=initial_embeddings(histories.matrix(data.num_items), self, context),
+            item_shape=_shape(_item_widths(items, self), self),
+            user_shape=_shape(_user_widths(features, self), self),
+            config=self,
+            seed=context.seed,
+        )
+        if self.loss in ("mse", "mse_bpr") and not job.pairs.ratings_E.any():
+            raise ModelError(f'two_tower: loss = "{self.loss}" needs ratings that differ; set model.loss to another')
+        scorer, progress = run_workers(context, train_two_tower, job, "two_tower")
+        context.progress(f"two_tower: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
+        require_finite("two_tower", "lower model.learning_rate", scorer.items_ID, *scorer.weights.values())
+        return scorer
 
-    _check(data, config)
-    histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=False)
-    catalogue = catalogue_features(data.items) if config.use_features else None
-    items = _item_inputs(data, histories, catalogue, config)
-    sums = None if catalogue is None else HistorySums.of(histories, catalogue.genres_IG)
-    features = None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
-    watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
-    history_I = _history_weights(histories, items, config)
-    job = TwoTowerJob(
-        pairs=pairs_of(histories, config.pooling.weights(histories, history_I), data.num_items),
-        items=items,
-        history_I=history_I,
-        features=features,
-        sums=None if features is None else sums,
-        watched=watched,
-        held_out=targets,
-        initial_ND=initial_embeddings(histories.matrix(data.num_items), config, context),
-        item_shape=_shape(_item_widths(items, config), config),
-        user_shape=_shape(_user_widths(features, config), config),
-        config=config,
-        seed=context.seed,
-    )
-    if config.loss in ("mse", "mse_bpr") and not job.pairs.ratings_E.any():
-        raise ModelError(f'two_tower: loss = "{config.loss}" needs ratings that differ; set model.loss to another')
-    scorer, progress = run_workers(context, train_two_tower, job, "two_tower")
-    context.progress(f"two_tower: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
-    require_finite("two_tower", "lower model.learning_rate", scorer.items_ID, *scorer.weights.values())
-    return scorer
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        tables = 1 + (self.history_items == "own")
+        rows = counts.num_items * tables + counts.num_users * self.user_id
+        per_user = 4 * counts.num_interactions / max(counts.num_users, 1) + 1
+        targets = self.batch_size * min(per_user, self.positives_per_user or per_user)
+        rivals = targets if self.loss == "info_nce" else self.negatives
+        # The parameters, gradients and two moments of ids; finished vectors; inputs; one batch.
+        vectors = 2 * counts.num_items * (self.layers or [self.embedding_dim])[-1]
+        inputs = counts.num_items * (LONG_VECTOR * self.use_content + 64 * self.use_features)
+        batch = targets * (6 * rivals + 12 * (sum(self.layers) + 3 * self.embedding_dim))
+        floats = 5 * rows * self.embedding_dim + vectors + inputs + batch
+        if self.use_features:
+            floats += 64 * counts.num_users
+        return MemoryEstimate(
+            int(4 * floats) + 120 * counts.num_interactions,
+            "lower model.embedding_dim, model.batch_size or model.positives_per_user",
+        )
 
 
 def _check(data: TrainData, config: TwoTowerConfig) -> None:
@@ -278,23 +224,4 @@ def _shape(widths: dict[str, tuple[int, int]], config: TwoTowerConfig) -> TowerS
         layers=config.layers,
         dropout=config.dropout,
         batch_norm=config.batch_norm,
-    )
-
-
-def two_tower_memory(counts: Counts, config: TwoTowerConfig) -> MemoryEstimate:
-    tables = 1 + (config.history_items == "own")
-    rows = counts.num_items * tables + counts.num_users * config.user_id
-    per_user = 4 * counts.num_interactions / max(counts.num_users, 1) + 1
-    targets = config.batch_size * min(per_user, config.positives_per_user or per_user)
-    rivals = targets if config.loss == "info_nce" else config.negatives
-    # The parameters, gradients and two moments of ids; finished vectors; inputs; one batch.
-    vectors = 2 * counts.num_items * (config.layers or [config.embedding_dim])[-1]
-    inputs = counts.num_items * (LONG_VECTOR * config.use_content + 64 * config.use_features)
-    batch = targets * (6 * rivals + 12 * (sum(config.layers) + 3 * config.embedding_dim))
-    floats = 5 * rows * config.embedding_dim + vectors + inputs + batch
-    if config.use_features:
-        floats += 64 * counts.num_users
-    return MemoryEstimate(
-        int(4 * floats) + 120 * counts.num_interactions,
-        "lower model.embedding_dim, model.batch_size or model.positives_per_user",
     )

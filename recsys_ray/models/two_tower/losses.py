@@ -23,7 +23,7 @@ from recsys_ray.training.losses import (
 )
 
 if TYPE_CHECKING:
-    from recsys_ray.models.two_tower.fit import TwoTowerConfig
+    from recsys_ray.models.two_tower.config import TwoTowerConfig
 
 
 @dataclass(frozen=True, slots=True)

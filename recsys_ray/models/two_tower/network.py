@@ -1,4 +1,4 @@
-"""Two-Tower on the training loop; ``models/two_tower.py`` says what it computes.
+"""Two-Tower on the training loop; ``fit.py`` beside it says what it computes.
 
 A batch is a number of users with all they have, or a draw of it as targets. Every item that a batch meets is encoded
 once: each worker encodes a part of them, all get all vectors, and gradients flow back to where a vector was made. So
@@ -34,7 +34,7 @@ from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, gather_rows, num_steps, own_part
 
 if TYPE_CHECKING:
-    from recsys_ray.models.two_tower.fit import TwoTowerConfig
+    from recsys_ray.models.two_tower.config import TwoTowerConfig
 
 ENCODE_ROWS = 8192  # items encoded at once when all are wanted
 
@@ -62,7 +62,7 @@ class TwoTowerJob:
 
 
 def train_two_tower(job: TwoTowerJob, worker: Worker) -> tuple[TowerScorer, Progress]:
-    model = TwoTower(job, worker)
+    model = TwoTowerNetwork(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
     return model.scorer(), progress
 
@@ -118,7 +118,7 @@ class ItemEncoder(nn.Module):
             return np.concatenate([self(block).float().cpu().numpy() for block in blocks])
 
 
-class TwoTower(nn.Module):
+class TwoTowerNetwork(nn.Module):
     """Both towers and their loss."""
 
     def __init__(self, job: TwoTowerJob, worker: Worker) -> None:
@@ -258,8 +258,9 @@ class TwoTower(nn.Module):
     def quality(self) -> float:
         """NDCG of the held-out items of the watched users."""
         assert self.job.watched is not None and self.job.held_out is not None
-        factors = self.scorer().factors(self.job.watched)
-        return ranking_quality(factors.queries_BD, factors.items_ID, self.job.watched.histories, self.job.held_out)
+        scorer = self.scorer()
+        queries_BD = scorer.queries(self.job.watched)
+        return ranking_quality(queries_BD, scorer.items_ID, self.job.watched.histories, self.job.held_out)
 
     def scorer(self) -> TowerScorer:
         """The finished model."""

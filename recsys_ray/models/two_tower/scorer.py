@@ -10,11 +10,11 @@ G genres.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from recsys_ray.base.types import BoolArray, Factors, FloatArray, Histories, Requests, ScorerState
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, Requests, ScorerState
 from recsys_ray.models.linalg.pooling import Pooling, Recent, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, has_stored_row
 from recsys_ray.models.two_tower.features import HistorySums
@@ -38,6 +38,8 @@ class TowerScorer(VectorScorer):
         row that of unknown users; None without. known_U: users whose row was trained. recent: what the last events add
         to every query.
     """
+
+    kind: ClassVar[str] = "towers"
 
     def __init__(
         self,
@@ -70,13 +72,13 @@ class TowerScorer(VectorScorer):
         self.recent = recent
         self._tower: Tower | None = None
 
-    def factors(self, requests: Requests) -> Factors:
+    def queries(self, requests: Requests) -> FloatArray:
         starts = range(0, len(requests), QUERY_ROWS)
-        queries = [self._queries(requests.slice(start, min(start + QUERY_ROWS, len(requests)))) for start in starts]
+        queries = [self._queries_of(requests.slice(start, min(start + QUERY_ROWS, len(requests)))) for start in starts]
         empty = np.zeros((0, self.items_ID.shape[1]), np.float32)
-        return Factors(np.concatenate([empty, *queries]), self.items_ID)
+        return np.concatenate([empty, *queries])
 
-    def _queries(self, requests: Requests) -> FloatArray:
+    def _queries_of(self, requests: Requests) -> FloatArray:
         """(B, D)"""
         import torch
 

@@ -1,0 +1,65 @@
+"""The settings of all sequence models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recsys_ray.training import LoopConfig
+
+
+class SequenceConfig(LoopConfig):
+    embedding_dim: int = Field(default=64, ge=1)
+    """D, the length of an item's vector and of the state at every position."""
+    blocks: int = Field(default=2, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads; must divide embedding_dim."""
+    hidden_multiple: int = Field(default=4, ge=1)
+    """Width of the position-wise networks, in embedding_dims."""
+    max_length: int = Field(default=50, ge=1)
+    """The newest events of a history that the network sees; a history may be longer."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of values set to 0 in training, in every place."""
+    activation: Literal["gelu", "relu"] = "gelu"
+    """Of the position-wise networks."""
+    loss: Literal["sampled_softmax", "cross_entropy", "gbce", "bce"] = "sampled_softmax"
+    """cross_entropy: over all items. sampled_softmax: over the right item and the negatives. gbce, bce: right item and
+    negatives each by itself."""
+    negatives: int = Field(default=1024, ge=1)
+    """Negatives of a batch, shared by all its positions; not used by cross_entropy."""
+    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "uniform"
+    """Where negatives come from."""
+    popularity_power: float = Field(default=1.0, ge=0)
+    """Power of an item's count under negative_strategy = popularity."""
+    correct_popularity: bool = True
+    """Take the log of a negative's expected number of draws off its score (sampled_softmax): the sampled loss then
+    estimates the full one."""
+    calibration: float = Field(default=0.75, ge=0, le=1)
+    """t of gbce: 0 is bce, 1 takes all overconfidence of sampling out."""
+    similarity: Literal["inner", "cosine"] = "inner"
+    """How a state and an item are compared."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Divides cosine similarities before the loss; not used by inner."""
+
+    batch_size: int = Field(default=128, ge=1)
+    """Users of one step, over all workers together: the result does not depend on the number of workers."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> SequenceConfig:
+        if self.embedding_dim % self.heads:
+            raise ValueError(f"heads: {self.heads} must divide embedding_dim {self.embedding_dim}")
+        return self
+
+
+class BERT4RecConfig(SequenceConfig):
+    max_length: int = Field(default=50, ge=2)
+    """Positions that the network sees: the newest events of a history, which may be longer, and a mask."""
+    loss: Literal["sampled_softmax", "cross_entropy", "gbce", "bce"] = "cross_entropy"
+    """cross_entropy: over all items. sampled_softmax: over the right item and the negatives. gbce, bce: right item and
+    negatives each by itself."""
+    mask_probability: float = Field(default=0.2, gt=0, le=1)
+    """Chance of every item of an example to be masked; at least one is."""
+    last_item_share: float = Field(default=0.2, ge=0, le=1)
+    """Share of the examples in which the last item is masked and nothing else."""
