@@ -2,7 +2,8 @@
 
     class TestMine(ModelConformance):
         @pytest.fixture(scope="class")
-        def model(self) -> type[Model]:
+        @classmethod
+        def model(cls) -> type[Model]:
             return Mine
 
 The checkerboard: user u and item i go together when u + i is even, and each user's own item (u, u) is withheld. Every
@@ -128,15 +129,18 @@ class ModelConformance:
     """Derive from it and give the fixture ``model``: pytest then runs every law on that model."""
 
     @pytest.fixture(scope="class")
-    def model(self) -> type[Model]:
+    @classmethod
+    def model(cls) -> type[Model]:
         raise NotImplementedError("give the class of the model in a fixture of this name")
 
     @pytest.fixture(scope="class")
-    def data(self, model: type[Model]) -> TrainData:
+    @classmethod
+    def data(cls, model: type[Model]) -> TrainData:
         return checkerboard(model)
 
     @pytest.fixture(scope="class")
-    def scorer(self, model: type[Model], data: TrainData) -> Scorer:
+    @classmethod
+    def scorer(cls, model: type[Model], data: TrainData) -> Scorer:
         return small(model).fit_scorer(data, FitContext(seed=7))
 
     @pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])

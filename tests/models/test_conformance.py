@@ -13,7 +13,8 @@ from recsys_ray.testing import ModelConformance
 
 class TestModels(ModelConformance):
     @pytest.fixture(scope="class", params=MODELS.values(), ids=MODELS)
-    def model(self, request: pytest.FixtureRequest) -> type[Model]:
+    @classmethod
+    def model(cls, request: pytest.FixtureRequest) -> type[Model]:
         return request.param
 
 

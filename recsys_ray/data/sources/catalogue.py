@@ -75,14 +75,25 @@ def _read_file(
         if name not in raw.column_names:
             found = ", ".join(raw.column_names)
             raise DataError(f"{file}: no column {name!r}; found {found}; set data.item_columns")
-    where = values.Place(str(file))
-    item_ids = values.ids(raw.column(columns.item_id), id_type, columns.item_id, where, text=not parquet)
+    return to_catalogue(raw, columns, genre_separator, id_type, str(file), text=not parquet)
+
+
+def to_catalogue(
+    raw: pa.Table, columns: ItemColumns, genre_separator: str, id_type: IdType, where: str, *, text: bool
+) -> pa.Table:
+    """The item table in a table that has these columns; ``where`` names it in messages, ``text`` says that it was read
+    from a file that declares no types.
+
+    Raises:
+        DataError: a column is of the wrong type.
+    """
+    item_ids = values.ids(raw.column(columns.item_id), id_type, columns.item_id, values.Place(where), text=text)
     found_columns = {
-        "title": _text(raw, columns.title, file),
-        "text": _joined([_text(raw, name, file) for name in columns.text]),
-        "genres": None if columns.genres is None else _genres(raw.column(columns.genres), genre_separator, file),
-        "year": None if columns.year is None else _year(raw.column(columns.year), columns.year, file),
-        "poster": _text(raw, columns.poster, file),
+        "title": _text(raw, columns.title, where),
+        "text": _joined([_text(raw, name, where) for name in columns.text]),
+        "genres": None if columns.genres is None else _genres(raw.column(columns.genres), genre_separator, where),
+        "year": None if columns.year is None else _year(raw.column(columns.year), columns.year, where),
+        "poster": _text(raw, columns.poster, where),
     }
     return catalogue(item_ids, found_columns, _extras(raw, columns))
 
@@ -105,7 +116,7 @@ def _read_text(file: Location, columns: ItemColumns, delimiter: str) -> pa.Table
             raise DataError(f"{file}: {str(error).splitlines()[0]}") from error
 
 
-def _text(raw: pa.Table, name: str | None, file: Location) -> pa.Array | None:
+def _text(raw: pa.Table, name: str | None, file: str) -> pa.Array | None:
     if name is None:
         return None
     try:
@@ -123,7 +134,7 @@ def _joined(arrays: Sequence[Any]) -> pa.Array | None:
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
-def _genres(column: pa.ChunkedArray, separator: str, file: Location) -> pa.Array:
+def _genres(column: pa.ChunkedArray, separator: str, file: str) -> pa.Array:
     array = column.combine_chunks()
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
@@ -136,7 +147,7 @@ def _genres(column: pa.ChunkedArray, separator: str, file: Location) -> pa.Array
     return pc.coalesce(lists, pa.scalar([], pa.list_(pa.string())))
 
 
-def _year(column: pa.ChunkedArray, name: str, file: Location) -> pa.Array:
+def _year(column: pa.ChunkedArray, name: str, file: str) -> pa.Array:
     array = column.combine_chunks()
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         numbers = pd.to_numeric(array.to_pandas(), errors="coerce")

@@ -50,7 +50,18 @@ class Columns(Settings):
         return [name for name in (self.user_id, self.item_id, self.rating, self.timestamp) if name is not None]
 
 
-class TableSettings(DataSettings):
+class ColumnSettings(DataSettings):
+    """What the columns of interactions and catalogue are."""
+
+    columns: Columns = Columns()
+    timestamp_unit: Literal["auto", "s", "ms"] = "auto"
+    """Unit of numeric timestamps; auto takes numbers below 10^11 as seconds."""
+    item_columns: ItemColumns = ItemColumns()
+    genre_separator: str = Field(default="|", min_length=1)
+    """Splits genres that are written as one text."""
+
+
+class TableSettings(ColumnSettings):
     """Parquet (.parquet) or delimited text (.csv, .tsv) with a header line."""
 
     source: Literal["table"]
@@ -62,16 +73,10 @@ class TableSettings(DataSettings):
     """Validation interactions, beside train."""
     test: str | None = None
     """Test interactions, beside train."""
-    columns: Columns = Columns()
-    timestamp_unit: Literal["auto", "s", "ms"] = "auto"
-    """Unit of numeric timestamps; auto takes numbers below 10^11 as seconds."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """Field separator of text files; by default tab for .tsv and .tab, else a comma."""
     items: str | None = None
     """Catalogue: file, directory or glob."""
-    item_columns: ItemColumns = ItemColumns()
-    genre_separator: str = Field(default="|", min_length=1)
-    """Splits genres that are written as one text."""
 
     @property
     def gives_parts(self) -> bool:
@@ -114,18 +119,7 @@ class TableSource:
             _require(columns.names, names, chunk.path)
             table = parse_delimited(read_lines(chunk), names, delimiter, chunk.path, columns=columns.names)
             where = place(chunk)
-
-        def ids(name: str) -> pa.Array:
-            return values.ids(table.column(name), settings.id_type, name, where, text=not parquet)
-
-        rating, time = columns.rating, columns.timestamp
-        return interactions(
-            ids(columns.user_id),
-            ids(columns.item_id),
-            None if rating is None else values.ratings(table.column(rating), rating, where),
-            None if time is None else values.timestamps(table.column(time), time, where, settings.timestamp_unit),
-            chunk.part,
-        )
+        return to_interactions(table, settings, where, text=not parquet, part=chunk.part)
 
     def items(self) -> pa.Table | None:
         settings = self.settings
@@ -159,6 +153,39 @@ class TableSource:
         names, rows = guarded_parquet(file, _row_groups)
         _require(self.settings.columns.names, names, str(file))
         return _packed(file, rows, part)
+
+
+def column_names(path: str, setting: str, delimiter: str | None = None) -> list[str]:
+    """Names of the columns of the first file under a path; ``setting`` names it in messages."""
+    file = expand(path, setting=setting)[0]
+    names: list[str] = (
+        guarded_parquet(file, _row_groups)[0] if is_parquet(file) else header(file, _delimiter(delimiter, file))[0]
+    )
+    return names
+
+
+def to_interactions(
+    table: pa.Table, settings: ColumnSettings, where: values.Place, *, text: bool, part: int = schema.TRAIN
+) -> pa.Table:
+    """What ``Source.read`` gives, from a table that has the columns of the settings; ``text``: read from a file that
+    declares no types.
+
+    Raises:
+        DataError: a column holds what it may not.
+    """
+    columns = settings.columns
+
+    def ids(name: str) -> pa.Array:
+        return values.ids(table.column(name), settings.id_type, name, where, text=text)
+
+    rating, time = columns.rating, columns.timestamp
+    return interactions(
+        ids(columns.user_id),
+        ids(columns.item_id),
+        None if rating is None else values.ratings(table.column(rating), rating, where),
+        None if time is None else values.timestamps(table.column(time), time, where, settings.timestamp_unit),
+        part,
+    )
 
 
 def _delimiter(given: str | None, file: Location) -> str:
