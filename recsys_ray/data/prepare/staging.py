@@ -7,6 +7,7 @@ reading the rest. Rows keep their order inside a shard: chunk number and place d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray
 from recsys_ray.data.config import FilterSettings, utc_milliseconds
@@ -107,15 +109,13 @@ def _by_shard(table: pa.Table, num_shards: int) -> memoryview:
     """An Arrow file with one record batch per shard, rows in their order."""
     shards = (hash_ids(table.column("user_id").combine_chunks()) % np.uint64(num_shards)).astype(np.uint16)
     table = table.take(pa.array(np.argsort(shards, kind="stable"))).combine_chunks()
-    ends = np.cumsum(np.bincount(shards, minlength=num_shards)).tolist()
+    edges = offsets(np.bincount(shards, minlength=num_shards)).tolist()
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        start = 0
-        for end in ends:
+        for start, end in pairwise(edges):
             columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
-            start = end
     return memoryview(sink.getvalue())
 
 
