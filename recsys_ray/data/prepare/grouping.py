@@ -16,7 +16,7 @@ from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, IntArray, LongArray
 from recsys_ray.data.prepare.shard import Shard, chunk_file, grouped_file
-from recsys_ray.data.prepare.staging import read_staged
+from recsys_ray.data.prepare.staging import Staged, read_staged
 from recsys_ray.data.sources.base import USER_ONLY
 
 Pair = tuple[object, object]
@@ -25,7 +25,7 @@ Pair = tuple[object, object]
 @dataclass(frozen=True, slots=True)
 class GroupJob:
     directory: Location
-    num_chunks: int
+    chunks: list[Staged]
     user_type: pa.DataType
     vocabulary: pa.Array
     duplicates: str
@@ -100,9 +100,8 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
 def _gather(shard: int, job: GroupJob) -> pa.Table:
     """The shard's rows of all chunks, one after the other; a chunk without rows may have ids of any type."""
     fields = [*schema.interactions(job.user_type, job.vocabulary.type), pa.field("part", pa.uint8())]
-    batches = (read_staged(chunk_file(job.directory, chunk), shard) for chunk in range(job.num_chunks))
-    tables = [pa.Table.from_batches([batch]).cast(pa.schema(fields)) for batch in batches]
-    return pa.concat_tables(tables)
+    tables = (read_staged(chunk_file(job.directory, chunk), staged, shard) for chunk, staged in enumerate(job.chunks))
+    return pa.concat_tables([table.cast(pa.schema(fields)) for table in tables])
 
 
 def _user_rows(user_ids_E: pa.Array) -> tuple[LongArray, pa.Array]:

@@ -28,7 +28,7 @@ def grouped_file(directory: Location, shard: int) -> Location:
 
 
 def chunk_file(directory: Location, chunk: int) -> Location:
-    """Rows of one chunk, one record batch per shard."""
+    """Rows of one chunk, shard after shard."""
     return directory / STAGING / f"chunk-{chunk:05d}.arrow"
 
 
