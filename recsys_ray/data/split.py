@@ -91,10 +91,12 @@ def asked_parts(settings: SplitConfig) -> list[tuple[str, str]]:
 
 
 def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> ByteArray:
+    # P positives with their users' rows and a hash of (user, item) each.
     positive = np.flatnonzero(shard.positive_E)
     rows = shard.rows_E[positive]
     user_keys = mix(hash_ids(shard.user_ids), seed)[rows]
     keys = mix(user_keys ^ item_keys_I[shard.items_E[positive]], seed)
+    # User by user in the order of the hash: the first of a user are test, the next validation.
     order = np.lexsort((keys, rows))
     counts_B = shard.per_row(shard.positive_E)
     position = places_in_rows(counts_B)

@@ -17,12 +17,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base.ragged import list_array, offsets, places_in_rows
-from recsys_ray.base.types import FloatArray, LongArray
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, LongArray
 from recsys_ray.data.synthetic import drawing as posters
 
 VERSION = 1
@@ -72,7 +71,7 @@ class World:
     item_of_slot_I: LongArray
     first_slot_C1: LongArray
     """Cluster c has the slots ``first_slot_C1[c]:first_slot_C1[c + 1]``."""
-    weight_before_I1: npt.NDArray[np.float64]
+    weight_before_I1: DoubleArray
     """Popularity weights of all slots before this one."""
     quality_I: FloatArray
     """By slot, in rating points."""
@@ -137,8 +136,8 @@ def _walk(
     settings: WorldSettings,
     world: World,
     rng: np.random.Generator,
-    rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int],
-) -> tuple[LongArray, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    rows: tuple[LongArray, BoolArray, int],
+) -> tuple[LongArray, BoolArray, BoolArray]:
     """Slots of every step, whether it is to the user's taste, and whether it was a fresh draw.
 
     Between two fresh draws the walk goes along a series, so step j after a draw is that slot plus j, around the
@@ -158,6 +157,7 @@ def _walk(
     slots = np.searchsorted(world.weight_before_I1, target, side="right") - 1
     slots = np.minimum(slots, np.where(explores, settings.num_items, last) - 1)  # a draw rounded up to its end
 
+    # Every step's draw, how many steps it is behind it, and the cluster that the draw fell into.
     run_E = np.cumsum(restart_E) - 1
     step_E = np.arange(len(rows_E)) - starts[run_E]
     own = world.cluster_of_slot_I[slots]
@@ -181,10 +181,9 @@ def _favourites(settings: WorldSettings, world: World, rng: np.random.Generator,
     return np.asarray(nearest_C[favourites_UF], np.int64)
 
 
-def _without_repeats(
-    rows_E: LongArray, slots_E: LongArray, lengths_U: LongArray, num_items: int
-) -> npt.NDArray[np.int64]:
+def _without_repeats(rows_E: LongArray, slots_E: LongArray, lengths_U: LongArray, num_items: int) -> LongArray:
     """Positions of each user's first ``lengths_U`` distinct items, in order."""
+    # Equal pairs of user and slot follow each other, the earliest first: that one is kept, in the order of the walk.
     keys_E = rows_E * num_items + slots_E
     order = np.argsort(keys_E, kind="stable")
     fresh = np.ones(len(order), bool)
@@ -246,7 +245,7 @@ def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[st
     return columns
 
 
-def _words(words: tuple[str, ...], numbers: npt.NDArray[np.int64]) -> pa.Array:
+def _words(words: tuple[str, ...], numbers: LongArray) -> pa.Array:
     return pa.array(words, pa.string()).take(pa.array(numbers))
 
 
