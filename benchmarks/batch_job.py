@@ -54,8 +54,7 @@ def scoring_seconds(bundle: Bundle) -> float:
         assert bundle.vectors is not None
         queries.append(bundle.vectors.queries(requests))
         seen.append(seen_items(requests))
-    lengths = np.concatenate([lists.lengths_B for lists in seen])
-    hidden = ItemLists(np.concatenate([[0], np.cumsum(lengths)]), np.concatenate([lists.items_E for lists in seen]))
+    hidden = ItemLists.concatenate(seen)
     queries_BD, index = np.concatenate(queries), bundle.index
     index.search(queries_BD[:256], N, hidden.slice(0, 256), bundle.scorer.scorable_I)  # compile, prepare the items
     started = time.perf_counter()

@@ -37,6 +37,7 @@ from batch_job import SHAPES, measure_all
 from implicit.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval import ExactIndex, TopK
 
@@ -74,7 +75,7 @@ def synthetic_histories(rng: np.random.Generator, num_users: int, num_items: int
     lengths = np.maximum(8, rng.lognormal(np.log(MEAN_HISTORY) - 0.4, 0.9, num_users)).astype(np.int64)
     popularity = 1.0 / (np.arange(num_items) + FIRST_RANKS)
     items = rng.choice(num_items, int(lengths.sum()), p=popularity / popularity.sum()).astype(np.int32)
-    return ItemLists(np.concatenate([[0], np.cumsum(lengths)]), items)
+    return ItemLists(offsets(lengths), items)
 
 
 def read_histories(path: Path) -> ItemLists:
@@ -123,10 +124,10 @@ def keep_unseen(
 def faiss_filtered(index: faiss.IndexFlatIP, world: World, seen_csr: sp.csr_matrix) -> TopK:
     """Ask for a few more than N; whoever is left with fewer is asked again, in groups of like history length."""
     top = TopK.nothing(len(world.users_UD), N)
-    offsets, seen_E = seen_csr.indptr.astype(np.int64), seen_csr.indices
+    offsets_B1, seen_E = seen_csr.indptr.astype(np.int64), seen_csr.indices
     scores, ids = index.search(world.users_UD, FIRST_ASK)
-    short = np.flatnonzero(keep_unseen(ids, scores, offsets, seen_E, top.rows_BK, top.scores_BK) < N)
-    lengths = np.diff(offsets)[short]
+    short = np.flatnonzero(keep_unseen(ids, scores, offsets_B1, seen_E, top.rows_BK, top.scores_BK) < N)
+    lengths = np.diff(offsets_B1)[short]
     short = short[np.argsort(lengths, kind="stable")]
     for users in np.array_split(short, max(1, len(short) // 1024)):
         if not len(users):

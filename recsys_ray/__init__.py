@@ -15,27 +15,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recsys_ray.api.dataset import Dataset
-    from recsys_ray.api.evaluate import evaluate
-    from recsys_ray.api.fit import fit
-    from recsys_ray.api.recommender import Recommender, load
-    from recsys_ray.base.errors import RecsysError
-    from recsys_ray.models.als import ALS
-    from recsys_ray.models.base import Model
-    from recsys_ray.models.content import Content
-    from recsys_ray.models.ease import EASE
-    from recsys_ray.models.graph_filter import GraphFilter
-    from recsys_ray.models.item_cf import ItemCF
-    from recsys_ray.models.lightgcn.fit import LightGCN
-    from recsys_ray.models.ncf.fit import NCF
-    from recsys_ray.models.popularity import Popularity
-    from recsys_ray.models.pure_svd import PureSVD
-    from recsys_ray.models.random import Random
-    from recsys_ray.models.sequence.bert4rec import BERT4Rec
-    from recsys_ray.models.sequence.sasrec import SASRec
-    from recsys_ray.models.svd import SVD
-    from recsys_ray.models.two_tower.fit import TwoTower
-    from recsys_ray.pipeline import run
+    from recsys_ray.api.dataset import Dataset as Dataset
+    from recsys_ray.api.evaluate import evaluate as evaluate
+    from recsys_ray.api.fit import fit as fit
+    from recsys_ray.api.recommender import Recommender as Recommender
+    from recsys_ray.api.recommender import load as load
+    from recsys_ray.base.errors import RecsysError as RecsysError
+    from recsys_ray.models.als import ALS as ALS
+    from recsys_ray.models.base import Model as Model
+    from recsys_ray.models.content import Content as Content
+    from recsys_ray.models.ease import EASE as EASE
+    from recsys_ray.models.graph_filter import GraphFilter as GraphFilter
+    from recsys_ray.models.item_cf import ItemCF as ItemCF
+    from recsys_ray.models.lightgcn.fit import LightGCN as LightGCN
+    from recsys_ray.models.ncf.fit import NCF as NCF
+    from recsys_ray.models.popularity import Popularity as Popularity
+    from recsys_ray.models.pure_svd import PureSVD as PureSVD
+    from recsys_ray.models.random import Random as Random
+    from recsys_ray.models.sequence.bert4rec import BERT4Rec as BERT4Rec
+    from recsys_ray.models.sequence.sasrec import SASRec as SASRec
+    from recsys_ray.models.svd import SVD as SVD
+    from recsys_ray.models.two_tower.fit import TwoTower as TwoTower
+    from recsys_ray.pipeline import run as run
 
 __version__ = "0.1.0"
 

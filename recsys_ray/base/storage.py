@@ -111,6 +111,14 @@ class Location:
         fs, path = self.filesystem()
         return cast(bytes, _guard(self, lambda: fs.cat_file(path)))
 
+    def read_range(self, start: int, stop: int) -> bytes:
+        """The bytes start:stop and, where the filesystem can, no others."""
+        fs, path = self.filesystem()
+        data = cast(bytes, _guard(self, lambda: fs.cat_file(path, start=start, end=stop)))
+        if len(data) != stop - start:
+            raise StorageError(f"{self.url}: holds {len(data)} of the bytes {start} to {stop}; the file was cut short")
+        return data
+
     def write_bytes(self, data: bytes | memoryview) -> None:
         """Write the whole file under its name, or leave no such name behind.
 

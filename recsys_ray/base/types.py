@@ -15,11 +15,14 @@ import pyarrow as pa
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
-LongArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-DoubleArray = npt.NDArray[np.float64]
+from recsys_ray.base import ragged
+from recsys_ray.base.arrays import BoolArray as BoolArray
+from recsys_ray.base.arrays import ByteArray as ByteArray
+from recsys_ray.base.arrays import DoubleArray as DoubleArray
+from recsys_ray.base.arrays import FloatArray as FloatArray
+from recsys_ray.base.arrays import IntArray as IntArray
+from recsys_ray.base.arrays import LongArray as LongArray
+from recsys_ray.base.ragged import Ragged
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -32,49 +35,16 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Histories:
-    """The histories of B users, oldest event first, as one ragged array: row r is ``offsets[r]:offsets[r + 1]``."""
+class Histories(Ragged):
+    """The histories of B users, oldest event first."""
 
-    offsets_B1: LongArray
     items_E: IntArray
     ratings_E: FloatArray
     timestamps_E: LongArray
 
-    def __post_init__(self) -> None:
-        assert len(self.offsets_B1) >= 1 and self.offsets_B1[-1] == len(self.items_E)
-        assert len(self.items_E) == len(self.ratings_E) == len(self.timestamps_E)
-
-    def __len__(self) -> int:
-        return len(self.offsets_B1) - 1
-
     @property
     def num_interactions(self) -> int:
         return len(self.items_E)
-
-    @property
-    def lengths_B(self) -> LongArray:
-        return np.diff(self.offsets_B1)
-
-    @property
-    def rows_E(self) -> IntArray:
-        """The row number of every event."""
-        return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths_B)
-
-    def row(self, row: int) -> slice:
-        return slice(int(self.offsets_B1[row]), int(self.offsets_B1[row + 1]))
-
-    def slice(self, start: int, stop: int) -> Histories:
-        """Rows start:stop without copying the events."""
-        offsets = self.offsets_B1[start : stop + 1]
-        events = slice(int(offsets[0]), int(offsets[-1]))
-        return Histories(offsets - offsets[0], self.items_E[events], self.ratings_E[events], self.timestamps_E[events])
-
-    def only(self, keep_E: BoolArray) -> Histories:
-        """The same rows with these events alone."""
-        if keep_E.all():
-            return self
-        offsets = np.concatenate([[0], np.cumsum(keep_E)])[self.offsets_B1].astype(np.int64)
-        return Histories(offsets, self.items_E[keep_E], self.ratings_E[keep_E], self.timestamps_E[keep_E])
 
     def matrix(self, num_items: int, values_E: FloatArray | None = None) -> sp.csr_matrix:
         """(B, I) CSR float32. Without values it is binary, however often a pair occurs; with values they add up."""
@@ -95,50 +65,25 @@ class Histories:
         timestamps: Sequence[Sequence[int]] | None = None,
     ) -> Histories:
         """Build from plain lists; ratings default to 1, timestamps to positions."""
-        lengths = [len(row) for row in items]
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         flat = [item for row in items for item in row]
         values = [1.0] * len(flat) if ratings is None else [value for row in ratings for value in row]
         times = (
-            [position for length in lengths for position in range(length)]
+            [position for row in items for position in range(len(row))]
             if timestamps is None
             else [time for row in timestamps for time in row]
         )
-        return cls(offsets, np.array(flat, np.int32), np.array(values, np.float32), np.array(times, np.int64))
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Histories]) -> Histories:
-        """Rows of the first, then rows of the second, and so on."""
-        lengths = [part.lengths_B for part in parts]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
-        return cls(
-            offsets,
-            np.concatenate([np.zeros(0, np.int32), *(part.items_E for part in parts)]),
-            np.concatenate([np.zeros(0, np.float32), *(part.ratings_E for part in parts)]),
-            np.concatenate([np.zeros(0, np.int64), *(part.timestamps_E for part in parts)]),
-        )
+        arrays = np.array(flat, np.int32), np.array(values, np.float32), np.array(times, np.int64)
+        return cls(ragged.offsets_of(items), *arrays)
 
 
 @dataclass(frozen=True, slots=True)
-class ItemLists:
-    """B lists of item rows as one ragged array; used for what must not be shown, and for held-out targets."""
+class ItemLists(Ragged):
+    """B lists of item rows; used for what must not be shown, and for held-out targets."""
 
-    offsets_B1: LongArray
     items_E: IntArray
 
-    def __len__(self) -> int:
-        return len(self.offsets_B1) - 1
-
-    @property
-    def lengths_B(self) -> LongArray:
-        return np.diff(self.offsets_B1)
-
     def row(self, row: int) -> IntArray:
-        return self.items_E[self.offsets_B1[row] : self.offsets_B1[row + 1]]
-
-    def slice(self, start: int, stop: int) -> ItemLists:
-        offsets = self.offsets_B1[start : stop + 1]
-        return ItemLists(offsets - offsets[0], self.items_E[offsets[0] : offsets[-1]])
+        return self.items_E[self.span(row)]
 
     @classmethod
     def empty(cls, num_rows: int) -> ItemLists:
@@ -146,8 +91,7 @@ class ItemLists:
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]]) -> ItemLists:
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
-        return cls(offsets, np.array([item for row in rows for item in row], np.int32))
+        return cls(ragged.offsets_of(rows), np.array([item for row in rows for item in row], np.int32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,13 +116,13 @@ class Prepared:
     def requests(self, shard: int, parts: Sequence[str]) -> Requests:
         """All users of a shard: positives in these parts as histories, interactions below min_rating as ``seen``."""
         users = Shard.from_table(self.shard(shard))
-        inside_E = _inside(users, parts)
-        seen = users.only(inside_E & ~users.positive_E)
+        users = users.only(_inside(users, parts))
+        positive, seen = users.split(users.positive_E)
         first = self.first_user(shard)
         return Requests(
             user_ids=users.user_ids,
             users_B=np.arange(first, first + len(users.user_ids), dtype=np.int32),
-            histories=_histories(users.only(inside_E & users.positive_E)),
+            histories=Histories(positive.offsets_B1, positive.items_E, positive.ratings_E, positive.timestamps_E),
             seen=ItemLists(seen.offsets_B1, seen.items_E),
         )
 
@@ -130,7 +130,7 @@ class Prepared:
         """All users of a shard with their positives in one part, oldest first."""
         users = Shard.from_table(self.shard(shard))
         wanted = users.only(_inside(users, (part,)) & users.positive_E)
-        train_B = users.per_user(_inside(users, ("train",)) & users.positive_E)
+        train_B = users.per_row(_inside(users, ("train",)) & users.positive_E)
         return Targets(users.user_ids, ItemLists(wanted.offsets_B1, wanted.items_E), wanted.ratings_E, train_B)
 
     def item_counts(self, parts: Sequence[str]) -> LongArray:
@@ -155,7 +155,3 @@ def _code(part: str) -> int:
 def _inside(users: Shard, parts: Sequence[str]) -> BoolArray:
     codes = np.array([_code(part) for part in parts], np.uint8)
     return np.isin(users.parts_E & np.uint8(schema.PART_MASK), codes)
-
-
-def _histories(users: Shard) -> Histories:
-    return Histories(users.offsets_B1, users.items_E, users.ratings_E, users.timestamps_E)

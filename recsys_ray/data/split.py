@@ -14,8 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_ray.base import schema
+from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import LongArray, MapBlocks
+from recsys_ray.base.types import ByteArray, LongArray, MapBlocks
 from recsys_ray.data.config import (
     ColdItems,
     GivenSplit,
@@ -30,7 +31,6 @@ from recsys_ray.data.config import (
 from recsys_ray.data.prepare.keys import Keys, hash_ids, mix
 from recsys_ray.data.prepare.shard import Core, Shard, load_grouped
 
-Parts = npt.NDArray[np.uint8]
 BINS = 2**16
 NEVER = np.iinfo(np.int64).max
 
@@ -43,13 +43,13 @@ class SplitPlan:
     seed: int
     item_keys_I: Keys | None = None
     """Hash of each item id, for the random split."""
-    item_parts_I: Parts | None = None
+    item_parts_I: ByteArray | None = None
     """Part of each item, for cold items."""
     valid_from: int = NEVER
     test_from: int = NEVER
     """UTC milliseconds of the temporal cuts."""
 
-    def parts_of(self, shard: Shard) -> Parts:
+    def parts_of(self, shard: Shard) -> ByteArray:
         """TRAIN, VALID or TEST for every interaction, without the SEEN_ONLY bit."""
         match self.settings:
             case NoSplit():
@@ -60,9 +60,9 @@ class SplitPlan:
                 assert self.item_keys_I is not None
                 return _random(shard, self.settings, self.item_keys_I, self.seed)
             case LeaveLastOut():
-                return _last(shard, *_leave_last_out(shard.per_user(shard.positive_E), self.settings))
+                return _last(shard, *_leave_last_out(shard.per_row(shard.positive_E), self.settings))
             case LastShare():
-                return _last(shard, *_held_out(shard.per_user(shard.positive_E), self.settings))
+                return _last(shard, *_held_out(shard.per_row(shard.positive_E), self.settings))
             case TemporalSplit():
                 test = shard.timestamps_E >= self.test_from
                 valid = (shard.timestamps_E >= self.valid_from) & ~test
@@ -90,14 +90,16 @@ def asked_parts(settings: SplitConfig) -> list[tuple[str, str]]:
     return [(part, name) for part, name, ratio in wanted if ratio > 0]
 
 
-def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> Parts:
+def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> ByteArray:
+    # P positives with their users' rows and a hash of (user, item) each.
     positive = np.flatnonzero(shard.positive_E)
     rows = shard.rows_E[positive]
     user_keys = mix(hash_ids(shard.user_ids), seed)[rows]
     keys = mix(user_keys ^ item_keys_I[shard.items_E[positive]], seed)
+    # User by user in the order of the hash: the first of a user are test, the next validation.
     order = np.lexsort((keys, rows))
-    counts_B = shard.per_user(shard.positive_E)
-    position = np.arange(len(order)) - np.repeat(np.cumsum(counts_B) - counts_B, counts_B)
+    counts_B = shard.per_row(shard.positive_E)
+    position = places_in_rows(counts_B)
     test_B, valid_B = _held_out(counts_B, settings)
     rows = rows[order]
     held = np.where(position < test_B[rows], schema.TEST, schema.VALID)
@@ -123,22 +125,22 @@ def _leave_last_out(counts_B: LongArray, settings: LeaveLastOut) -> tuple[LongAr
     return one_B, one_B * settings.valid
 
 
-def _last(shard: Shard, test_B: LongArray, valid_B: LongArray) -> Parts:
+def _last(shard: Shard, test_B: LongArray, valid_B: LongArray) -> ByteArray:
     """The last positives are test, those before them validation; fewer than there are positives.
 
     An event below the rating threshold takes the part of the positive before it, train when there is none.
     """
     positive, rows = shard.positive_E, shard.rows_E
-    counts_B = shard.per_user(positive)
-    total = np.cumsum(positive)
-    before_B = np.concatenate([[0], total])[shard.offsets_B1[:-1]]
-    nth = total - before_B[rows]  # of this or the last positive before, from 1; 0 when there is none
+    counts_B = shard.per_row(positive)
+    so_far = offsets(positive)  # positives before each event, of all users
+    before_B = so_far[shard.offsets_B1[:-1]]  # ... before the first event of each user
+    nth = so_far[1:] - before_B[rows]  # of this or the last positive before, from 1; 0 when there is none
     test = nth > (counts_B - test_B)[rows]
     valid = nth > (counts_B - test_B - valid_B)[rows]
     return np.where(test, schema.TEST, np.where(valid, schema.VALID, schema.TRAIN)).astype(np.uint8)
 
 
-def cold_item_parts(settings: ColdItems, vocabulary: pa.Array, counts_I: LongArray, seed: int) -> Parts:
+def cold_item_parts(settings: ColdItems, vocabulary: pa.Array, counts_I: LongArray, seed: int) -> ByteArray:
     """Items with positives in the order of a hash: the first share is test, the next validation, the rest train."""
     candidates = np.flatnonzero(counts_I)
     order = candidates[np.argsort(mix(hash_ids(vocabulary), seed)[candidates], kind="stable")]

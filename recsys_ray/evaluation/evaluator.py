@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.base import schema
+from recsys_ray.base import ragged, schema
 from recsys_ray.base.errors import DataError
-from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
 from recsys_ray.evaluation.config import EvaluateSettings
-from recsys_ray.evaluation.metrics import DoubleArray
 from recsys_ray.evaluation.report import EVERYONE, HEAD, TAIL, Mean, Partial, means
 
 # Users that get their bootstrap weights together: bounds the (R, users) matrix to a few megabytes.
@@ -137,11 +136,9 @@ def _entries(table: pa.Table, user_ids: pa.Array, item_type: pa.DataType) -> tup
     schema.check(table, schema.nested_recommendations(user_ids.type, item_type), "recommendations")
     rows = _rows_of(table.column("user_id"), user_ids, "user")
     _no_repeats(rows, 1, user_ids, "two rows for one user")
-    lists = table.column("item_ids").combine_chunks()
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    ends = np.cumsum(lengths)
-    ranks_E = np.arange(1, lengths.sum() + 1) - np.repeat(ends - lengths, lengths)
-    return np.repeat(rows, lengths), ranks_E, pc.list_flatten(lists)
+    offsets, item_ids_E = ragged.of_list_array(table.column("item_ids"))
+    lengths = np.diff(offsets)
+    return np.repeat(rows, lengths), ragged.places_in_rows(lengths) + 1, item_ids_E
 
 
 def _rows_of(ids: pa.Array | pa.ChunkedArray, known: pa.Array, what: str) -> LongArray:
@@ -170,8 +167,7 @@ def _match(items_BK: LongArray, targets: ItemLists, head_I: BoolArray) -> _Hits:
     if outside.any():
         worst = int(targets.items_E[outside][0])
         raise DataError(f"evaluation: target item row {worst} is outside the catalogue of {num_items} items")
-    users_E = np.repeat(np.arange(num_users), targets.lengths_B)
-    keys_E = np.unique(users_E * num_items + targets.items_E)
+    keys_E = np.unique(targets.rows_E.astype(np.int64) * num_items + targets.items_E)
     users_E, items_E = keys_E // num_items, keys_E % num_items
     shown_BK = items_BK + num_items * np.arange(num_users)[:, None]
     hits_BK = (items_BK >= 0) & np.isin(shown_BK, keys_E)

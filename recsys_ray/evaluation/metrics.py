@@ -13,9 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.base.types import BoolArray, LongArray
-
-DoubleArray = npt.NDArray[np.float64]
+from recsys_ray.base.types import BoolArray, DoubleArray, LongArray
 
 
 def recall(hits_BK: BoolArray, targets_B: LongArray, k: int) -> DoubleArray:

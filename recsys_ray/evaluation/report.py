@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import DoubleArray
 from recsys_ray.evaluation import metrics
 from recsys_ray.evaluation.config import EvaluateSettings
-from recsys_ray.evaluation.metrics import DoubleArray
 
 EVERYONE = "all"
 HEAD, TAIL = "head items", "tail items"

@@ -33,14 +33,14 @@ def hold_out(
     watched_U = np.sort(rng.choice(able_U, count, replace=False))
     held_E = np.zeros(histories.num_interactions, np.bool_)
     for user in watched_U:
-        row = histories.row(int(user))
+        row = histories.span(int(user))
         if last:
             held_E[row.stop - 1] = True
         else:
             size = max(1, int(HELD_SHARE * (row.stop - row.start)))
             held_E[row.start + rng.choice(row.stop - row.start, size, replace=False)] = True
-    held = histories.only(held_E)
-    return histories.only(~held_E), ItemLists(held.offsets_B1, held.items_E)
+    held, left = histories.split(held_E)
+    return left, ItemLists(held.offsets_B1, held.items_E)
 
 
 def ranking_quality(queries_UD: FloatArray, items_ID: FloatArray, histories: Histories, held_out: ItemLists) -> float:
@@ -63,7 +63,7 @@ def lists_quality(
     ``best(users_B, K, exclude)`` gives the (B, K) best items of each user without those excluded.
     """
     users = np.flatnonzero(held_out.lengths_B > 0)
-    exclude = ItemLists.from_lists([histories.items_E[histories.row(int(user))].tolist() for user in users])
+    exclude = ItemLists.from_lists([histories.items_E[histories.span(int(user))].tolist() for user in users])
     targets = [np.unique(held_out.row(int(user))) for user in users]
     rows_BK = best(users, TOP, exclude)
     hits_BK = np.stack([np.isin(rows_BK[row], targets[row]) for row in range(len(users))])

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.ragged import joined, offsets, rows_of
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.options import Explainer, Options
@@ -101,7 +101,7 @@ def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArra
 def seen_items(requests: Requests) -> ItemLists:
     """History and further seen items of every request, one list each."""
     history = ItemLists(requests.histories.offsets_B1, requests.histories.items_E)
-    return joined(history, requests.seen) if len(requests.seen.items_E) else history
+    return history.join(requests.seen) if len(requests.seen.items_E) else history
 
 
 def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
@@ -161,7 +161,7 @@ def _fill(
     """Complete the rows numbered ``short`` in place, by popularity."""
     listed_SK = rows_BK[short]
     have_S = (listed_SK >= 0).sum(axis=1)
-    taken = joined(rows_of(exclude, short), ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
+    taken = exclude.take(short).join(ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
     queries = np.zeros((len(short), 0), np.float32)
     fill = bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
     if options.reranker is not None:

@@ -26,8 +26,7 @@ import faiss
 import numpy as np
 
 from recsys_ray.base.errors import BundleError, ModelError
-from recsys_ray.base.ragged import rows_of
-from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, ItemVectors, LongArray
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, ItemVectors
 from recsys_ray.retrieval.config import IndexSettings
 from recsys_ray.retrieval.exact.workers import num_workers
 from recsys_ray.retrieval.pairs import pair_scores
@@ -76,7 +75,7 @@ class ApproximateIndex:
         top = self._approximate(queries_BD, k, exclude, allowed_I, self.num_items // MOST_ASKED)
         short_R = np.flatnonzero((top.rows_BK == NO_ITEM).any(axis=1))
         if len(short_R):
-            exact = self._exact().search(queries_BD[short_R], k, rows_of(exclude, short_R), allowed_I)
+            exact = self._exact().search(queries_BD[short_R], k, exclude.take(short_R), allowed_I)
             top.rows_BK[short_R], top.scores_BK[short_R] = exact.rows_BK, exact.scores_BK
         return top
 
@@ -96,7 +95,7 @@ class ApproximateIndex:
         for asked in np.unique(asked_B[asked_B > 0]):
             rows_R = np.flatnonzero(asked_B == asked)
             found = self._found(queries_BD[rows_R], int(asked), allowed_I)
-            _drop(found, rows_of(exclude, rows_R))
+            _drop(found, exclude.take(rows_R))
             scores_RK = pair_scores(queries_BD[rows_R], self._items, found)
             if not (np.isfinite(scores_RK) | (found < 0)).all():
                 raise ModelError("a score is beyond float32; scale the query or item vectors down")
@@ -197,7 +196,7 @@ def _query_coordinates(queries_RD: FloatArray, has_bias: bool, kind: str) -> Flo
 
 def _drop(found_RK: IntArray, exclude: ItemLists) -> None:
     """Write -1 over every excluded candidate."""
-    rows_E: LongArray = np.repeat(np.arange(len(exclude)), exclude.lengths_B)
+    # One number for a pair of row and item, in the candidates as in the lists.
     width = 1 + max(int(found_RK.max(initial=0)), int(exclude.items_E.max(initial=0)))
     keys_RK = np.arange(len(found_RK))[:, None] * width + found_RK
-    found_RK[np.isin(keys_RK, rows_E * width + exclude.items_E) & (found_RK >= 0)] = NO_ITEM
+    found_RK[np.isin(keys_RK, exclude.rows_E.astype(np.int64) * width + exclude.items_E) & (found_RK >= 0)] = NO_ITEM

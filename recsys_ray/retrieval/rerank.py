@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval.config import RerankSettings
 from recsys_ray.retrieval.exact.ranking import compiled, rank_key
 from recsys_ray.retrieval.exact.scan import exact_dot
@@ -33,7 +32,7 @@ class _Catalogue(NamedTuple):
     """What the kernel knows of the items; ``lengths_I`` is empty where genres make the likeness."""
 
     vectors_ID: FloatArray
-    lengths_I: npt.NDArray[np.float64]
+    lengths_I: DoubleArray
     offsets_I1: LongArray
     genres_E: IntArray
     num_genres: int

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import PublishError, RecsysError
-from recsys_ray.base.ragged import rows_of
+from recsys_ray.base.ragged import of_list_array, places_in_rows
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, Requests, Settings, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
@@ -158,7 +158,7 @@ def _check_rows(
     pairs = users * bundle.num_items + items
     _count(problems, "items repeated in one list", np.diff(np.sort(pairs)) == 0)
     seen = seen_items(requests)
-    seen_pairs = np.unique(np.repeat(np.arange(len(requests)), seen.lengths_B) * bundle.num_items + seen.items_E)
+    seen_pairs = np.unique(seen.rows_E.astype(np.int64) * bundle.num_items + seen.items_E)
     if options.filter_seen:
         _count(problems, "items the user has already seen", np.isin(pairs, seen_pairs))
     if options.allowed_I is not None:
@@ -170,7 +170,7 @@ def _check_rows(
     wrong_B = (rows_B < least_B) | (rows_B > expected_B)
     _count(problems, f"users without exactly {options.n} rows or the honest maximum", wrong_B)
     if cap is not None:
-        listed = rows_of(bundle.genres[0], items)
+        listed = bundle.genres[0].take(items)
         keys = np.repeat(users, listed.lengths_B) * len(bundle.genres[1]) + listed.items_E
         _count(problems, "genres above recommend.rerank.max_per_genre", np.unique(keys, return_counts=True)[1] > cap)
     return np.bincount(items, minlength=bundle.num_items)
@@ -225,16 +225,15 @@ def flat(table: pa.Table) -> pa.Table:
     """A part in the long layout, whichever it was written in."""
     if "item_ids" not in table.schema.names:
         return table
-    lists = table.column("item_ids").combine_chunks()
-    lengths = np.diff(lists.offsets.to_numpy())
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    offsets, item_ids = of_list_array(table.column("item_ids"))
+    lengths = np.diff(offsets)
     return pa.table(
         {
             "user_id": table.column("user_id")
             .combine_chunks()
             .take(pa.array(np.repeat(np.arange(len(lengths)), lengths))),
-            "rank": pa.array((np.arange(len(starts)) - starts + 1).astype(np.int32)),
-            "item_id": lists.flatten(),
+            "rank": pa.array((places_in_rows(lengths) + 1).astype(np.int32)),
+            "item_id": item_ids,
             "score": table.column("scores").combine_chunks().flatten(),
             "source": table.column("sources").combine_chunks().flatten(),
         }

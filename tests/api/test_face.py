@@ -238,7 +238,9 @@ def test_saved_and_loaded_answers_the_same(events: pd.DataFrame, tmp_path: Path,
     again = rr.load(tmp_path / "model")
     pd.testing.assert_frame_equal(again.recommend(n=5), fitted.recommend(n=5))
     again.save(tmp_path / "copy")
-    pd.testing.assert_frame_equal(rr.load(tmp_path / "copy", kind="arrow").recommend(n=5).to_pandas(), again.recommend(n=5))
+    pd.testing.assert_frame_equal(
+        rr.load(tmp_path / "copy", kind="arrow").recommend(n=5).to_pandas(), again.recommend(n=5)
+    )
 
 
 # --- what is wrong ---

@@ -31,6 +31,15 @@ def test_what_is_written_is_read(root: Location) -> None:
     assert (root / "x" / "m.json").size() == len((root / "x" / "m.json").read_bytes())
 
 
+def test_a_range_is_read_and_a_file_that_ends_before_it_is_noticed(root: Location) -> None:
+    (root / "f").write_bytes(b"0123456789")
+    assert (root / "f").read_range(3, 7) == b"3456" and (root / "f").read_range(0, 10) == b"0123456789"
+    with pytest.raises(StorageError, match="f: holds 2 of the bytes 8 to 12"):
+        (root / "f").read_range(8, 12)
+    with pytest.raises(StorageError, match="nothing: no such file"):
+        (root / "nothing").read_range(0, 1)
+
+
 def test_missing_and_removed_things(root: Location) -> None:
     assert not (root / "nothing").exists() and (root / "nothing").names() == []
     (root / "nothing").remove()

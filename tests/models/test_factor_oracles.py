@@ -321,7 +321,7 @@ def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
     assert scorer.bias_I is not None
     queries = scorer.solve(data.histories)
     for user in (0, 7):
-        row = data.histories.row(user)
+        row = data.histories.span(user)
         items = data.histories.items_E[row]
         left = scorer.items_ID[items].astype(float)
         residuals = data.histories.ratings_E[row] - scorer.bias_I[items]

@@ -221,11 +221,11 @@ def test_held_out_events_are_the_histories_own() -> None:
     watched = np.flatnonzero(held.lengths_B)
     assert len(watched) == round(0.25 * 199)
     for user in range(200):
-        whole = data.histories.items_E[data.histories.row(user)].tolist()
-        rest = kept.items_E[kept.row(user)].tolist()
+        whole = data.histories.items_E[data.histories.span(user)].tolist()
+        rest = kept.items_E[kept.span(user)].tolist()
         assert sorted(rest + held.row(user).tolist()) == sorted(whole) and len(set(rest)) == len(rest)
     _, last = hold_out(data.histories, 1.0, np.random.default_rng(0), last=True)
-    assert last is not None and last.row(3).tolist() == [data.histories.items_E[data.histories.row(3)][-1]]
+    assert last is not None and last.row(3).tolist() == [data.histories.items_E[data.histories.span(3)][-1]]
     assert hold_out(data.histories, 0.0, np.random.default_rng(0), last=True) == (data.histories, None)
 
 

@@ -151,7 +151,7 @@ def test_rows_of_histories_are_the_regression_of_the_stored_ones(scorer: PairSco
     """Ridge regression with a free intercept, by a solver that knows least squares only: the penalty as more rows."""
     data = world()
     stored = scorer.users_UJ[:-1]
-    lists = [data.histories.items_E[data.histories.row(user)] for user in range(USERS - 1)]
+    lists = [data.histories.items_E[data.histories.span(user)] for user in range(USERS - 1)]
     sums = np.stack([scorer.items_IJ[items].sum(axis=0) / np.sqrt(len(items)) for items in lists]).astype(np.float64)
     centred, targets = sums - sums.mean(axis=0), stored - stored.mean(axis=0)
     penalty = np.sqrt(1e-3 * np.square(centred).sum() / sums.shape[1]) * np.eye(sums.shape[1])

@@ -95,7 +95,7 @@ def test_fusions_are_their_definitions() -> None:
 def test_a_pair_met_twice_is_one_pair_with_the_mean_rating() -> None:
     histories = Histories.from_lists([[0, 1, 0], [1]], [[1.0, 4.0, 3.0], [3.0]])
     pairs = pairs_of(histories, np.array([1, 2, 3, 4], np.float32), 2)
-    assert (pairs.offsets_U1.tolist(), pairs.items_E.tolist()) == ([0, 2, 3], [0, 1, 1])
+    assert (pairs.offsets_B1.tolist(), pairs.items_E.tolist()) == ([0, 2, 3], [0, 1, 1])
     assert (pairs.weights_E.tolist(), pairs.counts_E.tolist(), pairs.sums_E.tolist()) == (
         [4, 2, 4],
         [2, 1, 1],

@@ -183,7 +183,7 @@ def test_features_of_a_history_leave_the_target_out() -> None:
     found = model._features(batch, np.arange(len(batch.pairs_E)))
     histories = parity_world().histories
     for place in (0, 4, 11):
-        row = histories.row(int(batch.users_B[batch.rows_E[place]]))
+        row = histories.span(int(batch.users_B[batch.rows_E[place]]))
         rest = histories.items_E[row] != job.pairs.items_E[batch.pairs_E[place]]
         ratings = histories.ratings_E[row][rest]
         raw = found[place] / np.where(job.features.scale_F == 0, 1, job.features.scale_F) + job.features.mean_F

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys_ray.base.types import IntArray
+from recsys_ray.base.types import DoubleArray, IntArray
 
 FOREGROUND = "#0a0b0c"
 """Stands for the colour of the page's text, and is replaced by it."""
@@ -60,7 +59,7 @@ REST = Key("#8a8f98", ".", "•")
 LINES = (Line("#8a8f98", (6, 3)), Line("#e8710a", (6, 2, 1, 2)), Line("#1f77d0", ()))
 
 
-def draw_map(points_S2: npt.NDArray[np.float64], groups_S: IntArray) -> str:
+def draw_map(points_S2: DoubleArray, groups_S: IntArray) -> str:
     """Points by group: a number in KEYS, or -1 for the rest."""
 
     def paint(axes: Any) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys_ray.base.types import FloatArray
+from recsys_ray.base.types import DoubleArray, FloatArray
 
 KEPT_BY_PCA = 50
 """Directions handed to t-SNE: the rest is mostly noise, and distances cost less."""
@@ -21,7 +20,7 @@ FEWEST_FOR_TSNE = 10
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    points_S2: npt.NDArray[np.float64]
+    points_S2: DoubleArray
     method: str
     """What was done, as a caption says it."""
 
@@ -51,7 +50,7 @@ def project(vectors_SD: FloatArray, method: str, seed: int) -> Projection:
     return Projection(points, f"first two principal components, which hold {explained:.0%} of the variance")
 
 
-def _start(directions_SD: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _start(directions_SD: DoubleArray) -> FloatArray:
     """The first two principal components, scaled to the spread that t-SNE starts from."""
     start = np.zeros((len(directions_SD), 2))
     start[:, : directions_SD.shape[1]] = directions_SD[:, :2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys_ray.base.types import BoolArray, LongArray
+from recsys_ray.base.types import BoolArray, DoubleArray, LongArray
 from recsys_ray.content.report.items import Catalogue
 
 MOST_GENRES = 30
@@ -69,7 +69,7 @@ def genre_purity(
     return over(has_genre_Q), by_genre
 
 
-def _estimate(values_Q: npt.NDArray[np.float64], bootstrap: int, seed: int) -> Estimate:
+def _estimate(values_Q: DoubleArray, bootstrap: int, seed: int) -> Estimate:
     mean = float(values_Q.mean())
     if len(values_Q) < 2:
         return Estimate(mean, mean, mean)

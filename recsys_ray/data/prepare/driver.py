@@ -29,7 +29,7 @@ from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
 from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
 from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, STAGING, USERS, Core
-from recsys_ray.data.prepare.staging import StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.staging import Staged, StageJob, StageTotal, stage_chunk
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
 from recsys_ray.data.sources import Source, open_source
@@ -95,10 +95,10 @@ def prepare(
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
     run = _Run(source, location, seed, num_shards, map_chunks, map_blocks, progress)
 
-    staged, num_chunks = _stage(run)
+    staged = _stage(run)
     user_type, items = _vocabulary(run, staged)
     vocabulary = items.column("item_id").combine_chunks()
-    grouped = _group(run, num_chunks, user_type, vocabulary)
+    grouped = _group(run, staged.chunks, user_type, vocabulary)
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
@@ -126,7 +126,7 @@ def num_shards_for(rows: int) -> int:
     return min(max(-(-rows // ROWS_PER_SHARD), FEWEST_SHARDS), MOST_SHARDS)
 
 
-def _stage(run: _Run) -> tuple[StageTotal, int]:
+def _stage(run: _Run) -> StageTotal:
     chunks = run.source.chunks()
     run.progress(f"prepare: reading {len(chunks):,} chunks into {run.num_shards:,} shards")
     total = StageTotal()
@@ -139,7 +139,7 @@ def _stage(run: _Run) -> tuple[StageTotal, int]:
         raise DataError(f"{getattr(run.settings, 'path', None) or 'data'}: holds no interactions; set data.path")
     if found == window:
         raise DataError("data.filters.start and end leave no interactions; widen the window")
-    return total, len(chunks)
+    return total
 
 
 def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
@@ -149,13 +149,11 @@ def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
     return user_type, build_items(run.source.items(), interacted, counts, item_type, run.settings.unknown_items)
 
 
-def _group(run: _Run, num_chunks: int, user_type: pa.DataType, vocabulary: pa.Array) -> _Grouped:
+def _group(run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array) -> _Grouped:
     filters = run.settings.filters
     split = run.settings.split
     interleaved = split.kind == "given" and split.order == "interleaved"
-    job = GroupJob(
-        run.directory, num_chunks, user_type, vocabulary, filters.duplicates, split.kind == "given", interleaved
-    )
+    job = GroupJob(run.directory, chunks, user_type, vocabulary, filters.duplicates, split.kind == "given", interleaved)
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
     for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 
 from recsys_ray.base.errors import DataError, StorageError
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.values import Place
 
@@ -181,8 +182,8 @@ def parse_token_lines(data: bytes, where: str) -> tuple[pa.Array, np.ndarray]:
     starts = np.flatnonzero(~blank & before)
     after = np.concatenate([blank[1:], np.ones(1, bool)]) if len(blank) else blank
     ends = np.flatnonzero(~blank & after) + 1
-    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(ends - starts, dtype=np.int32)]).astype(np.int32)
-    words = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(bytes_[~blank]))
+    offsets_32 = offsets(ends - starts).astype(np.int32)  # a chunk is far below 2 GiB
+    words = pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets_32), pa.py_buffer(bytes_[~blank]))
     try:
         words.validate(full=True)
     except pa.ArrowInvalid as error:

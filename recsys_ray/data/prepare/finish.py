@@ -82,7 +82,7 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
     final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
     (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
     positive = final.positive_E
-    per_part_PB = np.stack([final.per_user(positive & (parts_E == code)) for code in range(NUM_PARTS)])
+    per_part_PB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
     times = final.timestamps_E
     return Totals(
         users_per_shard=[len(final.user_ids)],

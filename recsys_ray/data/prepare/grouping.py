@@ -1,6 +1,6 @@
 """Second pass: one shard gathered from all chunks, items as vocabulary rows, users sorted, events in time order.
 
-Suffixes: B users of the shard, E rows of the shard.
+Suffixes: B users of the shard, E rows of the shard, K events that are kept.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base import schema
+from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, LongArray
+from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, IntArray, LongArray
 from recsys_ray.data.prepare.shard import Shard, chunk_file, grouped_file
-from recsys_ray.data.prepare.staging import read_staged
+from recsys_ray.data.prepare.staging import Staged, read_staged
 from recsys_ray.data.sources.base import USER_ONLY
 
 Pair = tuple[object, object]
@@ -25,7 +25,7 @@ Pair = tuple[object, object]
 @dataclass(frozen=True, slots=True)
 class GroupJob:
     directory: Location
-    num_chunks: int
+    chunks: list[Staged]
     user_type: pa.DataType
     vocabulary: pa.Array
     duplicates: str
@@ -53,23 +53,26 @@ class GroupReport:
 
 def group_shard(shard: int, job: GroupJob) -> GroupReport:
     """Write the shard's histories, with item rows and the duplicates policy applied; report what was found."""
+    # E rows: events and rows that only name a user, in the order of the files.
     table = _gather(shard, job)
     user_rows_E, user_ids = _user_rows(table.column("user_id").combine_chunks())
     item_rows_E, unknown_E = _item_rows(table.column("item_id").combine_chunks(), job.vocabulary)
     parts_E = table.column("part").to_numpy()
     is_event_E = parts_E != USER_ONLY
+    # K rows: events on known items, then by user and time.
     kept = np.flatnonzero(is_event_E & ~unknown_E)
     times_E = table.column("timestamp").to_numpy()
     ties = [_places(user_rows_E[kept], parts_E[kept])] if job.interleaved else []
     kept = kept[np.lexsort((*ties, times_E[kept], user_rows_E[kept]))]  # stable: ties stay in the order of the files
     rows, items, parts = user_rows_E[kept], item_rows_E[kept], parts_E[kept]
 
+    # One number for a (user, item) pair.
     keys = rows * np.int64(max(1, len(job.vocabulary))) + items
     stays, repeated_at = _repeats(keys, job.duplicates)
     conflicts_at = _conflicts(keys, parts) if job.given_parts else repeated_at[:0]
     result = Shard(
         user_ids=user_ids,
-        offsets_B1=np.searchsorted(rows, np.arange(len(user_ids) + 1)).astype(np.int64),
+        offsets_B1=offsets(np.bincount(rows, minlength=len(user_ids))),
         items_E=items,
         ratings_E=table.column("rating").to_numpy()[kept],
         timestamps_E=times_E[kept],
@@ -97,39 +100,41 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
 def _gather(shard: int, job: GroupJob) -> pa.Table:
     """The shard's rows of all chunks, one after the other; a chunk without rows may have ids of any type."""
     fields = [*schema.interactions(job.user_type, job.vocabulary.type), pa.field("part", pa.uint8())]
-    batches = (read_staged(chunk_file(job.directory, chunk), shard) for chunk in range(job.num_chunks))
-    tables = [pa.Table.from_batches([batch]).cast(pa.schema(fields)) for batch in batches]
-    return pa.concat_tables(tables)
+    tables = (read_staged(chunk_file(job.directory, chunk), staged, shard) for chunk, staged in enumerate(job.chunks))
+    return pa.concat_tables([table.cast(pa.schema(fields)) for table in tables])
 
 
 def _user_rows(user_ids_E: pa.Array) -> tuple[LongArray, pa.Array]:
     """The row of every event's user among the distinct users, which are sorted."""
     encoded = user_ids_E.dictionary_encode()
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
+    # Codes are numbered as users are first met; code order[r] is the user that comes r-th by id.
     row_of_code = np.empty(len(order), np.int64)
     row_of_code[order] = np.arange(len(order))
     return row_of_code[encoded.indices.to_numpy(zero_copy_only=False)], encoded.dictionary.take(pa.array(order))
 
 
-def _item_rows(item_ids_E: pa.Array, vocabulary: pa.Array) -> tuple[npt.NDArray[np.int32], BoolArray]:
+def _item_rows(item_ids_E: pa.Array, vocabulary: pa.Array) -> tuple[IntArray, BoolArray]:
     """Rows of the vocabulary, -1 and True where an item is not in it."""
     rows = pc.index_in(item_ids_E, value_set=vocabulary)
     unknown_E = rows.is_null().to_numpy(zero_copy_only=False)
     return rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), unknown_E
 
 
-def _places(user_rows_K: LongArray, parts_K: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def _places(user_rows_K: LongArray, parts_K: ByteArray) -> DoubleArray:
     """Where in its user's events of the same part an event is, from 0 to 1; K events."""
     keys_K = user_rows_K * 256 + parts_K
+    # Sorted by (user, part) each group is one run, inside it in the order of the files.
     order = np.argsort(keys_K, kind="stable")
-    _, starts, counts = np.unique(keys_K[order], return_index=True, return_counts=True)
+    counts = np.unique(keys_K, return_counts=True)[1]
     places_K = np.empty(len(keys_K))
-    places_K[order] = (np.arange(len(keys_K)) - np.repeat(starts, counts) + 0.5) / np.repeat(counts, counts)
+    places_K[order] = (places_in_rows(counts) + 0.5) / np.repeat(counts, counts)
     return places_K
 
 
 def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:
     """What stays of events in time order, and where the second, third ... of equal keys are."""
+    # Sorted by key, equal keys follow each other in time; again[i]: the i-th of them has the key of the one before.
     order = np.argsort(keys, kind="stable")
     again = np.zeros(len(keys), bool)
     again[1:] = keys[order[1:]] == keys[order[:-1]]
@@ -137,14 +142,16 @@ def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:
     if policy == "first":
         stays[order[again]] = False
     elif policy == "last":
-        stays[order[:-1][again[1:]]] = False
+        stays[order[:-1][again[1:]]] = False  # the one before a repeat
     return stays, np.sort(order[again])
 
 
-def _conflicts(keys: LongArray, parts: npt.NDArray[np.uint8]) -> LongArray:
+def _conflicts(keys: LongArray, parts: ByteArray) -> LongArray:
     """Where equal keys are in different parts: one position per pair."""
+    # A pair's number once for each part that it is in; in more than one part it comes more than once.
     split_keys = np.unique(keys * 4 + (parts & schema.PART_MASK)) // 4
     pairs, times = np.unique(split_keys, return_counts=True)
+    # Every event of such a pair, and of each pair the first.
     found = np.flatnonzero(np.isin(keys, pairs[times > 1]))
     _, first = np.unique(keys[found], return_index=True)
     return found[np.sort(first)]

@@ -1,12 +1,14 @@
 """First pass: every chunk read, checked, filtered by row, and written out with its rows sorted into shards by user.
 
-A chunk's file holds one record batch per shard, so that the second pass picks its shard out of each file without
-reading the rest. Rows keep their order inside a shard: chunk number and place decide between equal timestamps.
+A chunk's file holds one record batch per shard, and the driver is told where each lies, so that the second pass reads
+just these bytes of each file. Rows keep their order inside a shard: chunk number and place decide between equal
+timestamps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray
 from recsys_ray.data.config import FilterSettings, utc_milliseconds
@@ -34,10 +37,21 @@ class StageJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """A chunk's file as the second pass needs it; S shards."""
+
+    schema: pa.Schema
+    """A chunk without rows may have ids of any type."""
+    offsets_S1: LongArray
+    """The batch of shard s is the bytes ``offsets[s]:offsets[s + 1]``; there are none where it has no rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkReport:
     """What the driver learns from a chunk: types with an example each, distinct items, counts."""
 
     path: str
+    staged: Staged
     users: pa.Array
     """At most one id, of the chunk's type; none when there is no row."""
     items: pa.Array
@@ -55,9 +69,11 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     table, outside = _inside_window(table, job.filters)
     table, seen_only = _mark_seen_only(table, job.filters.min_rating)
     items = pc.value_counts(table.column("item_id").drop_null().combine_chunks())
-    chunk_file(job.directory, index).write_bytes(_by_shard(table, job.num_shards))
+    data, staged = _by_shard(table, job.num_shards)
+    chunk_file(job.directory, index).write_bytes(data)
     return ChunkReport(
         path=chunk.path,
+        staged=staged,
         users=table.column("user_id").slice(0, 1).combine_chunks(),
         items=items.field("values"),
         counts=items.field("counts").to_numpy(zero_copy_only=False),
@@ -103,29 +119,33 @@ def _mark_seen_only(table: pa.Table, min_rating: float | None) -> tuple[pa.Table
     return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(low.sum())
 
 
-def _by_shard(table: pa.Table, num_shards: int) -> memoryview:
-    """An Arrow file with one record batch per shard, rows in their order."""
+def _by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
+    """Record batches, shard after shard, rows in their order; and where each is."""
     shards = (hash_ids(table.column("user_id").combine_chunks()) % np.uint64(num_shards)).astype(np.uint16)
     table = table.take(pa.array(np.argsort(shards, kind="stable"))).combine_chunks()
-    ends = np.cumsum(np.bincount(shards, minlength=num_shards)).tolist()
+    edges = offsets(np.bincount(shards, minlength=num_shards)).tolist()
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        start = 0
-        for end in ends:
-            columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
-            start = end
-    return memoryview(sink.getvalue())
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        # The schema is written before the first batch: an empty one takes it out of the way.
+        writer.write_batch(pa.RecordBatch.from_pylist([], schema=table.schema))
+        starts = []
+        for start, end in pairwise(edges):
+            starts.append(sink.tell())
+            if end > start:
+                columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
+        starts.append(sink.tell())
+    return memoryview(sink.getvalue()), Staged(table.schema, np.array(starts, np.int64))
 
 
-def read_staged(file: Location, shard: int) -> pa.RecordBatch:
+def read_staged(file: Location, staged: Staged, shard: int) -> pa.Table:
     """The rows of one shard from one chunk's file."""
-    if file.is_local:
-        with pa.memory_map(file.url) as opened:
-            return pa.ipc.open_file(opened).get_batch(shard)
-    with file.open() as stream:
-        return pa.ipc.open_file(stream).get_batch(shard)
+    start, stop = staged.offsets_S1[shard : shard + 2].tolist()
+    if start == stop:
+        return staged.schema.empty_table()
+    batch = pa.ipc.read_record_batch(pa.py_buffer(file.read_range(start, stop)), staged.schema)
+    return pa.Table.from_batches([batch])
 
 
 class StageTotal:
@@ -136,8 +156,10 @@ class StageTotal:
         self._types: dict[str, tuple[pa.DataType, str]] = {}
         self._items: list[pa.Array] = []
         self._counts: list[LongArray] = []
+        self.chunks: list[Staged] = []
 
     def add(self, report: ChunkReport) -> None:
+        self.chunks.append(report.staged)
         self.read += report.read
         self.outside_window += report.outside_window
         self.seen_only += report.seen_only

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base import schema
+from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
 
@@ -85,5 +86,4 @@ def split(text: pa.Array, separator: str) -> pa.Array:
     parents, flat = pc.list_parent_indices(pieces), pc.utf8_trim_whitespace(pc.list_flatten(pieces))
     kept = pc.not_equal(flat, "")
     lengths = np.bincount(parents.filter(kept).to_numpy(zero_copy_only=False), minlength=len(text))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat.filter(kept))
+    return list_array(offsets(lengths), flat.filter(kept))

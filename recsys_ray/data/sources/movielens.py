@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare import values
@@ -174,9 +175,8 @@ def _movies_100k(directory: Location) -> pa.Table:
     flags_IG = np.stack([table.column(name).to_numpy() == "1" for name in names[5:]], axis=1)
     if genres and genres[0] == "unknown":
         flags_IG[:, 0] = False
-    rows, columns = np.nonzero(flags_IG)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(flags_IG)))]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(genres, pa.string()).take(pa.array(columns)))
+    columns = np.nonzero(flags_IG)[1]
+    lists = list_array(offsets(flags_IG.sum(axis=1)), pa.array(genres, pa.string()).take(pa.array(columns)))
     return pa.table({"id": table.column("id"), "title": table.column("title"), "genres": lists})
 
 

@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.base.types import FloatArray, LongArray
+from recsys_ray.base.ragged import list_array, offsets, places_in_rows
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, LongArray
 from recsys_ray.data.synthetic import drawing as posters
 
 VERSION = 1
@@ -71,7 +71,7 @@ class World:
     item_of_slot_I: LongArray
     first_slot_C1: LongArray
     """Cluster c has the slots ``first_slot_C1[c]:first_slot_C1[c + 1]``."""
-    weight_before_I1: npt.NDArray[np.float64]
+    weight_before_I1: DoubleArray
     """Popularity weights of all slots before this one."""
     quality_I: FloatArray
     """By slot, in rating points."""
@@ -98,7 +98,7 @@ def build(settings: WorldSettings) -> World:
     weights = (ranks + 5.0) ** -settings.popularity_exponent
     return World(
         item_of_slot_I=rng.permutation(num_items),
-        first_slot_C1=np.concatenate([[0], np.cumsum(cluster_sizes)]).astype(np.int64),
+        first_slot_C1=offsets(cluster_sizes),
         weight_before_I1=np.concatenate([[0.0], np.cumsum(weights)]),
         quality_I=rng.normal(0, 0.4, num_items).astype(np.float32),
         cluster_of_slot_I=np.repeat(np.arange(num_clusters), cluster_sizes),
@@ -113,7 +113,7 @@ def interactions_of(settings: WorldSettings, start: int, stop: int) -> Interacti
     drawn_U = np.ceil(lengths_U * OVERSAMPLING).astype(np.int64) + 2
     rows_E = np.repeat(np.arange(stop - start), drawn_U)
     first_E = np.zeros(len(rows_E), bool)
-    first_E[np.cumsum(drawn_U) - drawn_U] = True
+    first_E[offsets(drawn_U)[:-1]] = True
 
     slots_E, liked_E, restart_E = _walk(settings, world, rng, (rows_E, first_E, stop - start))
     kept_E = _without_repeats(rows_E, slots_E, lengths_U, settings.num_items)
@@ -136,8 +136,8 @@ def _walk(
     settings: WorldSettings,
     world: World,
     rng: np.random.Generator,
-    rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int],
-) -> tuple[LongArray, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    rows: tuple[LongArray, BoolArray, int],
+) -> tuple[LongArray, BoolArray, BoolArray]:
     """Slots of every step, whether it is to the user's taste, and whether it was a fresh draw.
 
     Between two fresh draws the walk goes along a series, so step j after a draw is that slot plus j, around the
@@ -157,6 +157,7 @@ def _walk(
     slots = np.searchsorted(world.weight_before_I1, target, side="right") - 1
     slots = np.minimum(slots, np.where(explores, settings.num_items, last) - 1)  # a draw rounded up to its end
 
+    # Every step's draw, how many steps it is behind it, and the cluster that the draw fell into.
     run_E = np.cumsum(restart_E) - 1
     step_E = np.arange(len(rows_E)) - starts[run_E]
     own = world.cluster_of_slot_I[slots]
@@ -180,18 +181,16 @@ def _favourites(settings: WorldSettings, world: World, rng: np.random.Generator,
     return np.asarray(nearest_C[favourites_UF], np.int64)
 
 
-def _without_repeats(
-    rows_E: LongArray, slots_E: LongArray, lengths_U: LongArray, num_items: int
-) -> npt.NDArray[np.int64]:
+def _without_repeats(rows_E: LongArray, slots_E: LongArray, lengths_U: LongArray, num_items: int) -> LongArray:
     """Positions of each user's first ``lengths_U`` distinct items, in order."""
+    # Equal pairs of user and slot follow each other, the earliest first: that one is kept, in the order of the walk.
     keys_E = rows_E * num_items + slots_E
     order = np.argsort(keys_E, kind="stable")
     fresh = np.ones(len(order), bool)
     fresh[1:] = keys_E[order[1:]] != keys_E[order[:-1]]
     kept = np.sort(order[fresh])
     counts_U = np.bincount(rows_E[kept], minlength=len(lengths_U))
-    position = np.arange(len(kept)) - np.repeat(np.cumsum(counts_U) - counts_U, counts_U)
-    return kept[position < lengths_U[rows_E[kept]]]
+    return kept[places_in_rows(counts_U) < lengths_U[rows_E[kept]]]
 
 
 def _ratings(
@@ -209,10 +208,9 @@ def _timestamps(rng: np.random.Generator, restart_E: Any, rows_E: LongArray, num
     arrival_U = FIRST_MOMENT + rng.integers(0, YEARS_OF_ARRIVALS * YEAR, num_users)
     mean_E = np.where(restart_E, np.float32(MEAN_GAP_BETWEEN), np.float32(MEAN_GAP_WITHIN))
     gap_E = 1000 + (rng.standard_exponential(len(rows_E), np.float32) * mean_E).astype(np.int64)
-    total_E = np.cumsum(gap_E)
-    counts_U = np.bincount(rows_E, minlength=num_users)
-    before_U = np.concatenate([[0], total_E])[np.cumsum(counts_U) - counts_U]
-    return np.asarray(arrival_U[rows_E] + total_E - before_U[rows_E], np.int64)
+    total_E1 = offsets(gap_E)  # time gone by before each event, through all users
+    before_U = total_E1[offsets(np.bincount(rows_E, minlength=num_users))[:-1]]  # ... before the first of each user
+    return np.asarray(arrival_U[rows_E] + total_E1[1:] - before_U[rows_E], np.int64)
 
 
 def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[str, pa.Array]:
@@ -239,8 +237,7 @@ def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[st
         _random_words(HEROES, rng, num_items), "in a", _random_words(PLACES, rng, num_items), " ",
     )  # fmt: skip
     pairs = np.stack([genre_I, other_I], axis=1)[np.stack([np.ones(num_items, bool), has_two_I], axis=1)]
-    offsets = np.concatenate([[0], np.cumsum(1 + has_two_I)]).astype(np.int32)
-    genres = pa.ListArray.from_arrays(pa.array(offsets), _words(GENRES, pairs))
+    genres = list_array(offsets(1 + has_two_I), _words(GENRES, pairs))
     columns = {"item_id": numbers, "title": title, "text": text, "genres": genres, "year": years}
     if with_posters:
         second_I = np.where(has_two_I, other_I, genre_I)
@@ -248,7 +245,7 @@ def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[st
     return columns
 
 
-def _words(words: tuple[str, ...], numbers: npt.NDArray[np.int64]) -> pa.Array:
+def _words(words: tuple[str, ...], numbers: LongArray) -> pa.Array:
     return pa.array(words, pa.string()).take(pa.array(numbers))
 
 

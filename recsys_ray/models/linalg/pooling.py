@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from recsys_ray.base.types import BoolArray, FloatArray, Histories, LongArray, Settings
+from recsys_ray.base.ragged import offsets
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray, Settings
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
-
-DoubleArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +110,7 @@ def weighted_sums(histories: Histories, weights_E: npt.NDArray[np.floating], vec
 
 def _later(histories: Histories, known_I: BoolArray) -> LongArray:
     """(E,) how many events on known items come after an event in its history."""
-    so_far = np.concatenate([[0], np.cumsum(known_I[histories.items_E])])
-    later_E: LongArray = np.repeat(so_far[histories.offsets_B1[1:]], histories.lengths_B) - so_far[1:]
+    # Known events up to and with each event, counted through all histories; then those up to its history's end.
+    so_far_E = offsets(known_I[histories.items_E])
+    later_E: LongArray = np.repeat(so_far_E[histories.offsets_B1[1:]], histories.lengths_B) - so_far_E[1:]
     return later_E

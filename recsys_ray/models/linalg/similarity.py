@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import Counts, FitContext, FloatArray, IntArray, LongArray, MemoryEstimate
 from recsys_ray.models.linalg.sparse import (
     SparseRows,
@@ -43,7 +44,7 @@ def multiply(product: ItemProduct, num_items: int, context: FitContext, label: s
     parts = list(context.map_blocks(multiply_block, blocks, shared=product, label=label))
     counts_I = np.concatenate([part[0] for part in parts])
     return SparseRows(
-        np.concatenate([[0], np.cumsum(counts_I)]).astype(np.int64),
+        offsets(counts_I),
         np.concatenate([part[1] for part in parts]),
         np.concatenate([part[2] for part in parts]),
     )
@@ -65,7 +66,7 @@ def multiply_block(block: tuple[int, int], product: ItemProduct) -> tuple[LongAr
     counts_R = np.zeros(stop - start, np.int64)
     with threads_for(dense_RI.size):
         count_largest(dense_RI, num_items if product.neighbors is None else product.neighbors, counts_R)
-    offsets_R1 = np.concatenate([[0], np.cumsum(counts_R)]).astype(np.int64)
+    offsets_R1 = offsets(counts_R)
     columns_N = np.empty(offsets_R1[-1], np.int32)
     values_N = np.empty(offsets_R1[-1], np.float32)
     with threads_for(dense_RI.size):

@@ -147,6 +147,7 @@ def encode(encoder: SequenceEncoder, histories: Histories, rows_B: LongArray, de
             if not encoder.shape.causal:
                 items_BL = np.pad(items_BL, ((0, 0), (0, 1)), constant_values=encoder.mask)
             states_PD = encoder(torch.from_numpy(items_BL).to(device))
+            # The encoder gives the states of real positions only, row by row: the last of a row is where these end.
             last_B = (items_BL != encoder.padding).sum(axis=1).cumsum() - 1
             queries_BD[places] = states_PD[torch.from_numpy(last_B)].float().cpu().numpy()
     return queries_BD

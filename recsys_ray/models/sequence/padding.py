@@ -17,6 +17,7 @@ def newest(histories: Histories, rows_B: LongArray, length: int, padding: int) -
     """
     starts_B, stops_B = histories.offsets_B1[rows_B], histories.offsets_B1[rows_B + 1]
     width = int(np.clip((stops_B - starts_B).max(initial=1), 1, length))
+    # Counted back from the end of each row; places before its start are of another row and become padding.
     places_BL = stops_B[:, None] + np.arange(-width, 0)
     real_BL = places_BL >= starts_B[:, None]
     items_BL = np.full(places_BL.shape, padding, np.int64)

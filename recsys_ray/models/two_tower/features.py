@@ -16,9 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, LongArray
-
-DoubleArray = npt.NDArray[np.float64]
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, IntArray, LongArray
 
 MILLISECONDS_PER_DAY = 86_400_000
 DAYS_PER_MONTH = 30.44

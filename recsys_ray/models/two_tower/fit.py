@@ -54,7 +54,7 @@ from recsys_ray.models.two_tower.features import (
     catalogue_features,
     interaction_features,
 )
-from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of, ragged_rows
+from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.training import run_workers
 
@@ -185,13 +185,8 @@ def _history_features(histories: Histories, genres_IG: FloatArray, sums: History
 def _watched(histories: Histories, held_out: ItemLists) -> tuple[Requests, ItemLists]:
     """The users with held-out items as requests, and those items."""
     users_B = np.flatnonzero(held_out.lengths_B > 0)
-    rows_E, events_E = ragged_rows(histories.offsets_B1, users_B)
-    offsets_B1 = np.concatenate([[0], np.cumsum(np.bincount(rows_E, minlength=len(users_B)))]).astype(np.int64)
-    asked = Histories(
-        offsets_B1, histories.items_E[events_E], histories.ratings_E[events_E], histories.timestamps_E[events_E]
-    )
-    requests = Requests(pa.array(users_B), users_B.astype(np.int32), asked, ItemLists.empty(len(users_B)))
-    return requests, ItemLists.from_lists([held_out.row(int(user)).tolist() for user in users_B])
+    asked, none = histories.take(users_B), ItemLists.empty(len(users_B))
+    return Requests(pa.array(users_B), users_B.astype(np.int32), asked, none), held_out.take(users_B)
 
 
 def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:

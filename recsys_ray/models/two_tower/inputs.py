@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from recsys_ray.base.types import BoolArray, FloatArray, Histories, LongArray
+from recsys_ray.base.ragged import Ragged, offsets
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray
 from recsys_ray.models.two_tower.features import HistorySums, standardised
 
 
@@ -68,17 +68,16 @@ class ItemInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """The training histories with every item of a user once: user u has ``offsets_U1[u]:offsets_U1[u + 1]``."""
+class Pairs(Ragged):
+    """The training histories with every item of a user once."""
 
-    offsets_U1: LongArray
     items_E: LongArray
     weights_E: FloatArray
     """Of the item in the pooled history; 0 where it does not count."""
-    counts_E: npt.NDArray[np.float64]
+    counts_E: DoubleArray
     """Its events, the sum of their ratings, and of the squares."""
-    sums_E: npt.NDArray[np.float64]
-    squares_E: npt.NDArray[np.float64]
+    sums_E: DoubleArray
+    squares_E: DoubleArray
     ratings_E: FloatArray
     """The mean rating, standardised over all pairs; zeros where all are alike."""
 
@@ -86,21 +85,13 @@ class Pairs:
 def pairs_of(histories: Histories, weights_E: FloatArray, num_items: int) -> Pairs:
     """Every (user, item) once, whatever the number of its events."""
     ratings_E = histories.ratings_E.astype(np.float64)
+    # E events; one key per (user, item), ascending: the pairs come out user by user, items ascending.
     keys_E = histories.rows_E.astype(np.int64) * num_items + histories.items_E
     keys, places_E = np.unique(keys_E, return_inverse=True)
     counts, sums, squares, weights = (
         np.bincount(places_E, values_E, minlength=len(keys)).astype(np.float64)
         for values_E in (np.ones_like(ratings_E), ratings_E, ratings_E**2, weights_E)
     )
-    lengths_U = np.bincount(keys // num_items, minlength=len(histories))
-    offsets_U1 = np.concatenate([[0], np.cumsum(lengths_U)]).astype(np.int64)
+    offsets_B1 = offsets(np.bincount(keys // num_items, minlength=len(histories)))
     ratings = standardised(sums / counts)
-    return Pairs(offsets_U1, keys % num_items, weights.astype(np.float32), counts, sums, squares, ratings)
-
-
-def ragged_rows(offsets_B1: LongArray, rows_R: LongArray) -> tuple[LongArray, LongArray]:
-    """(place in ``rows_R``, entry) of everything that these rows of a ragged array hold, row by row."""
-    starts_R, lengths_R = offsets_B1[rows_R], offsets_B1[rows_R + 1] - offsets_B1[rows_R]
-    places_E = np.repeat(np.arange(len(rows_R)), lengths_R)
-    before_R = np.cumsum(lengths_R) - lengths_R
-    return places_E, np.arange(len(places_E)) + np.repeat(starts_R - before_R, lengths_R)
+    return Pairs(offsets_B1, keys % num_items, weights.astype(np.float32), counts, sums, squares, ratings)

@@ -4,8 +4,8 @@ A batch is a number of users with all they have, or a draw of it as targets. Eve
 once: each worker encodes a part of them, all get all vectors, and gradients flow back to where a vector was made. So
 in-batch negatives come from all workers, and nothing is computed twice.
 
-Shape suffixes: B users of a batch, E pairs of their histories, P pairs whose items are targets, K distinct items of a
-batch, M negatives, D dimension of vectors, F features, I items, U users.
+Shape suffixes: B users of a batch, E pairs of their histories, P pairs whose items are targets (Q this worker's share
+of them), K distinct items of a batch, M negatives, D dimension of vectors, F features, I items, U users.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys_ray.base.ragged import places_in_rows
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists, LongArray, Requests
 from recsys_ray.models.holdout import ranking_quality
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.models.two_tower.features import HistorySums
-from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape, ragged_rows
+from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape
 from recsys_ray.models.two_tower.losses import Compared, objective
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.models.two_tower.towers import Tower
@@ -128,7 +129,7 @@ class TwoTowerNetwork(nn.Module):
         self.items = ItemEncoder(job, worker)
         self.history = ItemEncoder(job, worker) if self.config.history_items == "own" else None
         self.users = Tower(job.user_shape, worker)
-        lengths_U = np.diff(job.pairs.offsets_U1)
+        lengths_U = job.pairs.lengths_B
         self.user_ids = _embedding(job.initial_ND[: len(lengths_U)]) if self.config.user_id else None
         self.rating_line = nn.Parameter(torch.tensor([1.0, 0.0])) if "mse" in self.config.loss else None
         self.to(worker.device)
@@ -151,7 +152,7 @@ class TwoTowerNetwork(nn.Module):
         parts = batch_rows(rng, len(self.active), self.config.batch_size, self.worker.world_size)
         for step, rows in enumerate(parts):
             users_B = self.active[rows]
-            rows_E, pairs_E = ragged_rows(self.job.pairs.offsets_U1, users_B)
+            rows_E, pairs_E = self.job.pairs.entries_of(users_B)
             is_target_E = _first_of_row(rng.permutation(len(rows_E)), rows_E, self.config.positives_per_user)
             yield Batch(
                 users_B, rows_E, pairs_E, is_target_E, generator(self.worker.device, self.job.seed, epoch, step)
@@ -165,6 +166,7 @@ class TwoTowerNetwork(nn.Module):
         if self.config.loss not in ("info_nce", "mse"):
             sample = self.negatives.draw(batch.random, targets_P)
             drawn_M, expected_M = sample.items.cpu(), sample.log_expected
+        # K: the items of all histories and the drawn ones, each once; a spot is an item's place among them.
         items_K, spots = np.unique(np.concatenate([history_E, drawn_M.numpy()]), return_inverse=True)
         spots_E, spots_M = np.split(spots, [len(history_E)])
         items_KD, history_KD = self._vectors(items_K, batch.random)
@@ -212,15 +214,19 @@ class TwoTowerNetwork(nn.Module):
         A target is taken out of its history: sums over the whole history are made once for each user.
         """
         pairs, count = self.job.pairs, self.worker.world_size
+        # Below, E, P and B are this worker's alone: places among the batch's pairs, and those of them that are targets.
         size = len(batch.users_B) // count
         own_E = np.flatnonzero(batch.rows_E % count == self.worker.rank)
         own_P = own_E[batch.is_target_E[own_E]]
+        # Users r, r + W, r + 2 W, ... become rows 0, 1, 2, ... of this worker.
         rows_E, rows_P = batch.rows_E[own_E] // count, batch.rows_E[own_P] // count
         weights_E, weights_P = pairs.weights_E[batch.pairs_E[own_E]], pairs.weights_E[batch.pairs_E[own_P]]
+        # The weight of a user's whole history, and what is left of it without each target.
         totals_B = np.bincount(rows_E, weights_E, minlength=size)
         rest_P = totals_B[rows_P] - weights_P
         # Nothing left: a mean of zero, which passes no gradient on.
         shares_P = np.where(rest_P > 1e-6 * totals_B[rows_P], 1 / np.maximum(rest_P, 1e-30), 0).astype(np.float32)
+        # A bag is a user's history: its pairs follow each other, from where the user's row is first met.
         sums_BD = functional.embedding_bag(
             self._tensor(spots_E[own_E]),
             history_KD,
@@ -228,6 +234,7 @@ class TwoTowerNetwork(nn.Module):
             mode="sum",
             per_sample_weights=self._tensor(weights_E),
         )
+        # A user's sum once for each target of theirs, without that target; then as a mean.
         targets_PD = functional.embedding(self._tensor(spots_E[own_P]), history_KD) * self._tensor(weights_P)[:, None]
         left_PD = functional.embedding(self._tensor(rows_P), sums_BD) - targets_PD
         inputs = {"history": left_PD * self._tensor(shares_P)[:, None]}
@@ -239,6 +246,7 @@ class TwoTowerNetwork(nn.Module):
             if dropped_B is not None:
                 users_B = torch.where(dropped_B, self.user_ids.num_embeddings - 1, users_B)
             inputs["id"] = self.user_ids(users_B[self._tensor(batch.rows_E[own_P])])
+        # own_P counts among the batch's pairs; looked up in the targets of all workers it counts among those.
         return self.users(inputs), np.searchsorted(np.flatnonzero(batch.is_target_E), own_P)
 
     def _features(self, batch: Batch, places_P: LongArray) -> FloatArray:
@@ -270,7 +278,7 @@ class TwoTowerNetwork(nn.Module):
         cosine = self.config.similarity == "cosine"
         items_ID = with_length_power(raw_ID, self.config.length_power) if cosine else raw_ID
         history_ID = raw_ID if self.history is None else self.history.all_vectors()
-        known_U = np.diff(self.job.pairs.offsets_U1) > 0
+        known_U = self.job.pairs.lengths_B > 0
         users_UC = None if self.user_ids is None else self.user_ids.weight.detach().float().cpu().numpy().copy()
         self.train(training)
         return TowerScorer(
@@ -300,8 +308,8 @@ def _first_of_row(order_E: LongArray, rows_E: LongArray, most: int | None) -> Bo
     """(E,) which entries are among the ``most`` first of their row in this order; all where it is None."""
     if most is None:
         return np.ones(len(rows_E), np.bool_)
+    # The entries row by row, inside a row in this order; an entry's place there is how many of its row come before.
     sorted_E = np.lexsort((order_E, rows_E))
-    starts = np.searchsorted(rows_E, np.arange(rows_E[-1] + 1))
     first_E = np.zeros(len(rows_E), np.bool_)
-    first_E[sorted_E] = np.arange(len(rows_E)) - starts[rows_E[sorted_E]] < most
+    first_E[sorted_E] = places_in_rows(np.bincount(rows_E)) < most
     return first_E

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys_ray.base.types import BoolArray, FloatArray, IntArray
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray
 from recsys_ray.retrieval.exact.lanes import LANES
 from recsys_ray.retrieval.exact.scan import Lengths, Precision, Span, round_rows
 
-DoubleArray = npt.NDArray[np.float64]
 BitsArray = npt.NDArray[Any]
 
 BFLOAT16_UNIT = 2.0**-8

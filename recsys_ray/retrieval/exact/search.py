@@ -92,7 +92,7 @@ class Search:
         queries_RD = self.queries_BD[rows_R]
         bits_RK, lengths, _ = measured(queries_RD, items.num_columns, items.precision)
         bits_RK[:, self.queries_BD.shape[1] :] = np.float32(1.0).view(np.int32) >> items.precision.shift
-        exclude = _lists_of(self.exclude, rows_R)
+        exclude = self.exclude.take(rows_R)
         hidden_E = hidden_places(exclude, 0, len(rows_R), items.place_I)
         pool = _fresh_pool(scratch, len(rows_R), k)
         reach_R = lengths.given_R * items.tail_length_P[0] + items.tail_bias_size_P[0]
@@ -110,7 +110,7 @@ class Search:
 
     def _exact_pass(self, rows_R: LongArray) -> None:
         """Rank queries over the exact scores of all allowed items."""
-        exclude = _lists_of(self.exclude, rows_R)
+        exclude = self.exclude.take(rows_R)
         hidden_E = hidden_places(exclude, 0, len(rows_R), places(self.rows_P, len(self.items_ID)))
         scores_P = np.empty(len(self.rows_P), np.float32)
         keys = np.empty(2 * self.top.rows_BK.shape[1] + LANES, np.int64)
@@ -187,13 +187,3 @@ def _fresh_pool(scratch: Scratch, rows: int, k: int) -> Pool:
     pool.limit_R[:] = 2 * k + 16
     pool.cursor_R[:] = 0
     return pool
-
-
-def _lists_of(lists: ItemLists, rows_R: LongArray) -> ItemLists:
-    """The lists of ascending rows; without a copy where the rows follow each other."""
-    first, last = int(rows_R[0]), int(rows_R[-1])
-    if last - first + 1 == len(rows_R):
-        return lists.slice(first, last + 1)
-    parts = [lists.row(int(row)) for row in rows_R]
-    offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return ItemLists(offsets, np.concatenate(parts))

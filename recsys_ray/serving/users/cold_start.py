@@ -84,7 +84,7 @@ def demo_users(served: Served, n: int) -> list[dict[str, Any]]:
         share_B = (matrix @ mask_I) / np.maximum(1, lengths_B)
         take({row: float(share_B[row]) for row in busy}, f"{genre} fan")
     take({row: float(lengths_B[row]) for row in busy}, "Knows a lot")
-    means = {row: float(users.histories.ratings_E[users.histories.row(row)].mean()) for row in busy}
+    means = {row: float(users.histories.ratings_E[users.histories.span(row)].mean()) for row in busy}
     if len(set(means.values())) > 1:
         take({row: -mean for row, mean in means.items()}, "Strict critic")
     return [
