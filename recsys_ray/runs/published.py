@@ -229,8 +229,8 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
         raise PublishError(f"{file}: holds no record of a run, found a JSON {type(record).__name__}; {_CURE}")
     if file.name == RECORD and record.get("format") != FORMAT:
         raise PublishError(
-            f"{file}: format {record.get('format')!r}, this version reads 0 to {FORMAT}; use the version that published it, or "
-            "roll back with publish.to=RUN_ID"
+            f"{file}: format {record.get('format')!r}, this version reads 0 to {FORMAT}; use the version that "
+            "published it, or roll back with publish.to=RUN_ID"
         )
     try:
         return reader(record)

@@ -60,7 +60,7 @@ def test_a_part_or_a_model_that_changed_is_seen(world: Path) -> None:
     part.unlink()
     assert failed(found(world)) == ["parts", "lists"]
     part.write_bytes(kept)
-    users = next((world / "prepared" / "users").iterdir())
+    users = next((world / "prepared" / "world" / "users").iterdir())
     users.write_bytes(users.read_bytes()[:-1] + b"?")
     assert "bundle" in failed(found(world))
 
