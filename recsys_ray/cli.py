@@ -86,7 +86,7 @@ def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[s
     from recsys_ray.pipeline import Pipeline
     from recsys_ray.runs.preview import preview
 
-    config = load_config(config_path, overrides)
+    config = load_config(config_path, overrides, _progress)
     with Session(config.cluster, _progress) as session:
         pipeline = Pipeline(config, session)
         result: dict[str, Any] = getattr(pipeline, stage)(**options)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -33,11 +33,12 @@ from recsys_ray.content.report.embeddings import AnalysisSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluateSettings
 from recsys_ray.models import MODELS, ColdItemSettings, Model
-from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.gate import GateSettings
 from recsys_ray.serving import ServeSettings
 
 VERSION = 1
+MODEL_SECTIONS = ("model", "recommend.ranker.model")
 
 
 class TrainSettings(Settings):
@@ -75,6 +76,20 @@ def _model_section() -> Any:
     return Annotated[reduce(or_, sections), Field(discriminator="name")]
 
 
+class RankerSection(RankerSettings):
+    """The second model of a run: fitted beside the first, on the same parts of the data."""
+
+    model: _model_section()  # type: ignore[valid-type]
+    """As the section ``model``."""
+
+
+class RecommendSection(RecommendSettings):
+    """What is asked of the batch job, with the model that ranks."""
+
+    ranker: RankerSection | None = None
+    """A model that scores the candidates of model.name anew; null leaves them as they are."""
+
+
 class Config(Settings):
     """A whole run."""
 
@@ -94,7 +109,7 @@ class Config(Settings):
     """What the report about the embeddings looks at."""
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    recommend: RecommendSettings = RecommendSettings()
+    recommend: RecommendSection = RecommendSection()
     publish: PublishSettings = PublishSettings()
     serve: ServeSettings = ServeSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -105,30 +120,35 @@ class Config(Settings):
 
     def chosen_model(self) -> Model:
         """``model`` as the object that fits."""
-        return MODELS[self.model_name].model_validate(self.model.model_dump(exclude={"name"}))
+        return _without_name(self.model)
+
+    def chosen_ranker(self) -> Model | None:
+        """The same of the model in ``recommend.ranker``; None without one."""
+        return None if self.recommend.ranker is None else _without_name(self.recommend.ranker.model)
+
+    def needs_content(self, model: Model) -> bool:
+        """Whether the fit of a model takes item vectors."""
+        return self.train.cold_items is not None or model.needs_content
 
     @property
     def has_split(self) -> bool:
         return self.data.split.kind != "none"
-
-    @property
-    def needs_embeddings(self) -> dict[str, str]:
-        """Models whose fit takes item vectors, each with the setting that asks for it."""
-        asked = {name: "evaluate.baselines" for name in self.evaluate.baselines} | {self.model_name: "model.name"}
-        if self.train.cold_items is not None:
-            return dict.fromkeys(asked, "train.cold_items")
-        models = {name: MODELS[name]() for name in asked} | {self.model_name: self.chosen_model()}
-        return {name: setting for name, setting in asked.items() if models[name].needs_content}
 
     @model_validator(mode="after")
     def _models_can_be_had(self) -> Config:
         for name in self.evaluate.baselines:
             if name not in MODELS:
                 raise ValueError(f"evaluate.baselines: no model {name!r}; models are {', '.join(MODELS)}")
-        if self.embeddings is None:
-            for name, setting in self.needs_embeddings.items():
+        others = [name for name in self.evaluate.baselines if name != self.model_name]
+        wanted: list[tuple[str, Model]] = [("evaluate.baselines", MODELS[name]()) for name in others]
+        wanted.append(("model.name", self.chosen_model()))
+        if (ranker := self.chosen_ranker()) is not None:
+            wanted.append(("recommend.ranker.model.name", ranker))
+        for setting, model in wanted:
+            if self.embeddings is None and self.needs_content(model):
+                cause = setting if self.train.cold_items is None else "train.cold_items"
                 raise ValueError(
-                    f"{setting}: {name} needs item vectors; add a section embeddings (embeddings={{}} will do)"
+                    f"{cause}: {model.key} needs item vectors; add a section embeddings (embeddings={{}} will do)"
                 )
         return self
 
@@ -149,8 +169,15 @@ class Config(Settings):
         return self
 
 
-def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
+def _without_name(section: Any) -> Model:
+    """The model that a section describes and names."""
+    return MODELS[section.name].model_validate(section.model_dump(exclude={"name"}))
+
+
+def load_config(path: str, overrides: Sequence[str] = (), note: Callable[[str], None] = lambda line: None) -> Config:
     """Read a YAML file, apply ``key.key=value`` overrides, validate.
+
+    An override that names another model drops what the file sets for its own; ``note`` is told, in one line.
 
     Raises:
         ConfigError: one line: the file, the key, what is wrong with it.
@@ -162,12 +189,33 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     tree = _parse(text, path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the configuration must be a mapping of keys, found {type(tree).__name__}")
+    notes = [_drop_other_model(tree, overrides, section) for section in MODEL_SECTIONS]
     for override in overrides:
         _apply(tree, override)
     try:
-        return Config.model_validate_json(json.dumps(tree))
+        config = Config.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error, tree)}") from error
+    for line in filter(None, notes):
+        note(line)
+    return config
+
+
+def _drop_other_model(tree: dict[str, Any], overrides: Sequence[str], section: str) -> str | None:
+    """Where an override gives a model section of the file another name, only that name is left of it."""
+    node = _inside(tree, section)
+    named = [override for override in overrides if override.startswith(f"{section}.name=")]
+    if not isinstance(node, dict) or not named:
+        return None
+    old, new = node.get("name"), _parse(named[-1].partition("=")[2], named[-1])
+    dropped = {key: value for key, value in node.items() if key != "name"}
+    if old is None or old == new or not dropped:
+        return None
+    for key in dropped:
+        del node[key]
+    listed = ", ".join(f"{key}={json.dumps(value)}" for key, value in dropped.items())
+    was = "was" if len(dropped) == 1 else "were"
+    return f"note: {section}.name={new}: dropped {listed}, which {was} set for {old}"
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -241,10 +289,16 @@ def _key(location: tuple[int | str, ...], tree: Any) -> str:
     return ".".join(names)
 
 
+def _inside(tree: Any, key: str) -> Any:
+    for name in key.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
+
+
 def _hint(key: str, tree: dict[str, Any]) -> str:
     """What an unknown key may have been meant to be: a setting of the chosen model, elsewhere any key of the schema."""
     section, _, name = key.rpartition(".")
-    model = tree["model"].get("name") if section == "model" else None
+    model = _inside(tree, f"{section}.name") if section in MODEL_SECTIONS else None
     if model in MODELS:
         known = sorted(MODELS[model].model_fields)
     else:

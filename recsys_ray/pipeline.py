@@ -30,17 +30,19 @@ from recsys_ray.data.prepare import driver as preparing
 from recsys_ray.data.prepare.shard import ITEMS
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.evaluation import Report
-from recsys_ray.models import MODELS
+from recsys_ray.models import MODELS, Model
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.recommend.options import read_item_list, read_options, search_index
+from recsys_ray.recommend.options import search_index
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.runs import publish as runs
+from recsys_ray.runs.batch import Models, run_fingerprint
 from recsys_ray.runs.evaluate import evaluate_run
 from recsys_ray.runs.fit import FitJob
-from recsys_ray.runs.gate import check_run
+from recsys_ray.runs.gate import Checked, check_run
 from recsys_ray.runs.publish import activated
+from recsys_ray.runs.published import RunFacts, is_published, read_run
 from recsys_ray.runs.verify import verify
 
 
@@ -118,14 +120,14 @@ class Pipeline:
     def train(self) -> dict[str, Any]:
         """The fit that is evaluated; without a split, the one that is published."""
         parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
-        return self._fit("train", parts, self.config.model_name)
+        return self._fit_models("train", parts)
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics of the written lists against held-out targets, beside popularity."""
         if not self.config.has_split:
             raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
         started = time.perf_counter()
-        self._fit("train", self._evaluation_parts(), self.config.model_name)
+        self._fit_models("train", self._evaluation_parts())
         location, run, bundle = self._evaluation_run(self.config.model_name, "train")
         skipped = (location / "metrics.json").exists()
         if skipped:
@@ -135,7 +137,7 @@ class Pipeline:
             result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
             table = report.table()
             for name in (name for name in self.config.evaluate.baselines if name != self.config.model_name):
-                self._fit(name, self._evaluation_parts(), name)
+                self._fit(name, self._evaluation_parts(), MODELS[name]())
                 _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
                 baseline = self._measure(baseline_run, baseline_bundle)
                 result["baselines"][name] = baseline.to_json()
@@ -153,17 +155,21 @@ class Pipeline:
         started = time.perf_counter()
         parts = self._published_parts()
         stage = "train" if parts == self._evaluation_parts() or not self.config.has_split else "refit"
-        bundle = Location(self._fit(stage, parts, self.config.model_name)["path"])
-        run = self._start_run(self._recommendations, bundle, self.config.recommend)
-        published = runs.latest(self._recommendations) == run.name and (run / runs.MANIFEST).exists()
+        self._fit_models(stage, parts)
+        models = self._models(stage, self.config.recommend)
+        run = self._start_run(self._recommendations, models, self.config.recommend)
+        published = runs.latest(self._recommendations) == run.name and is_published(run)
         if published:
-            facts = {"checks": (run / runs.MANIFEST).read_json()["checks"]}
+            facts: dict[str, Any] = {"checks": read_run(run).checks}
         else:
-            facts = self._batch(bundle, run, self.config.recommend)
-            facts["checks"] = self._check(bundle, run)
+            facts = self._batch(models, run, self.config.recommend)
+            before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
+            bundle, settings, gate = open_bundle(models.bundle), self.config.recommend, self.config.publish.gate
+            checked = check_run(bundle, run, settings, gate, before, self.session.map_blocks)
+            facts["checks"] = checked.facts
             if self.config.publish.enabled:
-                self._publish(bundle, run, facts)
-        facts |= {"bundle": str(bundle), "latest": runs.latest(self._recommendations)}
+                self._publish(models, run, checked, facts["index"])
+        facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
     def report_embeddings(self) -> dict[str, Any]:
@@ -176,16 +182,10 @@ class Pipeline:
         settings = self.config.embeddings
         assert settings is not None  # or embed would have said so
         has = {kind: content_table.read_content(table, ids, kind).present_I for kind in settings.kinds}
-        everyone = np.zeros(prepared.num_items, np.bool_)
-        facts, page = embedding_report(
-            prepared.items,
-            content_table.read_content(table, ids),
-            has.get("text", everyone),
-            has.get("image", everyone),
-            prepared.item_counts(tuple(PARTS)),
-            self.config.analysis,
-            self._results["embed"],
-        )
+        with_text_I, with_image_I = (has.get(kind, np.zeros(len(ids), np.bool_)) for kind in ("text", "image"))
+        content, counts_I = content_table.read_content(table, ids), prepared.item_counts(tuple(PARTS))
+        analysis, embedded = self.config.analysis, self._results["embed"]
+        facts, page = embedding_report(prepared.items, content, with_text_I, with_image_I, counts_I, analysis, embedded)
         file = self.output / "reports" / "embeddings.html"
         file.write_bytes(page.encode())
         return self._done("report", file, False, facts, started)
@@ -234,56 +234,59 @@ class Pipeline:
         everything = ("train", "valid", "test")
         return self._present(everything if self.config.train.refit == "all" else everything[:2])
 
-    def _fit(self, stage: str, parts: tuple[str, ...], model: str) -> dict[str, Any]:
+    def _fit_models(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:
+        """The model, and on the same parts the one that ranks its candidates; the facts of the first."""
+        if (ranker := self.config.chosen_ranker()) is not None:
+            self._fit(f"{stage}_ranker", parts, ranker)
+        return self._fit(stage, parts, self.config.chosen_model())
+
+    def _models(self, stage: str, settings: RecommendSettings) -> Models:
+        """What was fitted in a stage, as far as these settings ask for it."""
+        ranker = None if settings.ranker is None else Location(self._results[f"{stage}_ranker"]["path"])
+        return Models(Location(self._results[stage]["path"]), ranker)
+
+    def _fit(self, stage: str, parts: tuple[str, ...], model: Model) -> dict[str, Any]:
         if stage in self._results:
             return self._results[stage]
         config, started = self.config, time.perf_counter()
-        chosen = config.chosen_model() if model == config.model_name else MODELS[model]()
-        table = Location(self.embed()["path"]) if model in config.needs_embeddings else None
+        table = Location(self.embed()["path"]) if config.needs_content(model) else None
         cold = None if config.train.cold_items is None else dump(config.train.cold_items)
         inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
-        key = fingerprint(bundles.FORMAT, inputs, model, dump(chosen), parts, config.seed)
-        location = self.output / "models" / f"{model}-{key[:12]}"
+        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
+        location = self.output / "models" / f"{model.key}-{key[:12]}"
         skipped = (location / bundles.MANIFEST).exists()
         if not skipped:
             manifest = {
-                "model": model,
+                "model": model.key,
                 "fingerprint": key,
                 "config": dump(config),
                 "packages": versions(),
-                "prepared": self.prepared.location.name,
                 "embeddings": None if table is None else table.name,
-                "predicts_ratings": chosen.predicts_ratings,
+                "predicts_ratings": model.predicts_ratings,
             }
             prepared, limit = self.prepared.location, config.train.memory_limit_gib
-            job = FitJob(prepared, location, chosen, parts, manifest, table, config.train.cold_items)
+            job = FitJob(prepared, location, model, parts, manifest, table, config.train.cold_items)
             run_fit(self.session, job, config.seed, config.train.workers, None if limit is None else int(limit * 2**30))
-        facts = {"model": model, "parts": list(parts)} | read_manifest(location)["fit"]
+        facts = {"model": model.key, "parts": list(parts)} | read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
-    def _start_run(self, root: Location, bundle: Location, settings: RecommendSettings) -> Location:
-        lists = [
-            None if path is None else fingerprint(read_item_list(path, key).to_pylist())
-            for key, path in (("recommend.allow", settings.allow), ("recommend.deny", settings.deny))
-        ]
-        if settings.ranker is not None:
-            lists.append(read_manifest(Location.of(settings.ranker.bundle))["fingerprint"])
-        key = fingerprint(read_manifest(bundle)["fingerprint"], dump(settings), lists)
-        read_options(open_bundle(bundle), settings)
-        return runs.start_run(root, key, {"bundle": str(bundle), "recommend": dump(settings)})
+    def _start_run(self, root: Location, models: Models, settings: RecommendSettings) -> Location:
+        key = run_fingerprint(models, settings)
+        return runs.start_run(root, key, {"bundle": str(models.bundle), "recommend": dump(settings)})
 
-    def _batch(self, bundle: Location, run: Location, settings: RecommendSettings) -> dict[str, Any]:
+    def _batch(self, models: Models, run: Location, settings: RecommendSettings) -> dict[str, Any]:
+        bundle, ranker = models
         users_per_shard = read_manifest(bundle)["users_per_shard"]
         if len(runs.finished_shards(run)) < len(users_per_shard):
-            open_bundle(bundle, verify=True)  # every byte, once, before many actors trust them
+            for location in filter(None, models):
+                open_bundle(location, verify=True)  # every byte, once, before many actors trust them
         # An approximate index is built here, once for all actors; what was measured of it belongs to the run's facts.
         _, index = search_index(open_bundle(bundle), settings, self.session.progress)
-        return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard)
+        return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard, ranker)
 
     def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
         """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
         config = self.config
-        bundle = Location(self._results[stage]["path"])
         same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
         if same_fit and config.recommend.n >= max(config.evaluate.k):
             settings, root = config.recommend, self._recommendations
@@ -294,35 +297,30 @@ class Pipeline:
             changes = {"n": rows, "layout": "long", "reasons": False} | plain
             settings = config.recommend.model_copy(update=changes)
             root = self.output / "evaluation" / "runs"
-        run = self._start_run(root, bundle, settings)
-        self._batch(bundle, run, settings)
+        models = self._models(stage, settings)
+        run = self._start_run(root, models, settings)
+        self._batch(models, run, settings)
         key = fingerprint(run.name, dump(config.evaluate))
-        return self.output / "evaluation" / key[:12], run, bundle
+        return self.output / "evaluation" / key[:12], run, models.bundle
 
     def _measure(self, run: Location, bundle: Location) -> Report:
         return evaluate_run(self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks)
 
-    def _check(self, bundle: Location, run: Location) -> dict[str, Any]:
-        republished = runs.latest(self._recommendations) == run.name
-        previous = None if republished else runs.latest_run(self._recommendations)
-        settings = self.config.recommend
-        return check_run(
-            open_bundle(bundle), run, settings, self.config.publish.gate, previous, self.session.map_blocks
+    def _publish(self, models: Models, run: Location, checked: Checked, index: dict[str, Any] | None) -> None:
+        facts = RunFacts(
+            model=runs.used_model(models.bundle),
+            ranker=None if models.ranker is None else runs.used_model(models.ranker),
+            recommend=self.config.recommend,
+            gate=self.config.publish.gate,
+            min_rating=self.config.data.filters.min_rating,
+            parts=checked.parts,
+            checks=checked.facts,
+            index=index,
+            evaluation=self._results.get("evaluate", {}).get("metrics"),
+            made_with=self._made_with(),
+            packages=versions(),
+            config=dump(self.config),
         )
-
-    def _publish(self, bundle: Location, run: Location, found: dict[str, Any]) -> None:
-        facts = {
-            "checks": found["checks"],
-            "index": found["index"],
-            "model": self.config.model_name,
-            "n": self.config.recommend.n,
-            "layout": self.config.recommend.layout,
-            "bundle": str(bundle),
-            "config": dump(self.config),
-            "packages": versions(),
-            "evaluation": self._results.get("evaluate", {}).get("metrics"),
-            "made_with": self._made_with(),
-        }
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
         for name in runs.prune(self._recommendations, self.config.publish.keep, activated(self.output)):
@@ -342,8 +340,7 @@ class Pipeline:
     ) -> dict[str, Any]:
         seconds = round(time.perf_counter() - started, 2)
         if stage not in self._results:
-            self.session.progress(
-                f"{stage}: {'unchanged, skipped' if skipped else f'done in {seconds} s'} -> {location}"
-            )
+            how = "unchanged, skipped" if skipped else f"done in {seconds} s"
+            self.session.progress(f"{stage}: {how} -> {location}")
         self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
         return self._results[stage]

@@ -24,6 +24,7 @@ from recsys_ray.recommend.bundle import write_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.batch import ShardRecommender
+from recsys_ray.runs.published import RunFacts, part_stamps
 from recsys_ray.serving import ServeSettings, build_app
 from tests.data_worlds import prepare_values
 
@@ -37,7 +38,7 @@ DATA: dict[str, Any] = {
 
 
 def prepared_world(folder: Path, **data: Any) -> Prepared:
-    return prepare_values(folder / "prepared", **DATA | data)
+    return prepare_values(folder / "prepared" / "world", **DATA | data)
 
 
 def publish_run(
@@ -47,9 +48,13 @@ def publish_run(
     tag: str = "a",
     data: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
+    second: Location | None = None,
     **recommend: Any,
 ) -> Location:
-    """Fit, write every list, publish: what ``recsys-ray run`` leaves behind, without its stages."""
+    """Fit, write every list, publish: what ``recsys-ray run`` leaves behind, without its stages.
+
+    ``second`` is the bundle that ``recommend.ranker`` stands for.
+    """
     output, parts = Location.of(folder), ("train",)
     bundle = output / "models" / f"{model}-{tag}"
     config = MODELS[model].model_validate(settings or {})
@@ -62,15 +67,17 @@ def publish_run(
     write_bundle(bundle, scorer, prepared, parts, {"model": model, "fingerprint": tag})
     asked = RecommendSettings.model_validate({"n": 10} | recommend)
     run = publish.start_run(output / "recommendations", tag * 10, {})
-    recommender = ShardRecommender(str(bundle), str(run), asked)
+    recommender = ShardRecommender(str(bundle), str(run), asked, None if second is None else str(second))
     for shard in range(prepared.num_shards):
         recommender(shard)
-    facts = {
-        "model": model,
-        "bundle": str(bundle),
-        "config": {"recommend": asked.model_dump(mode="json"), "data": data or {}},
-        "evaluation": {"ndcg@10": 0.5},
-    }
+    facts = RunFacts(
+        model=publish.used_model(bundle),
+        ranker=None if second is None else publish.used_model(second),
+        recommend=asked,
+        min_rating=(data or {}).get("filters", {}).get("min_rating"),
+        parts=part_stamps(run, [name for name in run.names() if publish.is_part(name)]),
+        evaluation={"ndcg@10": 0.5},
+    )
     publish.publish(output / "recommendations", run, facts)
     return run
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys_ray.base.errors import ConfigError
+from recsys_ray.cli import main
 from recsys_ray.config import load_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -87,6 +88,73 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str, message: str) -> N
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(str(path))
     assert "broken.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left", "note"),
+    [
+        (["model.name=als"], {}, "note: model.name=als: dropped regularization=50.0, which was set for ease"),
+        (
+            ["model.name=als", "model.embedding_dim=8"],
+            {"embedding_dim": 8},
+            "note: model.name=als: dropped regularization=50.0",
+        ),
+        (
+            ["model.embedding_dim=8", "model.name=als"],
+            {"embedding_dim": 8},
+            "note: model.name=als: dropped regularization=50.0",
+        ),
+        (["model.name=als", "model.regularization=0.5"], {"regularization": 0.5}, "dropped regularization=50.0"),
+        (["model.name=ease"], {"regularization": 50.0}, None),
+        (["model={name: als}"], {}, None),
+        (["recommend.n=5"], {"regularization": 50.0}, None),
+    ],
+)
+def test_another_model_drops_the_keys_of_the_one_in_the_file_and_says_so(
+    overrides: list[str], left: dict[str, object], note: str | None
+) -> None:
+    notes: list[str] = []
+    config = load_config(DEMO, overrides, notes.append)
+    assert config.model.model_dump(exclude_unset=True, exclude={"name"}) == left
+    assert len(notes) == (note is not None) and (note or "") in "".join(notes)
+
+
+def test_the_command_says_what_it_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["rollback", DEMO, "model.name=als", f"output={tmp_path}", "cluster.address=nowhere:1"]
+    assert main(arguments) == 1
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "note: model.name=als: dropped regularization=50.0, which was set for ease"
+
+
+RANKED = """
+name: ranked
+output: runs/ranked
+data: {source: synthetic}
+model: {name: item_cf}
+recommend: {ranker: {model: {name: ncf, embedding_dim: 4, epochs: 2}, pool: 50}}
+"""
+
+
+def test_the_ranker_is_a_model_section(tmp_path: Path) -> None:
+    path = tmp_path / "ranked.yaml"
+    path.write_text(RANKED)
+    config = load_config(str(path))
+    assert config.recommend.ranker is not None
+    assert (config.recommend.ranker.model.name, config.recommend.ranker.pool) == ("ncf", 50)
+    assert config.ranker_settings().embedding_dim == 4
+    notes: list[str] = []
+    other = load_config(str(path), ["recommend.ranker.model.name=als"], notes.append)
+    assert other.recommend.ranker is not None and other.recommend.ranker.model.name == "als"
+    assert notes == ["note: recommend.ranker.model.name=als: dropped embedding_dim=4, epochs=2, which were set for ncf"]
+    for override, message in (
+        ("recommend.ranker.model.epoch=3", r"recommend\.ranker\.model\.epoch: unknown key; did you mean 'epochs'"),
+        ("recommend.ranker.bundle=models/x", r"recommend\.ranker\.bundle: unknown key"),
+        ("recommend.ranker.model={epochs: 3}", r"recommend\.ranker\.model\.name: missing"),
+        ("recommend.ranker={pool: 3}", r"recommend\.ranker\.model: field required"),
+        ("recommend.ranker.model.name=content", r"recommend\.ranker\.model\.name: content needs item vectors"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(str(path), [override])
 
 
 def test_a_missing_file_is_one_line() -> None:

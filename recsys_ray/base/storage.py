@@ -158,17 +158,25 @@ class Location:
         ``pq.read_table`` on an open Python file crashed now and then (pyarrow 26): its scanner's threads may let go of
         the file after it was closed.
         """
-        data = pa.BufferReader(self.read_bytes())
+        return self.parse_parquet(self.read_bytes(), columns)
+
+    def parse_parquet(self, data: bytes, columns: list[str] | None = None) -> pa.Table:
+        """``read_parquet`` of bytes that were read from here."""
         try:
-            return pq.ParquetFile(data).read(columns=columns, use_threads=False)
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
 
-    def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> None:
-        """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file."""
+    def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> memoryview:
+        """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file.
+
+        Returns the bytes that were written.
+        """
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression=compression, **options)
-        self.write_bytes(memoryview(sink.getvalue()))
+        data = memoryview(sink.getvalue())
+        self.write_bytes(data)
+        return data
 
     def remove(self, names: Iterable[str] | None = None) -> None:
         """Delete this file or directory tree, or only the named entries of it. Missing ones are fine."""

@@ -21,16 +21,18 @@ from recsys_ray.runs.publish import finished_shards
 
 
 @lru_cache(maxsize=1)
-def _opened(bundle_url: str, run_url: str, settings: RecommendSettings) -> ShardRecommender:
-    return ShardRecommender(bundle_url, run_url, settings)
+def _opened(bundle_url: str, run_url: str, settings: RecommendSettings, ranker_url: str | None) -> ShardRecommender:
+    return ShardRecommender(bundle_url, run_url, settings, ranker_url)
 
 
 class _Recommend:
     """A batch of shard numbers in, a row of counts for each out. An object is a function for Ray Data's tasks, the
     class one for its actors."""
 
-    def __init__(self, bundle_url: str, run_url: str, settings: RecommendSettings, threads: int) -> None:
-        self.opened = (bundle_url, run_url, settings)
+    def __init__(
+        self, bundle_url: str, run_url: str, settings: RecommendSettings, ranker_url: str | None, threads: int
+    ) -> None:
+        self.opened = (bundle_url, run_url, settings, ranker_url)
         self.threads = threads
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +41,12 @@ class _Recommend:
 
 
 def run_batch(
-    session: Session, bundle: Location, run: Location, settings: RecommendSettings, users_per_shard: list[int]
+    session: Session,
+    bundle: Location,
+    run: Location,
+    settings: RecommendSettings,
+    users_per_shard: list[int],
+    ranker: Location | None = None,
 ) -> dict[str, Any]:
     """Write every part of the run that is not there yet; counts of what was done and what was found done.
 
@@ -55,7 +62,8 @@ def run_batch(
     session.connect()
     cluster = session.settings
     actors = min(cluster.actors or max(1, int(session.num_cpus / cluster.actor_cpus)), len(todo))
-    arguments = (str(bundle), str(run), settings, max(1, int(cluster.actor_cpus)))
+    ranker_url = None if ranker is None else str(ranker)
+    arguments = (str(bundle), str(run), settings, ranker_url, max(1, int(cluster.actor_cpus)))
     shards = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
     batches: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": cluster.actor_cpus}
     if cluster.actor_gpus:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_ray.base import schema
-from recsys_ray.base.errors import DataError
+from recsys_ray.base.errors import DataError, StorageError
+from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     BoolArray,
@@ -25,7 +26,7 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, USERS, Shard, part_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,22 @@ class Prepared:
     location: Location
     manifest: dict[str, Any]
 
+    @staticmethod
+    def is_at(location: Location) -> bool:
+        """Whether ``prepare`` has completed this directory."""
+        return (location / MANIFEST).exists()
+
     @classmethod
     def open(cls, location: Location) -> Prepared:
         """Raises DataError when the directory is missing, incomplete, or written by another version."""
-        if not (location / MANIFEST).exists():
+        if not cls.is_at(location):
             raise DataError(f"{location}: no complete prepared data here; run prepare")
-        manifest = (location / MANIFEST).read_json()
+        try:
+            manifest: Any = (location / MANIFEST).read_json()
+        except StorageError as error:
+            raise DataError(f"{error}; delete {location} and run prepare") from error
+        if not isinstance(manifest, dict):
+            raise DataError(f"{location}/{MANIFEST}: not a manifest; delete {location} and run prepare")
         if manifest.get("format") != FORMAT:
             found = manifest.get("format")
             raise DataError(f"{location}: prepared data of format {found}, this is {FORMAT}; delete it and run prepare")
@@ -71,6 +82,11 @@ class Prepared:
     @property
     def users_per_shard(self) -> list[int]:
         return list(self.manifest["users_per_shard"])
+
+    @property
+    def files(self) -> dict[str, Stamp]:
+        """Size and checksum of every file, by its name in the directory."""
+        return dict(self.manifest["files"])
 
     @property
     def num_shards(self) -> int:
@@ -153,5 +169,6 @@ def _code(part: str) -> int:
 
 
 def _inside(users: Shard, parts: Sequence[str]) -> BoolArray:
-    codes = np.array([_code(part) for part in parts], np.uint8)
-    return np.isin(users.parts_E & np.uint8(schema.PART_MASK), codes)
+    wanted = np.zeros(schema.PART_MASK + 1, np.bool_)
+    wanted[[_code(part) for part in parts]] = True
+    return np.asarray(wanted[users.parts_E & np.uint8(schema.PART_MASK)], np.bool_)

@@ -1,12 +1,14 @@
-"""A fitted model as a directory: arrays, catalogue, user histories, and a manifest written last. No pickle.
+"""A fitted model as a directory: arrays, catalogue, and a manifest written last. No pickle.
 
-    manifest.json         format, model, resolved config, vocabulary hash, sizes and checksums of the files below
+    manifest.json         format, model, resolved config, vocabulary hash, the prepared data that holds the histories of
+                          the users (see ``histories``), sizes and checksums of the files below
     arrays.safetensors    the scorer's arrays, memory-mapped read-only: all actors of a machine share one copy
     items.parquet         vocabulary order; catalogue columns and ``count``, the training interactions of each item
-    users/part-00000.parquet ...   user_id and history, as the model saw it; user row numbers run on from shard to shard
+    users/part-00000.parquet ...   only in a bundle that stands alone: user_id and history, as the model saw it
     index/                optional, beside what the manifest lists: approximate indexes, each with its measured recall
 
-A directory without a manifest is not a bundle.
+A directory without a manifest is not a bundle. User row numbers run on from shard to shard. Format 1, which always had
+``users/``, is still read.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,36 +28,53 @@ import pyarrow.compute as pc
 from safetensors.numpy import save_file
 
 from recsys_ray import retrieval
-from recsys_ray.base import schema
 from recsys_ray.base.errors import BundleError, DataError, StorageError
+from recsys_ray.base.provenance import file_stamp, has_stamp
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     FloatArray,
-    Histories,
     InnerProductScorer,
     IntArray,
     ItemLists,
     ItemVectors,
     LongArray,
-    MapBlocks,
     Requests,
     Scorer,
     ScorerState,
     by_inner_product,
-    map_blocks_here,
 )
 from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.models import load_scorer, save_scorer
+from recsys_ray.models import Model, load_scorer, save_scorer
+from recsys_ray.recommend.histories import (
+    PreparedHistories,
+    UserHistories,
+    open_histories,
+    reference_to,
+    write_users,
+)
 
-FORMAT = 1
+FORMAT, FORMAT_1 = 2, 1
 ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
     "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
+
+
+MUST_HAVE: dict[str, type] = {
+    "format": int,
+    "scorer": str,
+    "scorer_settings": dict,
+    "parts": list,
+    "num_users": int,
+    "users_per_shard": list,
+    "user_id_type": str,
+    "vocabulary_sha256": str,
+    "files": dict,
+}
 
 
 @dataclass
@@ -144,21 +162,63 @@ class Bundle:
         """The fallback: an index without dimensions, ``item_shares_I`` as the items' bias."""
         return retrieval.ExactIndex(np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
 
+    @cached_property
+    def histories(self) -> UserHistories:
+        """The users as the model saw them."""
+        return open_histories(self.location, self.manifest)
+
     def requests(self, shard: int) -> Requests:
         """The users of one shard with the histories the model was fitted on."""
-        table = (self.location / "users" / part_file(shard)).read_parquet()
-        schema.check(table, schema.users(self.user_id_type), f"{self.location}/users/{part_file(shard)}")
-        expected, first = self.users_per_shard[shard], sum(self.users_per_shard[:shard])
-        if table.num_rows != expected:
-            raise BundleError(
-                f"{self.location}: users shard {shard} has {table.num_rows} rows, manifest says {expected}"
-            )
-        return Requests(
-            user_ids=table.column("user_id").combine_chunks(),
-            users_B=np.arange(first, first + expected, dtype=np.int32),
-            histories=_histories(table),
-            seen=ItemLists(*_ragged(table, "seen")),
-        )
+        return self.histories.requests(shard)
+
+
+def bundle_in_memory(
+    scorer: Scorer,
+    prepared: Prepared,
+    parts: Sequence[str],
+    facts: dict[str, Any],
+    counts_I: LongArray | None = None,
+) -> Bundle:
+    """A scorer with the catalogue and the histories of ``parts``, written nowhere yet.
+
+    Args:
+        facts: what the caller knows (model, config, fingerprint); the manifest is these and what is added here.
+        counts_I: positives of each item in these parts, where the caller has them; or all shards are read for them.
+    """
+    counts_I = prepared.item_counts(parts) if counts_I is None else counts_I
+    items = prepared.items.append_column("count", pa.array(counts_I.astype(np.int32)))
+    manifest = facts | {
+        "prepared": prepared.location.name,
+        "histories": reference_to(prepared),
+        "parts": list(parts),
+        "num_users": prepared.num_users,
+        "num_items": prepared.num_items,
+        "users_per_shard": prepared.users_per_shard,
+        "user_id_type": str(prepared.user_id_type),
+        "item_id_type": str(items.column("item_id").type),
+        "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
+    }
+    bundle = Bundle(prepared.location.parent.parent / "models" / "in-memory", manifest, scorer, items)
+    bundle.__dict__["histories"] = PreparedHistories(prepared, tuple(parts))
+    return bundle
+
+
+def save_bundle(bundle: Bundle, location: Location, *, alone: bool = True) -> None:
+    """Write a bundle into a directory of its own; the manifest, written last, commits. What is there goes.
+
+    ``alone`` copies the histories into it, so that it is whole without the prepared data.
+    """
+    kind, state = save_scorer(bundle.scorer)
+    users = [(part_file(shard), bundle.requests(shard)) for shard in range(bundle.num_shards)] if alone else []
+    location.remove()
+    _write_arrays(location / ARRAYS, state.arrays)
+    (location / ITEMS).write_parquet(bundle.items)
+    files = [ARRAYS, ITEMS, *(write_users(location, name, requests) for name, requests in users)]
+    changed = {"format": FORMAT, "scorer": kind, "scorer_settings": state.settings} | (
+        {"histories": None} if alone else {}
+    )
+    stamps = {name: file_stamp(location / name, "crc32") for name in files}
+    (location / MANIFEST).write_json(bundle.manifest | changed | {"files": stamps})
 
 
 def write_bundle(
@@ -166,43 +226,18 @@ def write_bundle(
     scorer: Scorer,
     prepared: Prepared,
     parts: Sequence[str],
-    manifest: dict[str, Any],
-    map_blocks: MapBlocks = map_blocks_here,
+    facts: dict[str, Any],
+    counts_I: LongArray | None = None,
 ) -> None:
-    """Save a scorer with the catalogue and the histories of ``parts``; the manifest, written last, commits.
-
-    ``manifest`` holds what the caller knows (model, config, fingerprint); sizes, hashes and counts are added here.
-    """
-    location.remove()
-    kind, state = save_scorer(scorer)
-    _write_arrays(location / ARRAYS, state.arrays)
-    blocks = [(str(location), str(prepared.location), tuple(parts), shard) for shard in range(prepared.num_shards)]
-    counts_I = np.zeros(prepared.num_items, np.int64)
-    for shard_counts in map_blocks(_write_users, blocks, None, "write user histories"):
-        counts_I += shard_counts
-    items = prepared.items.append_column("count", pa.array(counts_I.astype(np.int32)))
-    (location / ITEMS).write_parquet(items)
-    files = [ARRAYS, ITEMS, *(f"users/{part_file(shard)}" for shard in range(prepared.num_shards))]
-    (location / MANIFEST).write_json(
-        manifest
-        | {
-            "format": FORMAT,
-            "scorer": kind,
-            "scorer_settings": state.settings,
-            "parts": list(parts),
-            "num_users": prepared.num_users,
-            "num_items": prepared.num_items,
-            "users_per_shard": prepared.users_per_shard,
-            "user_id_type": str(prepared.user_id_type),
-            "item_id_type": str(prepared.items.column("item_id").type),
-            "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
-            "files": {name: _stamp(location / name) for name in files},
-        }
-    )
+    """``bundle_in_memory`` written into a directory that refers to the histories in prepared data."""
+    save_bundle(bundle_in_memory(scorer, prepared, parts, facts, counts_I), location, alone=False)
 
 
-def open_bundle(location: Location, *, verify: bool = False) -> Bundle:
-    """Open a bundle; ``verify`` also reads every file against its checksum.
+def open_bundle(location: Location, *, verify: bool = False, models: Sequence[type[Model]] = ()) -> Bundle:
+    """Open a bundle; ``verify`` also reads every file against its checksum, those of its histories too.
+
+    Args:
+        models: classes of models that are not in MODELS, whose scorers may be in the bundle.
 
     Raises:
         BundleError: no manifest, another format version, a file missing, of another size, or with another checksum.
@@ -214,22 +249,33 @@ def open_bundle(location: Location, *, verify: bool = False) -> Bundle:
     if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
     arrays = _read_arrays(_local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
-    scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]))
-    return Bundle(location, manifest, scorer, items)
+    scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]), *models)
+    bundle = Bundle(location, manifest, scorer, items)
+    bundle.histories.check(verify=verify)
+    return bundle
 
 
 def read_manifest(location: Location) -> dict[str, Any]:
-    """The manifest alone, checked for the format version."""
+    """The manifest alone, of this format or the one before.
+
+    Raises:
+        BundleError: it is not there, not readable, of another format, or something that a manifest has is missing.
+    """
     if not (location / MANIFEST).exists():
         raise BundleError(f"{location}: not a bundle, it has no {MANIFEST} (an interrupted fit leaves none); run train")
     try:
-        manifest = (location / MANIFEST).read_json()
-        version = manifest["format"]
-    except (StorageError, KeyError) as error:
-        raise BundleError(f"{location}: {MANIFEST} is unreadable or incomplete; run train again") from error
-    if version != FORMAT:
-        raise BundleError(f"{location}: bundle format {version}, this version reads {FORMAT}; run train again")
-    return manifest
+        manifest: Any = (location / MANIFEST).read_json()
+    except StorageError as error:
+        raise BundleError(f"{location}: {MANIFEST} is unreadable; run train again ({error})") from error
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version is not None and version not in (FORMAT, FORMAT_1):
+        raise BundleError(
+            f"{location}: bundle format {version}, this version reads {FORMAT_1} and {FORMAT}; run train again"
+        )
+    for name, kind in MUST_HAVE.items():
+        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
+            raise BundleError(f"{location}: {MANIFEST} is incomplete, it has no {name}; run train again")
+    return dict(manifest)
 
 
 def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> None:
@@ -239,48 +285,8 @@ def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> N
         raise BundleError(
             f"{location}: {location.size()} bytes, the manifest says {stamp['bytes']}: half copied; run train again"
         )
-    if verify and _stamp(location) != stamp:
+    if verify and not has_stamp(location, stamp):
         raise BundleError(f"{location}: checksum differs from the manifest: corrupt; copy it again or run train again")
-
-
-def _stamp(location: Location) -> dict[str, int]:
-    checksum, size = 0, 0
-    with location.open() as file:
-        while block := file.read(1 << 22):
-            checksum, size = zlib.crc32(block, checksum), size + len(block)
-    return {"bytes": size, "crc32": checksum}
-
-
-def _write_users(block: tuple[str, str, tuple[str, ...], int], shared: None) -> Any:
-    """One shard of ``users/``; returns its (I,) interaction counts."""
-    bundle_url, prepared_url, parts, shard = block
-    prepared = Prepared.open(Location(prepared_url))
-    requests = prepared.requests(shard, parts)
-    histories, seen = requests.histories, requests.seen
-    offsets = pa.array(histories.offsets_B1.astype(np.int32))
-    table = pa.table(
-        [
-            requests.user_ids,
-            pa.ListArray.from_arrays(offsets, pa.array(histories.items_E)),
-            pa.ListArray.from_arrays(offsets, pa.array(histories.ratings_E)),
-            pa.ListArray.from_arrays(offsets, pa.array(histories.timestamps_E)),
-            pa.ListArray.from_arrays(pa.array(seen.offsets_B1.astype(np.int32)), pa.array(seen.items_E)),
-        ],
-        schema=schema.users(prepared.user_id_type),
-    )
-    (Location(bundle_url) / "users" / part_file(shard)).write_parquet(table)
-    return np.bincount(histories.items_E, minlength=prepared.num_items)
-
-
-def _ragged(table: pa.Table, column: str) -> tuple[Any, Any]:
-    lists = table.column(column).combine_chunks()
-    offsets = np.asarray(lists.offsets.to_numpy(), np.int64)
-    return offsets - offsets[0], lists.flatten().to_numpy()
-
-
-def _histories(table: pa.Table) -> Histories:
-    offsets, items = _ragged(table, "items")
-    return Histories(offsets, items, _ragged(table, "ratings")[1], _ragged(table, "timestamps")[1])
 
 
 def _write_arrays(location: Location, arrays: dict[str, Any]) -> None:

@@ -15,8 +15,6 @@ Layout = Literal["long", "nested"]
 class RankerSettings(Settings):
     """A second model that scores the candidates of the first anew."""
 
-    bundle: str
-    """Path of a model that was trained on the same prepared data."""
     pool: int = Field(default=200, ge=1)
     """Candidates per user that it scores."""
 

@@ -24,7 +24,7 @@ from recsys_ray.base.types import (
     by_inner_product,
 )
 from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.explain import explain_texts
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
@@ -141,12 +141,21 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
 
 
 def with_stages(
-    bundle: Bundle, settings: RecommendSettings, options: Options, progress: Progress = lambda message: None
+    bundle: Bundle,
+    settings: RecommendSettings,
+    options: Options,
+    ranker: Location | None = None,
+    progress: Progress = lambda message: None,
 ) -> Options:
-    """The options with index and ranker opened, and the writer of reasons."""
+    """The options with index and ranker opened, and the writer of reasons.
+
+    ``ranker`` is the bundle of the second model, which goes with ``settings.ranker``.
+    """
     if settings.ranker is not None:
-        ranker = ScorerRanker(_open_ranker(bundle, settings.ranker).scorer, options.block_bytes)
-        options = replace(options, ranker=ranker, ranker_pool=settings.ranker.pool)
+        if ranker is None:
+            raise ConfigError("recommend.ranker: no fitted model is given for it; give its bundle or remove the ranker")
+        scorer = _open_ranker(bundle, ranker).scorer
+        options = replace(options, ranker=ScorerRanker(scorer, options.block_bytes), ranker_pool=settings.ranker.pool)
     explainer = explain_texts if settings.reasons else None
     options = replace(options, index=search_index(bundle, settings, progress)[0], explainer=explainer)
     check_options(bundle, options)
@@ -189,14 +198,14 @@ def _sampled_queries(bundle: Bundle, count: int) -> FloatArray:
     return np.concatenate(queries)[:count]
 
 
-def _open_ranker(bundle: Bundle, settings: RankerSettings) -> Bundle:
+def _open_ranker(bundle: Bundle, location: Location) -> Bundle:
     """Rows of users and items must mean the same to both models, so both must stand on the same prepared data."""
-    ranker = open_bundle(Location.of(settings.bundle))
+    ranker = open_bundle(location)
     for fact in ("prepared", "vocabulary_sha256"):
         if ranker.manifest.get(fact) != bundle.manifest.get(fact):
             raise ConfigError(
-                f"recommend.ranker.bundle: {settings.bundle} was trained on other prepared data than {bundle.location}"
-                "; train both models on the same data section and seed"
+                f"recommend.ranker: {location} was trained on other prepared data than {bundle.location}; train both "
+                "models on the same data section and seed"
             )
     return ranker
 

@@ -53,7 +53,6 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
         "interactions": data.num_interactions,
         "fit_seconds": round(fitted - loaded, 3),
     }
-    del data
-    write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | {"fit": facts}, context.map_blocks)
+    write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | {"fit": facts}, data.item_counts())
     context.progress(f"train: {name} fitted in {fitted - loaded:.1f} s, saved in {time.perf_counter() - fitted:.1f} s")
     return facts | {"seconds": round(time.perf_counter() - started, 3)}

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.ragged import of_list_array, places_in_rows
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, Requests, Settings, map_blocks_here
@@ -39,6 +40,16 @@ class GateSettings(Settings):
     """Least mean share of a user's list that was already in the last published run."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A run that passed."""
+
+    facts: dict[str, int | float | None]
+    """users, rows, coverage, fallback_share; overlap, None without a run before it."""
+    parts: dict[str, Stamp]
+    """Size and checksum of the parts as they were checked."""
+
+
 @dataclass
 class _Shard:
     """What one shard adds to the checks."""
@@ -50,6 +61,7 @@ class _Shard:
     overlap_sum: float
     overlap_users: int
     problems: dict[str, int]
+    stamp: Stamp
 
 
 def check_run(
@@ -59,8 +71,8 @@ def check_run(
     gate: GateSettings,
     previous: Location | None = None,
     map_blocks: MapBlocks = map_blocks_here,
-) -> dict[str, Any]:
-    """The facts of a run that may be published.
+) -> Checked:
+    """What is found of a run that may be published.
 
     Raises:
         PublishError: one line that names every check that failed, and how often.
@@ -73,7 +85,7 @@ def check_run(
     exposure_I = np.sum([shard.exposure_I for shard in shards], axis=0)
     rows = sum(shard.rows for shard in shards)
     overlap_users = sum(shard.overlap_users for shard in shards)
-    facts: dict[str, Any] = {
+    facts: dict[str, int | float | None] = {
         "users": sum(shard.users for shard in shards),
         "rows": rows,
         "coverage": float((exposure_I > 0).mean()),
@@ -88,7 +100,7 @@ def check_run(
     problems += _out_of_bounds(facts, gate)
     if problems:
         raise PublishError(f"{run.name} is not published: {'; '.join(problems)}; LATEST stays as it was")
-    return facts
+    return Checked(facts, {part_file(shard): found.stamp for shard, found in enumerate(shards)})
 
 
 def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
@@ -117,17 +129,28 @@ def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | No
     bundle, options = _opened[key]
     requests = bundle.requests(shard)
     problems: dict[str, int] = {}
+    part, found = Location(run_url) / part_file(shard), b""
     try:
-        table = flat((Location(run_url) / part_file(shard)).read_parquet())
+        found = part.read_bytes()
+        table = flat(part.parse_parquet(found))
         schema.check(table, schema.recommendations(bundle.user_id_type, bundle.item_ids.type), part_file(shard))
     except RecsysError as error:
         return _Shard(
-            len(requests), 0, 0, np.zeros(bundle.num_items, np.int64), 0.0, 0, {f"unreadable part: {error}": 1}
+            len(requests),
+            0,
+            0,
+            np.zeros(bundle.num_items, np.int64),
+            0.0,
+            0,
+            {f"unreadable part: {error}": 1},
+            stamp(found),
         )
     exposure_I = _check_rows(bundle, requests, table, options, problems)
     overlap_sum, overlap_users = _overlap(table, previous_url, shard, bundle.num_shards)
     fallback = pc.sum(pc.not_equal(table.column("source"), schema.SOURCE_MODEL)).as_py() or 0
-    return _Shard(len(requests), table.num_rows, int(fallback), exposure_I, overlap_sum, overlap_users, problems)
+    return _Shard(
+        len(requests), table.num_rows, int(fallback), exposure_I, overlap_sum, overlap_users, problems, stamp(found)
+    )
 
 
 def _check_rows(

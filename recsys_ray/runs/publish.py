@@ -1,9 +1,10 @@
 """Runs on disk: start or resume one, publish it, roll back.
 
 <root>/LATEST                     the run id that readers follow, replaced atomically
-<root>/<run_id>/_run.json         written first: what this run is, so that a rerun finds and resumes it
+<root>/<run_id>/_run.json         the start, written first: what this run is, so that a rerun finds and resumes it
 <root>/<run_id>/part-*.parquet    one per user shard; the name is the commit
-<root>/<run_id>/manifest.json     written last, after the gate: what was published and how it was checked
+<root>/<run_id>/run.json          the record, written last, after the gate: what was published and how it was checked;
+                                  see ``published``, which reads the manifest.json of the version before as well
 <root>/<run_id>/WITHDRAWN         left by a rollback: this run is never published again
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 
 from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend import bundle as bundles
+from recsys_ray.runs.published import RECORD, PublishedRun, RunFacts, UsedModel, is_published, read_run, write_run
 
-LATEST, MANIFEST, START, WITHDRAWN = "LATEST", "manifest.json", "_run.json", "WITHDRAWN"
+LATEST, START, WITHDRAWN = "LATEST", "_run.json", "WITHDRAWN"
 RECOMMENDATIONS = "recommendations"
 FOLDER = "serving"
 POINTER = "ACTIVE-"
@@ -57,33 +60,26 @@ def latest_run(root: Location) -> Location | None:
     run_id = latest(root)
     if run_id is None:
         return None
-    if not (root / run_id / MANIFEST).exists():
+    if not is_published(root / run_id):
         raise PublishError(
-            f"{root / LATEST} names {run_id}, which has no {MANIFEST}; run rollback with publish.to=RUN_ID"
+            f"{root / LATEST} names {run_id}, which has no {RECORD}; run rollback with publish.to=RUN_ID"
         )
     return root / run_id
 
 
-def publish(root: Location, run: Location, facts: dict[str, Any]) -> dict[str, Any]:
-    """Commit the run's manifest, then move LATEST to it. ``facts`` are the gate's and the caller's; ``made_with`` among
-    them names the directories beside ``root`` that go when the run is pruned."""
+def publish(root: Location, run: Location, facts: RunFacts) -> PublishedRun:
+    """Commit the run's record, then move LATEST to it."""
     if (run / WITHDRAWN).exists():
         raise PublishError(
             f"{run.name} was withdrawn by a rollback; change the data or the configuration to make a new run"
         )
     before = latest(root)
     if before == run.name:  # published before: it keeps its place in the chain
-        before = (run / MANIFEST).read_json().get("previous") if (run / MANIFEST).exists() else None
-    parts = {name: (run / name).size() for name in run.names() if is_part(name)}
-    manifest = facts | {
-        "run_id": run.name,
-        "previous": before,
-        "published_at": _now(),
-        "parts": parts,
-    }
-    (run / MANIFEST).write_json(manifest)
+        before = read_run(run).previous if is_published(run) else None
+    published = PublishedRun(**vars(facts), run_id=run.name, previous=before, published_at=_now())
+    write_run(published, run)
     (root / LATEST).write_bytes(f"{run.name}\n".encode())
-    return manifest
+    return published
 
 
 def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
@@ -94,7 +90,7 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
     target = to or _previous_of(root, current)
     if target is None:
         raise PublishError(f"{root}: no run was published before {current}; there is nothing to roll back to")
-    if target == current or not (root / target / MANIFEST).exists():
+    if target == current or not is_published(root / target):
         raise PublishError(f"{root}: can't roll back from {current} to {target!r}: it is not another published run")
     (root / target / WITHDRAWN).remove()
     (root / LATEST).write_bytes(f"{target}\n".encode())
@@ -106,14 +102,12 @@ def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
     """Delete all but the ``keep`` runs published last; LATEST, the ``used`` and unfinished runs stay. Returns the
     deleted ids.
 
-    With a run goes what it was made with (``made_with`` of its manifest: prepared data, models, evaluations, as names
+    With a run goes what it was made with (``made_with`` of its record: prepared data, models, evaluations, as names
     beside ``root``), as far as no run that stays was made with it too.
     """
-    manifests = {
-        name: (root / name / MANIFEST).read_json() for name in root.names() if (root / name / MANIFEST).exists()
-    }
-    by_time = sorted(manifests, key=lambda name: str(manifests[name]["published_at"]))
-    made_with = {name: set(manifests[name].get("made_with", [])) for name in by_time}
+    published = {name: read_run(root / name) for name in root.names() if is_published(root / name)}
+    by_time = sorted(published, key=lambda name: published[name].published_at)
+    made_with = {name: set(published[name].made_with) for name in by_time}
     current = latest(root)
     old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
     needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
@@ -125,12 +119,12 @@ def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
 
 def _previous_of(root: Location, run_id: str) -> str | None:
     """The nearest run published before, still there and not withdrawn."""
-    while (root / run_id / MANIFEST).exists():
-        before = (root / run_id / MANIFEST).read_json().get("previous")
+    while is_published(root / run_id):
+        before = read_run(root / run_id).previous
         if before is None:
             return None
-        run_id = str(before)
-        if (root / run_id / MANIFEST).exists() and not (root / run_id / WITHDRAWN).exists():
+        run_id = before
+        if is_published(root / run_id) and not (root / run_id / WITHDRAWN).exists():
             return run_id
     return None
 
@@ -139,10 +133,17 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def bundle_of(output: Location, written: Location) -> Location:
-    """Where the run's model is: in this output directory, even if that was copied elsewhere, or where it was made."""
-    here = output / "models" / written.name
-    return here if (here / "manifest.json").exists() else written
+def used_model(bundle: Location) -> UsedModel:
+    """A bundle as the record of a run names it."""
+    manifest = bundles.read_manifest(bundle)
+    return UsedModel(bundle.name, manifest["model"], manifest["fingerprint"])
+
+
+def bundle_of(output: Location, model: UsedModel) -> Location:
+    """Where a model of a run is: in this output directory, wherever that was copied to. Format 0 noted the place it was
+    made at, which is looked at where the directory does not have it."""
+    here = output / "models" / model.bundle.rstrip("/").rsplit("/", 1)[-1]
+    return here if "/" not in model.bundle or (here / bundles.MANIFEST).exists() else Location(model.bundle)
 
 
 def valid_run_id(run_id: str) -> bool:

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow.compute as pc
 
 from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks
 from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
-from recsys_ray.runs.gate import GateSettings, check_run, flat
+from recsys_ray.runs.gate import check_run, flat
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
+from recsys_ray.runs.published import PublishedRun, part_stamps, read_run
 
 KEY_VARIABLE = "RECSYS_RAY_KEY"
 """Environment variable with the API key, where the service asks for one."""
@@ -50,18 +51,21 @@ def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> t
     A check that fails does not keep the others from being made.
 
     Raises:
-        PublishError: nothing is published.
+        PublishError: nothing is published, or the record of the run can't be read.
     """
     run = publish.latest_run(output / RECOMMENDATIONS)
     if run is None:
         raise PublishError(f"{output}: nothing is published, so there is nothing to verify; run recsys-ray run first")
-    manifest = (run / publish.MANIFEST).read_json()
-    location = bundle_of(output, Location(manifest["bundle"]))
+    published = read_run(run)
+    location = bundle_of(output, published.model)
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("parts", lambda: _parts(run, manifest)),
+        ("parts", lambda: _parts(run, published.parts, map_blocks)),
         ("bundle", lambda: _whole(location)),
-        ("lists", lambda: _lists(open_bundle(location), run, manifest, map_blocks)),
+        ("lists", lambda: _lists(open_bundle(location), run, published, map_blocks)),
     ]
+    if published.ranker is not None:
+        ranker = bundle_of(output, published.ranker)
+        checks.insert(2, ("ranker", lambda: _whole(ranker)))
     if url is not None:
         service = _Service(url.rstrip("/"))
         checks += [
@@ -79,13 +83,18 @@ def _made(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, str(error), False)
 
 
-def _parts(run: Location, manifest: dict[str, Any]) -> str:
-    found = {name: (run / name).size() for name in run.names() if publish.is_part(name)}
-    expected = manifest["parts"]
-    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+def _parts(run: Location, expected: dict[str, Stamp], map_blocks: MapBlocks) -> str:
+    """Format 0 knows only sizes: what a stamp does not hold is not compared."""
+    found = part_stamps(run, [name for name in run.names() if publish.is_part(name)], map_blocks)
+    wrong = sorted(
+        name
+        for name in found.keys() | expected.keys()
+        if name not in found or name not in expected or expected[name].items() - found[name].items()
+    )
     if wrong:
         raise PublishError(f"{len(wrong)} parts are not those that were published, the first {wrong[0]}")
-    return f"{len(found)} files of the published sizes in {run}"
+    what = "sizes and checksums" if all("sha256" in stamp for stamp in expected.values()) else "sizes"
+    return f"{len(found)} files of the published {what} in {run}"
 
 
 def _whole(location: Location) -> str:
@@ -93,14 +102,12 @@ def _whole(location: Location) -> str:
     return f"{bundle.manifest['model']}, {bundle.num_items:,} items, every checksum right in {location}"
 
 
-def _lists(bundle: Bundle, run: Location, manifest: dict[str, Any], map_blocks: MapBlocks) -> str:
-    config = manifest["config"]
-    gate = GateSettings.model_validate(config.get("publish", {}).get("gate", {}))
-    facts = check_run(bundle, run, RecommendSettings.model_validate(config["recommend"]), gate, None, map_blocks)
-    before = manifest.get("checks", {})
+def _lists(bundle: Bundle, run: Location, published: PublishedRun, map_blocks: MapBlocks) -> str:
+    facts = check_run(bundle, run, published.recommend, published.gate, None, map_blocks).facts
     for name in ("users", "rows", "coverage", "fallback_share"):
-        if name in before and not np.isclose(facts[name], before[name]):
-            raise PublishError(f"{name} was {before[name]} when the run was published, is {facts[name]}")
+        before = published.checks.get(name)
+        if before is not None and not np.isclose(facts[name] or 0, before):
+            raise PublishError(f"{name} was {before} when the run was published, is {facts[name]}")
     return f"{facts['users']:,} users with {facts['rows']:,} rows pass the gate"
 
 

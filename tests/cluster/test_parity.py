@@ -44,9 +44,14 @@ def test_the_endpoint_follows_the_settings_of_the_batch_job(how: str, tmp_path: 
 def test_the_endpoint_searches_and_ranks_with_the_stages_of_the_batch_job(tmp_path: Path) -> None:
     prepared = prepared_world(tmp_path)
     publish_run(tmp_path, prepared, "item_cf", tag="r")
-    ranker = {"bundle": str(tmp_path / "models" / "item_cf-r"), "pool": 40}
-    stages = {"index": {"kind": "hnsw", "min_recall": 0.0}, "ranker": ranker, "rerank": {"diversity": 0.3, "pool": 20}}
-    check(tmp_path, publish_run(tmp_path, prepared, "als", settings=MODELS["als"], **stages), "als")
+    second = Location.of(tmp_path / "models" / "item_cf-r")
+    stages: dict[str, Any] = {
+        "index": {"kind": "hnsw", "min_recall": 0.0},
+        "ranker": {"pool": 40},
+        "rerank": {"diversity": 0.3, "pool": 20},
+    }
+    run = publish_run(tmp_path, prepared, "als", settings=MODELS["als"], second=second, **stages)
+    check(tmp_path, run, "als")
 
 
 def test_the_endpoint_keeps_to_the_item_lists_of_the_batch_job(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_metrics_are_above_popularity_and_come_with_intervals(finished: tuple[Wo
 
 def test_the_manifest_says_what_was_published(finished: tuple[World, dict[str, Any]]) -> None:
     world, result = finished
-    manifest = json.loads((world.latest() / "manifest.json").read_text())
+    manifest = json.loads((world.latest() / "run.json").read_text())
     assert manifest["run_id"] == world.latest().name == Path(result["recommend"]["path"]).name
     assert manifest["checks"]["users"] == 300 and manifest["checks"]["rows"] == 6000
     assert manifest["evaluation"] == result["evaluate"]["metrics"]
@@ -108,7 +108,7 @@ def test_stages_alone_give_the_rows_of_the_whole_and_deleted_parts_are_written_a
     first = world.run(stage="recommend")
     assert world.published().equals(finished[0].published())
     expected, run = world.published(), Path(first["path"])
-    (run / "manifest.json").unlink()
+    (run / "run.json").unlink()
     (run / "part-00001.parquet").unlink()
     kept = (run / "part-00002.parquet").stat().st_mtime_ns
     again = world.run(stage="recommend")
@@ -150,10 +150,28 @@ def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path) -> N
     chosen.parent.mkdir()
     chosen.write_text(json.dumps({"run_id": first.name, "answers": first.name, "previous": None}))
     world.run("recommend.n=7", stage="recommend")
-    assert world.latest() != first and (first / "manifest.json").exists()
+    assert world.latest() != first and (first / "run.json").exists()
     chosen.unlink()
     world.run("recommend.n=8", stage="recommend")
     assert not first.exists()
+
+
+def test_three_stages_from_one_configuration(tmp_path: Path) -> None:
+    ranker = {"model": {"name": "als", "embedding_dim": 8}, "pool": 30}
+    world = World(tmp_path, recommend={"n": 20, "ranker": ranker, "rerank": {"diversity": 0.2}})
+    result = world.run()
+    record = json.loads((world.latest() / "run.json").read_text())
+    assert (record["model"]["name"], record["ranker"]["name"], record["ranker"]["pool"]) == ("item_cf", "als", 30)
+    for stage in ("train", "refit"):
+        assert result[stage]["parts"] == result[f"{stage}_ranker"]["parts"]
+        assert f"models/{Path(result[f'{stage}_ranker']['path']).name}" in record["made_with"]
+    assert record["ranker"]["bundle"] == Path(result["refit_ranker"]["path"]).name
+    assert all(stage["skipped"] for stage in world.run().values())
+    assert set(world.run(stage="verify")["checks"]) == {"parts", "bundle", "ranker", "lists"}
+    first = world.published()
+    again = world.run("recommend.ranker.model.embedding_dim=4", stage="recommend")
+    assert not again["skipped"] and again["bundle"] == result["recommend"]["bundle"]
+    assert not world.published().equals(first)
 
 
 def test_rollback_and_what_it_withdraws(tmp_path: Path) -> None:

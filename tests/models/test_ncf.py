@@ -213,8 +213,9 @@ def test_it_ranks_what_another_model_retrieved(tmp_path: Path) -> None:
         bundles[name] = open_bundle(location)
     first, second = bundles["item_cf"], bundles["ncf"]
     requests = first.requests(0)
-    wanted = RecommendSettings(n=3, fallback="none", ranker=RankerSettings(bundle=str(second.location), pool=8))
-    rows = recommend(first, requests, with_stages(first, wanted, read_options(first, wanted))).to_pylist()
+    wanted = RecommendSettings(n=3, fallback="none", ranker=RankerSettings(pool=8))
+    options = with_stages(first, wanted, read_options(first, wanted), second.location)
+    rows = recommend(first, requests, options).to_pylist()
     found = recommend(first, requests, Options(n=8, fallback=False)).to_pylist()
     scores, by_hand = second.scorer.score(requests), []
     for position, user in enumerate(requests.user_ids.to_pylist()):

@@ -267,17 +267,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     return {name: train(prepared, name, Location.of(folder / name)) for name in ("item_cf", "als")}
 
 
-def train(prepared: Prepared, name: str, location: Location, data: str = "prepared") -> Bundle:
+def train(prepared: Prepared, name: str, location: Location) -> Bundle:
     context = FitContext()
     scorer = MODELS[name]().fit_scorer(prepared.train_data(("train",)), context)
-    write_bundle(location, scorer, prepared, ("train",), {"model": name, "prepared": data, "predicts_ratings": False})
+    write_bundle(location, scorer, prepared, ("train",), {"model": name, "predicts_ratings": False})
     return open_bundle(location)
 
 
-def run(bundle: Bundle, folder: Path, wanted: RecommendSettings) -> pa.Table:
+def run(bundle: Bundle, folder: Path, wanted: RecommendSettings, ranker: Bundle | None = None) -> pa.Table:
     """Write a whole run and check it as it would be before it is published."""
     location = Location.of(folder / "run")
-    recommender = ShardRecommender(str(bundle.location), str(location), wanted)
+    ranker_url = None if ranker is None else str(ranker.location)
+    recommender = ShardRecommender(str(bundle.location), str(location), wanted, ranker_url)
     for shard in range(bundle.num_shards):
         recommender(shard)
     check_run(bundle, location, wanted, GateSettings())
@@ -306,8 +307,8 @@ def test_a_varied_run_passes_the_gate_and_is_more_varied(
 
 def test_a_second_model_ranks_the_candidates_of_the_first(trained: dict[str, Bundle], tmp_path: Path) -> None:
     first, second = trained["item_cf"], trained["als"]
-    ranker = RankerSettings(bundle=str(second.location), pool=20)
-    rows = run(first, tmp_path, RecommendSettings(n=5, ranker=ranker, fallback="none")).to_pylist()
+    wanted = RecommendSettings(n=5, ranker=RankerSettings(pool=20), fallback="none")
+    rows = run(first, tmp_path, wanted, second).to_pylist()
     requests = first.requests(0)
     retrieved = recommend(first, requests, Options(n=20, fallback=False)).to_pylist()
     candidates: dict[Any, set[Any]] = {}
@@ -327,9 +328,11 @@ def test_a_second_model_ranks_the_candidates_of_the_first(trained: dict[str, Bun
 def test_a_ranker_of_other_data_is_refused(trained: dict[str, Bundle], tmp_path: Path) -> None:
     first = trained["item_cf"]
     other = prepare_values(tmp_path, source="synthetic", users=150, items=60, interactions_per_user=8, seed=1)
-    stranger = train(other, "als", Location.of(tmp_path / "als"), data="elsewhere")
-    wanted = RecommendSettings(n=5, ranker=RankerSettings(bundle=str(stranger.location)))
+    stranger = train(other, "als", Location.of(tmp_path / "als"))
+    wanted = RecommendSettings(n=5, ranker=RankerSettings())
     with pytest.raises(ConfigError, match="was trained on other prepared data"):
+        with_stages(first, wanted, read_options(first, wanted), stranger.location)
+    with pytest.raises(ConfigError, match="no fitted model is given"):
         with_stages(first, wanted, read_options(first, wanted))
 
 

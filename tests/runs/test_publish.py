@@ -9,13 +9,21 @@ import pytest
 
 from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
+from recsys_ray.runs.published import RunFacts, UsedModel, part_stamps
+
+
+def facts(*parts: Location, made_with: list[str] | None = None) -> RunFacts:
+    stamps = {part.name: part_stamps(part.parent, [part.name])[part.name] for part in parts}
+    asked = RecommendSettings()
+    return RunFacts(model=UsedModel("item_cf-a"), recommend=asked, parts=stamps, made_with=made_with or [])
 
 
 def published(root: Location, fingerprint: str) -> Location:
     run = publish.start_run(root, fingerprint, {})
     (run / "part-00000.parquet").write_parquet(pa.table({"user_id": [1]}))
-    publish.publish(root, run, {})
+    publish.publish(root, run, facts(run / "part-00000.parquet"))
     return run
 
 
@@ -28,7 +36,7 @@ def test_the_same_fingerprint_finds_its_run_again_and_another_one_does_not(tmp_p
 
 def test_finished_shards_are_the_final_names_only(tmp_path: Path) -> None:
     run = Location.of(tmp_path) / "run"
-    for name in ("part-00003.parquet", ".part-00004.parquet.1a2b.tmp", "manifest.json"):
+    for name in ("part-00003.parquet", ".part-00004.parquet.1a2b.tmp", "run.json"):
         (run / name).write_bytes(b"x")
     assert publish.finished_shards(run) == {3}
 
@@ -38,7 +46,7 @@ def test_publish_moves_latest_and_remembers_the_run_before(tmp_path: Path) -> No
     assert publish.latest(root) is None
     first, second = published(root, "a" * 64), published(root, "b" * 64)
     assert publish.latest(root) == second.name
-    manifest = (second / "manifest.json").read_json()
+    manifest = (second / "run.json").read_json()
     assert manifest["previous"] == first.name
     assert set(manifest["parts"]) == {"part-00000.parquet"}
 
@@ -50,11 +58,11 @@ def test_rollback_walks_back_and_a_withdrawn_run_is_not_published_again(tmp_path
     assert publish.rollback(root) == (second.name, first.name)
     assert publish.latest(root) == first.name
     with pytest.raises(PublishError, match="withdrawn"):
-        publish.publish(root, third, {})
+        publish.publish(root, third, facts())
     with pytest.raises(PublishError, match="nothing to roll back to"):
         publish.rollback(root)
     assert publish.rollback(root, third.name) == (first.name, third.name)
-    publish.publish(root, third, {})
+    publish.publish(root, third, facts())
 
 
 def test_rollback_refuses_what_is_not_a_published_run(tmp_path: Path) -> None:
@@ -90,7 +98,7 @@ def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) ->
 def test_prune_keeps_the_last_published_of_runs_started_in_the_same_second(tmp_path: Path) -> None:
     root = Location.of(tmp_path)
     for letter in "bca":  # by name the second is the newest, and the third the oldest
-        publish.publish(root, root / f"20260101T000000-{letter * 10}", {})
+        publish.publish(root, root / f"20260101T000000-{letter * 10}", facts())
     assert publish.prune(root, keep=1) == ["20260101T000000-bbbbbbbbbb", "20260101T000000-cccccccccc"]
     assert publish.latest(root) == "20260101T000000-aaaaaaaaaa"
 
@@ -99,7 +107,7 @@ def test_a_run_published_again_is_newer_than_one_started_after_it(tmp_path: Path
     root = Location.of(tmp_path)
     first, second = published(root, "a" * 64), published(root, "b" * 64)
     third = published(root, "c" * 64)
-    publish.publish(root, first, {})
+    publish.publish(root, first, facts())
     assert publish.prune(root, keep=2) == [second.name]
     assert {name for name in root.names() if name != "LATEST"} == {first.name, third.name}
 
@@ -118,7 +126,7 @@ def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path:
         (output / name / "manifest.json").write_bytes(b"{}")
     for letter, made_with in (("a", ["models/old", "prepared/both"]), ("b", ["models/new", "prepared/both"])):
         run = publish.start_run(root, letter * 64, {})
-        publish.publish(root, run, {"made_with": made_with})
+        publish.publish(root, run, facts(made_with=made_with))
     assert len(publish.prune(root, keep=1)) == 1
     assert (output / "models").names() == ["new"] and (output / "prepared").names() == ["both"]
     assert publish.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()

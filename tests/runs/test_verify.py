@@ -14,6 +14,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import map_blocks_here
 from recsys_ray.cli import main
 from recsys_ray.runs import publish
+from recsys_ray.runs.published import RECORD, part_stamps
 from recsys_ray.runs.verify import KEY_VARIABLE, verify
 from recsys_ray.serving import ServeSettings
 from recsys_ray.serving.http.auth import new_key
@@ -59,21 +60,29 @@ def test_a_part_or_a_model_that_changed_is_seen(world: Path) -> None:
     part.unlink()
     assert failed(found(world)) == ["parts", "lists"]
     part.write_bytes(kept)
-    users = next((world / "models" / "item_cf-a" / "users").iterdir())
+    users = next((world / "prepared" / "world" / "users").iterdir())
     users.write_bytes(users.read_bytes()[:-1] + b"?")
     assert "bundle" in failed(found(world))
 
 
+def test_a_flipped_bit_is_named_also_where_the_file_stays_as_long(world: Path) -> None:
+    part = Path(str(run_of(world))) / "part-00001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    assert "1 parts are not those that were published, the first part-00001.parquet" in found(world)["parts"]
+
+
 def test_lists_that_break_a_rule_or_differ_from_the_facts_are_seen(world: Path) -> None:
     run = run_of(world)
-    manifest = (run / publish.MANIFEST).read_json()
-    (run / publish.MANIFEST).write_json(manifest | {"checks": {"users": 200, "rows": 1999}})
+    manifest = (run / RECORD).read_json()
+    (run / RECORD).write_json(manifest | {"checks": {"users": 200, "rows": 1999}})
     assert "rows was 1999 when the run was published, is 2000" in found(world)["lists"]
     part = run / "part-00000.parquet"
     table = part.read_parquet()
     part.write_parquet(table.slice(1))
-    sizes = manifest["parts"] | {"part-00000.parquet": part.size()}
-    (run / publish.MANIFEST).write_json(manifest | {"parts": sizes})
+    stamps = manifest["parts"] | part_stamps(run, ["part-00000.parquet"])
+    (run / RECORD).write_json(manifest | {"parts": stamps})
     findings = found(world)
     assert failed(findings) == ["lists"] and "ranks that do not run" in findings["lists"]
 

@@ -60,10 +60,10 @@ def recommendations(service: TestClient, user: Any, **params: Any) -> dict[str, 
 
 
 def histories(world: Path) -> dict[int, list[int]]:
-    """User id -> item ids, as the bundle has them."""
+    """User id -> item ids, as the fit saw them."""
     folder = world / "models" / "item_cf-a"
     items = pq.ParquetFile(folder / "items.parquet").read(["item_id"]).column("item_id").to_pylist()
-    parts = [pq.ParquetFile(file).read() for file in sorted((folder / "users").iterdir())]
+    parts = [pq.ParquetFile(file).read() for file in sorted((world / "prepared" / "world" / "users").iterdir())]
     rows = pa.concat_tables(parts).to_pylist()
     return {row["user_id"]: [items[item] for item in row["items"]] for row in rows}
 

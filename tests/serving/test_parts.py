@@ -19,8 +19,10 @@ import pytest
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.publish import activated
+from recsys_ray.runs.published import RunFacts, UsedModel
 from recsys_ray.serving.answers import images as posters
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.answers.live_run import open_run
@@ -322,8 +324,7 @@ def test_a_newly_published_run_is_followed_and_a_broken_one_is_not(tmp_path: Pat
         assert answering() == first
         second = publish_run(tmp_path, prepared, "popularity", tag="b").name
         until(lambda: answering() == second)
-        config = {"recommend": {}, "data": {}}
-        facts = {"bundle": str(tmp_path / "gone"), "model": "popularity", "config": config}
+        facts = RunFacts(model=UsedModel("gone", "popularity"), recommend=RecommendSettings(), parts={})
         publish.publish(root, publish.start_run(root, "c" * 10, {}), facts)
         problem = until(lambda: service.get("/v1/models").json()["variants"][0]["problem"])
         assert "not a bundle" in problem and answering() == second

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
 from recsys_ray.data import split as splits
@@ -104,7 +105,7 @@ def prepare(
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
     totals = _finish(run, FinishJob(location, user_type, core, plan, _new_rows(core.alive_I)))
     items = items.filter(pa.array(core.alive_I))
-    (location / ITEMS).write_parquet(items)
+    totals.files[ITEMS] = stamp((location / ITEMS).write_parquet(items))
     dropped = {
         "outside_time_window": staged.outside_window,
         "unknown_items": grouped.unknown,

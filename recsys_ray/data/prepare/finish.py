@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_ray.base import schema
+from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import IntArray, LongArray
 from recsys_ray.data.prepare.shard import USERS, Core, load_grouped, part_file
@@ -33,6 +34,8 @@ class Totals:
     """Counts of one shard or of many; P parts in the order of ``schema.PARTS``."""
 
     users_per_shard: list[int] = field(default_factory=list)
+    files: dict[str, Stamp] = field(default_factory=dict)
+    """Size and checksum of what was written, by its name in the directory."""
     positives_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
     seen_only_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
     products_PP: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
@@ -43,6 +46,7 @@ class Totals:
 
     def add(self, other: Totals) -> None:
         self.users_per_shard += other.users_per_shard
+        self.files |= other.files
         self.positives_P += other.positives_P
         self.seen_only_P += other.seen_only_P
         self.products_PP += other.products_PP
@@ -61,6 +65,7 @@ class Totals:
         return {
             "num_users": sum(self.users_per_shard),
             "users_per_shard": self.users_per_shard,
+            "files": self.files,
             "users_without_history": int(self.lengths[0]),
             "num_interactions": int(self.positives_P.sum()),
             "interactions": by_part(self.positives_P),
@@ -80,12 +85,13 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
     parts_E = job.plan.parts_of(left)
     seen_only_E = left.parts_E & np.uint8(schema.SEEN_ONLY)
     final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
-    (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
+    written = (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
     positive = final.positive_E
     per_part_PB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
     times = final.timestamps_E
     return Totals(
         users_per_shard=[len(final.user_ids)],
+        files={f"{USERS}/{part_file(shard)}": stamp(written)},
         positives_P=per_part_PB.sum(axis=1),
         seen_only_P=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
         products_PP=per_part_PB @ per_part_PB.T,

@@ -18,8 +18,8 @@ from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import Options, read_options, with_stages
 from recsys_ray.recommend.rank import recommend
 from recsys_ray.retrieval import Reranker, RerankSettings
-from recsys_ray.runs import publish
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of, valid_run_id
+from recsys_ray.runs.published import is_published, read_run
 from recsys_ray.serving.answers.titles import Catalogue
 from recsys_ray.serving.users.histories import Users
 from recsys_ray.serving.users.journal import Event
@@ -138,27 +138,28 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     """Open a published run and answer one question with it, so that the first real one finds it warm.
 
     Raises:
-        PublishError: no such published run. BundleError, StorageError, DataError: its model can't be opened.
+        PublishError: no such published run, or its record can't be read. BundleError, StorageError, DataError: its
+            model can't be opened.
     """
     run = output / RECOMMENDATIONS / run_id
-    if not valid_run_id(run_id) or not (run / publish.MANIFEST).exists():
+    if not valid_run_id(run_id) or not is_published(run):
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
-    manifest = (run / publish.MANIFEST).read_json()
-    bundle = open_bundle(bundle_of(output, Location(manifest["bundle"])))
-    config = manifest["config"]
+    published = read_run(run)
+    bundle = open_bundle(bundle_of(output, published.model))
     # Reasons are made when a caller asks for them, in more than words.
-    asked = RecommendSettings.model_validate(config["recommend"]).model_copy(update={"reasons": False})
-    options = with_stages(bundle, asked, read_options(bundle, asked))
+    asked = published.recommend.model_copy(update={"reasons": False})
+    ranker = None if published.ranker is None else bundle_of(output, published.ranker)
+    options = with_stages(bundle, asked, read_options(bundle, asked), ranker)
     served = Served(
         run_id=run_id,
-        model=str(manifest["model"]),
+        model=published.model.name,
         bundle=bundle,
         options=options,
         catalogue=Catalogue(bundle.items),
         users=Users(bundle, user_cache_bytes),
-        min_rating=config["data"].get("filters", {}).get("min_rating"),
-        published_at=str(manifest["published_at"]),
-        evaluation=manifest.get("evaluation"),
+        min_rating=published.min_rating,
+        published_at=published.published_at,
+        evaluation=published.evaluation,
     )
     _warm(served)
     return served

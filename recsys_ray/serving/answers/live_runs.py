@@ -20,6 +20,7 @@ from recsys_ray.base.errors import PublishError, RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.runs import publish
 from recsys_ray.runs.publish import FOLDER, POINTER, RECOMMENDATIONS, valid_run_id
+from recsys_ray.runs.published import is_published, read_run
 from recsys_ray.serving.answers.live_run import Served, open_run
 from recsys_ray.serving.config import ServeSettings, VariantSettings
 
@@ -45,10 +46,10 @@ class Slot:
     def pointer(self) -> Location:
         return self.output / FOLDER / f"{POINTER}{self.settings.name}.json"
 
-    def manifest(self, run_id: str) -> dict[str, Any]:
-        """Facts of a published run; none when it is gone."""
-        file = self.output / RECOMMENDATIONS / run_id / publish.MANIFEST
-        return file.read_json() if file.exists() else {}
+    def published_before(self, run_id: str) -> str | None:
+        """The run published before this one; None when this one is gone."""
+        run = self.output / RECOMMENDATIONS / run_id
+        return read_run(run).previous if is_published(run) else None
 
 
 class Models:
@@ -127,7 +128,7 @@ class Models:
             "previous_run_id": self._before(slot),
             "follows_latest": self._pinned(slot) is None and self._settings.follow_latest,
             "problem": slot.problem,
-            "runs": [name for name in root.names() if valid_run_id(name) and (root / name / publish.MANIFEST).exists()],
+            "runs": [name for name in root.names() if valid_run_id(name) and is_published(root / name)],
         }
 
     async def _switch(self, slot: Slot, run_id: str) -> Served:
@@ -170,8 +171,9 @@ class Models:
             return None
         run_id = slot.current.run_id
         noted = slot.pointer.read_json() if slot.pointer.exists() else {}
-        facts = noted if noted.get("answers") == run_id else slot.manifest(run_id)
-        previous: str | None = facts.get("previous")
+        if noted.get("answers") != run_id:
+            return slot.published_before(run_id)
+        previous: str | None = noted.get("previous")
         return previous
 
     def _latest(self, slot: Slot) -> str:

@@ -1,0 +1,145 @@
+"""Bundles and the histories they stand on: in prepared data, copied along, or missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_ray.base.errors import BundleError
+from recsys_ray.base.storage import Location
+from recsys_ray.base.types import FitContext, Requests
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.models import MODELS
+from recsys_ray.recommend.bundle import MANIFEST, Bundle, open_bundle, write_bundle
+from tests.data_worlds import prepare_values
+
+WORLD: dict[str, Any] = {
+    "source": "synthetic",
+    "users": 60,
+    "items": 30,
+    "interactions_per_user": 8,
+    "shards": 2,
+    "filters": {"min_rating": 3.0},
+    "split": {"kind": "leave_last_out"},
+}
+PARTS = ("train", "valid")
+
+
+def world(output: Path, parts: tuple[str, ...] = PARTS, alone: bool = False) -> tuple[Prepared, Bundle]:
+    """An output directory with prepared data and a bundle."""
+    prepared = prepare_values(output / "prepared" / "abc", **WORLD)
+    location = Location.of(output / "models" / "item_cf-1")
+    scorer = MODELS["item_cf"].fit(prepared.train_data(parts), MODELS["item_cf"].config(), FitContext())
+    write_bundle(location, scorer, prepared, parts, {"model": "item_cf"}, alone=alone)
+    return prepared, open_bundle(location, verify=True)
+
+
+def assert_same(one: Requests, other: Requests) -> None:
+    assert one.user_ids.equals(other.user_ids)
+    for read in (
+        lambda requests: requests.users_B,
+        lambda requests: requests.histories.offsets_B1,
+        lambda requests: requests.histories.items_E,
+        lambda requests: requests.histories.ratings_E,
+        lambda requests: requests.histories.timestamps_E,
+        lambda requests: requests.seen.offsets_B1,
+        lambda requests: requests.seen.items_E,
+    ):
+        np.testing.assert_array_equal(read(one), read(other))
+        assert read(one).dtype == read(other).dtype
+
+
+def test_histories_are_those_of_the_fit_whether_referred_to_or_carried_along(tmp_path: Path) -> None:
+    prepared, referring = world(tmp_path / "a")
+    _, alone = world(tmp_path / "b", alone=True)
+    assert "users" not in referring.location.names() and "users" in alone.location.names()
+    shutil.rmtree(tmp_path / "b" / "prepared")
+    alone = open_bundle(alone.location, verify=True)
+    seen = 0
+    for shard in range(2):
+        expected = prepared.requests(shard, PARTS)
+        assert_same(referring.requests(shard), expected)
+        assert_same(alone.requests(shard), expected)
+        seen += len(expected.seen.items_E)
+    assert seen > 0
+    assert referring.items.equals(alone.items)
+    np.testing.assert_array_equal(referring.item_counts(), prepared.item_counts(PARTS))
+
+
+def test_held_out_interactions_are_not_in_the_histories(tmp_path: Path) -> None:
+    prepared, bundle = world(tmp_path, parts=("train",))
+    for shard in range(2):
+        held_out = prepared.requests(shard, ("valid", "test")).histories
+        known = bundle.requests(shard).histories
+        whole = prepared.requests(shard, ("train", "valid", "test")).histories
+        np.testing.assert_array_equal(known.lengths_B + held_out.lengths_B, whole.lengths_B)
+        assert held_out.num_interactions > 0
+
+
+def test_a_copied_output_directory_is_whole(tmp_path: Path) -> None:
+    _, bundle = world(tmp_path / "made")
+    expected = bundle.requests(1)
+    shutil.copytree(tmp_path / "made", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "made")
+    copied = open_bundle(Location.of(tmp_path / "copy" / "models" / "item_cf-1"), verify=True)
+    assert_same(copied.requests(1), expected)
+
+
+def test_a_copy_reads_its_own_prepared_data_and_not_the_one_it_was_made_from(tmp_path: Path) -> None:
+    world(tmp_path / "made")
+    shutil.copytree(tmp_path / "made", tmp_path / "copy")
+    part = tmp_path / "made" / "prepared" / "abc" / "users" / "part-00000.parquet"
+    part.write_bytes(b"?")
+    open_bundle(Location.of(tmp_path / "copy" / "models" / "item_cf-1"), verify=True)
+    with pytest.raises(BundleError, match=r"part-00000\.parquet: checksum or size differs"):
+        open_bundle(Location.of(tmp_path / "made" / "models" / "item_cf-1"))
+
+
+def test_a_flipped_bit_in_the_histories_is_seen_when_all_is_read(tmp_path: Path) -> None:
+    _, bundle = world(tmp_path)
+    part = tmp_path / "prepared" / "abc" / "users" / "part-00001.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    open_bundle(bundle.location)
+    with pytest.raises(BundleError, match=r"part-00001\.parquet: checksum or size differs .*run prepare"):
+        open_bundle(bundle.location, verify=True)
+    part.unlink()
+    with pytest.raises(BundleError, match=r"part-00001\.parquet: missing from the prepared data; copy .* or run"):
+        open_bundle(bundle.location)
+
+
+def test_prepared_data_that_is_gone_or_of_another_world_is_one_line(tmp_path: Path) -> None:
+    _, bundle = world(tmp_path)
+    shutil.rmtree(tmp_path / "prepared")
+    with pytest.raises(
+        BundleError, match=r"user histories are in prepared data abc, looked for at .*; copy the dir"
+    ) as e:
+        open_bundle(bundle.location)
+    assert "\n" not in str(e.value)
+    prepare_values(tmp_path / "prepared" / "abc", **WORLD | {"items": 31})
+    with pytest.raises(BundleError, match=r"abc is not what the model was fitted on \(vocabulary_sha256 differs\)"):
+        open_bundle(bundle.location)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "unreadable; run train"),
+        (b"[]", "incomplete, it has no format"),
+        (b"{}", "incomplete, it has no format"),
+        (b'{"format": 2}', "incomplete, it has no scorer"),
+        (b'{"format": "two"}', "bundle format two, this version reads 1 and 2"),
+        (b'{"format": 3}', "bundle format 3, this version reads 1 and 2"),
+    ],
+)
+def test_a_manifest_of_another_shape_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    bundle = Location.of(tmp_path / "item_cf-1")
+    (bundle / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match=message) as caught:
+        open_bundle(bundle)
+    assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)
