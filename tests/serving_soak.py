@@ -5,7 +5,7 @@
 Every answer is checked: known users get the published list of the run that the answer names, an item that was sent as
 feedback is gone from the very next list. In the first part nothing may fail and memory may not grow; in the second
 replicas get SIGKILL, and what fails is counted. At the end every event that was accepted must be in the files for the
-next batch run, once. ``test_serving_ray`` is the short form. The last line is one JSON object.
+next batch run, once. ``tests/cluster/test_serve.py`` runs the short form. The last line is one JSON object.
 """
 
 from __future__ import annotations

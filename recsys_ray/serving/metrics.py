@@ -53,6 +53,7 @@ class Metrics:
         self.narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
         self._run_age = gauge("recsys_run_age_seconds", "Age of the run that answers", ["variant"])
         self._run = gauge("recsys_run", "1 for the run that answers", ["variant", "run_id", "model"])
+        self._run_labels: dict[str, tuple[str, str, str]] = {}
 
         # Finding a labelled counter takes longer than counting: those of every request are kept at hand.
         self._request = cache(lambda route, status: self._requests.labels(route, str(status)))
@@ -77,9 +78,10 @@ class Metrics:
         """Another run answers for a variant from now on."""
         published = datetime.fromisoformat(run.published_at).timestamp()
         self._run_age.labels(variant).set_function(lambda: time.time() - published)
-        for labels in [key for key in self._run._metrics if key[0] == variant]:
-            self._run.remove(*labels)
-        self._run.labels(variant, run.run_id, run.model).set(1)
+        if variant in self._run_labels:
+            self._run.remove(*self._run_labels[variant])
+        self._run_labels[variant] = (variant, run.run_id, run.model)
+        self._run.labels(*self._run_labels[variant]).set(1)
 
     def families(self) -> list[list[Any]]:
         """All counts, JSON-ready: name, help, type, and samples of name, labels and value."""

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +255,7 @@ class Service:
 
     async def in_scoring(self, function: Any, *args: Any) -> Any:
         """For what computes."""
-        return await asyncio.get_running_loop().run_in_executor(self._scoring, partial(function, *args))
+        return await asyncio.get_running_loop().run_in_executor(self._scoring, function, *args)
 
     def _record_exposure(self, variant: str, run: LiveRun, user: str, source: str, cached: bool) -> None:
         self.metrics.count_exposure(variant, run.model, source, cached)

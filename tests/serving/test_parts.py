@@ -308,6 +308,20 @@ def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
         assert answering() == first
 
 
+def test_the_metrics_name_the_run_that_answers_and_no_other(world: Path, tmp_path: Path) -> None:
+    arms = [{"name": name, "output": str(world)} for name in "ab"]
+    settings = {"state": str(tmp_path / "state"), "keys": KEYS, "variants": arms, "follow_latest": False}
+    with client(world, **settings) as service:
+        service.headers.update(AS_ADMIN)
+        for run_id in [*run_ids(world), *run_ids(world)]:
+            body = {"run_id": run_id, "variant": "a"}
+            assert service.post("/v1/models/activate", json=body).status_code == 200
+            assert counted(service, "recsys_run", variant="a", run_id=run_id) == 1
+            assert counted(service, "recsys_run", variant="a") == counted(service, "recsys_run", variant="b") == 1
+    for name in "ab":
+        (world / "serving" / f"ACTIVE-{name}.json").unlink()
+
+
 def until(condition: Callable[[], Any]) -> Any:
     """The first true value, which a loaded machine may take its time to give."""
     deadline = time.monotonic() + 20

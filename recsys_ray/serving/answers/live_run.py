@@ -40,6 +40,12 @@ class LiveRun:
     published_at: str
     evaluation: dict[str, Any] | None
 
+    @property
+    def first_users(self) -> Requests | None:
+        """The users of the first shard that has any."""
+        shards = [shard for shard, count in enumerate(self.bundle.users_per_shard) if count]
+        return self.users.shard(shards[0]) if shards else None
+
     @cached_property
     def rating_scale(self) -> tuple[float, float]:
         """Lowest and highest rating of the first shard that has any."""
@@ -165,8 +171,8 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
 
 def _warm(run: LiveRun) -> None:
     """Rank every kind of request there is, so that no user waits for kernels and indexes to be made."""
-    shards = [shard for shard, count in enumerate(run.bundle.users_per_shard) if count]
-    known = [run.users.shard(shards[0]).slice(0, 1)] if shards else []
+    users = run.first_users
+    known = [] if users is None else [users.slice(0, 1)]
     options = replace(run.options, n=min(10, len(run.catalogue)))
     run.rank([*known, run.empty_request], options)
     every_I = run.allowed(np.ones(len(run.catalogue), np.bool_))

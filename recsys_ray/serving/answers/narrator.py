@@ -69,7 +69,7 @@ class Narrator:
             return self._call(facts), "written"
         except (urllib3.exceptions.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
             self._paused_until = time.monotonic() + PAUSE_SECONDS
-            log.warning("language model: %s; the template speaks for %g s", error, PAUSE_SECONDS)
+            log.warning("language model: %s; the template's texts stand for %g s", error, PAUSE_SECONDS)
             return None, "failed"
         finally:
             self._metrics.narration_seconds.inc(time.monotonic() - started)

@@ -115,7 +115,7 @@ class Handlers:
         for item in (event.item for sent in events.values() for event in sent):
             if typed_id(item, run.bundle.item_ids.type) is None:
                 raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-        hours = {user: self._life(user) for user in events}
+        hours = {user: self._hours_kept(user) for user in events}
         await asyncio.gather(*(self.service.add_events(user, sent, hours=hours[user]) for user, sent in events.items()))
         unknown = sum(event.item not in run.catalogue.rows for sent in events.values() for event in sent)
         parts = {"accepted": len(body.events), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
@@ -147,7 +147,7 @@ class Handlers:
             sent_id: int | str = user
         else:
             user, sent_id = self._writable(run, body.user_id), body.user_id
-        hours = self._life(user)
+        hours = self._hours_kept(user)
         expires = None if hours is None else int((time.time() + hours * 3600) * 1000)
         await self.service.add_events(user, events, hours=hours)
         params = RecommendParams(n=body.n, explain=body.explain)
@@ -255,7 +255,7 @@ class Handlers:
             raise Problem(422, "user_id: the users of this data have whole numbers as ids")
         return user
 
-    def _life(self, user: str) -> float | None:
+    def _hours_kept(self, user: str) -> float | None:
         """Hours that interactions of a temporary user are kept; None for those of a user of the data."""
         return self.service.settings.onboarding.hours if user.startswith(cold_start.TEMPORARY) else None
 

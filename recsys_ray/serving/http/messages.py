@@ -82,7 +82,7 @@ class HttpRequest:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            raise Problem(422, explain(error)) from error
+            raise Problem(422, validation_message(error)) from error
 
     async def _body(self) -> bytes:
         parts, size = [], 0
@@ -117,7 +117,7 @@ def decoded(segment: str, max_length: int) -> str:
     return text
 
 
-def explain(error: ValidationError) -> str:
+def validation_message(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, without what was sent."""
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
     where = ".".join(str(part) for part in first["loc"])
@@ -141,4 +141,4 @@ def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise Problem(422, explain(error)) from error
+        raise Problem(422, validation_message(error)) from error

@@ -95,7 +95,7 @@ class Recommendations(RecommendationList, Origin):
 
 
 class ManyRecommendations(ResponseModel):
-    """Answers in the order of the question."""
+    """Lists in the order of the users in the request."""
 
     results: list[Recommendations]
     took_ms: float
@@ -160,7 +160,7 @@ class Strength(ResponseModel):
 
 
 class OnboardingAnswer(ResponseModel):
-    """Somebody new, with first recommendations."""
+    """A new user, with first recommendations."""
 
     user_id: int | str
     expires_at: int | None

@@ -64,10 +64,9 @@ def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:
 def demo_users(run: LiveRun, n: int) -> list[dict[str, Any]]:
     """Users of the first shard with a taste of their own, one per genre, then the one with the longest history and the
     most critical one."""
-    shards = [shard for shard, count in enumerate(run.bundle.users_per_shard) if count]
-    if not shards or n == 0:
+    users = run.first_users if n else None
+    if users is None:
         return []
-    users = run.users.shard(shards[0])
     lengths_B = users.histories.lengths_B
     busy = [int(row) for row in np.flatnonzero(lengths_B >= min(BUSY, int(lengths_B.max())))]
     labels: dict[int, str] = {}

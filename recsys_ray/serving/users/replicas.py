@@ -34,7 +34,7 @@ class Peers(Protocol):
         ...
 
     async def leave(self) -> None:
-        """This one is going."""
+        """Remove the facts of this one: it stops."""
         ...
 
 
