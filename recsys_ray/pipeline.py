@@ -112,7 +112,7 @@ class Pipeline:
             for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
                 self.session.progress(f"embed: deleted the old table {name} (embeddings.keep={settings.keep})")
         totals = (store / key / content_table.MANIFEST).read_json()
-        facts = {"text_encoded": 0, "image_encoded": 0} | content_table.lasting(totals) | facts
+        facts = {"text_encoded": 0, "image_encoded": 0} | content_table.durable_counts(totals) | facts
         if not skipped:
             self.session.progress(content_table.summary(facts))
         return self._done("embed", store / key, skipped, facts, started)

@@ -5,7 +5,7 @@
 Every answer is checked: known users get the published list of the run that the answer names, an item that was sent as
 feedback is gone from the very next list. In the first part nothing may fail and memory may not grow; in the second
 replicas get SIGKILL, and what fails is counted. At the end every event that was accepted must be in the files for the
-next batch run, once. ``test_serving_ray`` is the short form. The last line is one JSON object.
+next batch run, once. ``tests/cluster/test_serve.py`` runs the short form. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RECOVERY_SECONDS = 120.0
 
 
 class Client(threading.Thread):
-    """One keep-alive connection that asks one thing after the other and checks what it is told."""
+    """One keep-alive connection that sends one request after the other and checks every response."""
 
     def __init__(self, number: int, port: int, key: str, published: dict[str, Any], seed: int) -> None:
         super().__init__(daemon=True)
@@ -72,7 +72,7 @@ class Client(threading.Thread):
                 self.failures.append((time.monotonic(), f"{type(error).__name__}: {error}"))
                 self._connection.close()
 
-    def ask(self, name: str, path: str, body: Any = None) -> Any:
+    def call(self, name: str, path: str, body: Any = None) -> Any:
         """The answer's JSON (or text). Raises Refused for any status but 200."""
         data = None if body is None else json.dumps(body)
         self._connection.request("GET" if body is None else "POST", path, data, self._headers)
@@ -85,7 +85,7 @@ class Client(threading.Thread):
 
     def _known(self) -> None:
         user, n = self._random.choice(QUIET), self._random.randint(1, 10)
-        answer = self.ask("known user", f"/v1/recommendations/{user}?n={n}")
+        answer = self.call("known user", f"/v1/recommendations/{user}?n={n}")
         self.runs.add(answer["run_id"])
         expected = self._published[answer["run_id"]][user][:n]
         same = [item["item_id"] for item in answer["items"]] == [row["item_id"] for row in expected]
@@ -98,23 +98,23 @@ class Client(threading.Thread):
         user, item = self._users[self._random.randrange(400)], self._random.randint(1, ITEMS)
         stamp = time.time_ns() // 1_000_000
         event = {"user_id": user, "item_id": item, "rating": 4.0, "timestamp": stamp}
-        self.ask("feedback", "/v1/feedback", {"events": [event]})
+        self.call("feedback", "/v1/feedback", {"events": [event]})
         self.accepted.append((user, item, stamp))
-        answer = self.ask("after feedback", f"/v1/recommendations/{user}")
-        if item in [shown["item_id"] for shown in answer["items"]]:
+        answer = self.call("after feedback", f"/v1/recommendations/{user}")
+        if item in [one["item_id"] for one in answer["items"]]:
             self.wrong.append(f"user {user}: item {item} is still there after feedback")
 
     def _history(self) -> None:
         items = self._random.sample(range(1, ITEMS + 1), 5)
-        answer = self.ask("history", "/v1/recommendations", {"history": [{"item_id": item} for item in items]})
-        if set(items) & {shown["item_id"] for shown in answer["items"]}:
+        answer = self.call("history", "/v1/recommendations", {"history": [{"item_id": item} for item in items]})
+        if set(items) & {one["item_id"] for one in answer["items"]}:
             self.wrong.append("an item of the history is recommended")
 
     def _onboarding(self) -> None:
-        items = self.ask("onboarding items", "/v1/onboarding/items")["items"]
+        items = self.call("onboarding items", "/v1/onboarding/items")["items"]
         ratings = [{"item_id": item["item_id"], "rating": 4.0} for item in items[: self._random.randint(5, 15)]]
-        user = self.ask("onboarding ratings", "/v1/onboarding/ratings", {"ratings": ratings})["user_id"]
-        answer = self.ask("temporary user", f"/v1/recommendations/{user}")
+        user = self.call("onboarding ratings", "/v1/onboarding/ratings", {"ratings": ratings})["user_id"]
+        answer = self.call("temporary user", f"/v1/recommendations/{user}")
         if (answer["user"], answer["history"]) != ("new", len(ratings)):
             self.wrong.append(f"{user}: {answer['user']} with {answer['history']} interactions")
 
@@ -131,7 +131,7 @@ class Client(threading.Thread):
         }
         name = self._random.choice(list(paths))
         body = {"user_id": user, "context": {"diversity": 0.5}} if name == "varied" else None
-        self.ask(name, paths[name], body)
+        self.call(name, paths[name], body)
 
 
 class Refused(Exception):
@@ -157,28 +157,28 @@ def soak(seconds: float, kills: int, clients: int, seed: int) -> dict[str, Any]:
                 "feedback": {"roll_seconds": 5.0},
             }
         )
-        everybody = [Client(number, port, key, published, seed) for number in range(clients)]
+        senders = [Client(number, port, key, published, seed) for number in range(clients)]
         admin = Client(clients, port, key, published, seed)
         with (
             Session(ClusterSettings(num_cpus=2, object_store_mib=80)) as session,
             deployed(session, settings, Location.of(folder)),
         ):
             say("two replicas answer")
-            strange = admin.ask("strange", "/v1/recommendations/a%2F%E2%98%83%3F")["user_id"]
+            strange = admin.call("strange", "/v1/recommendations/a%2F%E2%98%83%3F")["user_id"]
             found: dict[str, Any] = {"listens_on": listening(port), "strange": strange}
-            for client in everybody:
+            for client in senders:
                 client.start()
             found |= steady(seconds, admin, list(published))
-            found["failed"] = sum(len(client.failures) for client in everybody)
+            found["failed"] = sum(len(client.failures) for client in senders)
             say(f"{found}")
-            found["killed"] = [kill_one(everybody, admin) for _ in range(kills)]
-            for client in everybody:
+            found["killed"] = [kill_one(senders, admin) for _ in range(kills)]
+            for client in senders:
                 client.stop.set()
-            for client in everybody:
+            for client in senders:
                 client.join(60)
             say("stopping")
         found["processes_left"] = sorted(process.name() for process in family())
-        return found | summary(everybody, folder)
+        return found | summary(senders, folder)
 
 
 def say(message: str) -> None:
@@ -191,7 +191,7 @@ def steady(seconds: float, admin: Client, runs: list[str]) -> dict[str, Any]:
     samples: list[tuple[float, dict[str, int]]] = []
     while (passed := time.monotonic() - started) < seconds:
         run_id = runs[turn % len(runs)]
-        admin.ask("activate", "/v1/models/activate", {"run_id": run_id})
+        admin.call("activate", "/v1/models/activate", {"run_id": run_id})
         turn += 1
         time.sleep(min(SAMPLE_SECONDS, seconds / 6))
         samples.append((passed, memory()))
@@ -219,15 +219,15 @@ def kill_one(clients: list[Client], admin: Client) -> dict[str, Any]:
     seconds = time.monotonic() - started
     say(f"replica {victim.pid} killed, another one is there after {seconds:.1f} s")
     failures = [text for client in clients for moment, text in client.failures if moment >= started]
-    asked = sum(sum(client.calls.values()) for client in clients) - sum(before) + len(failures)
+    requests = sum(sum(client.calls.values()) for client in clients) - sum(before) + len(failures)
     kinds = Counter(text[:80] for text in failures)
-    return {"seconds": round(seconds, 1), "requests": asked, "failed": len(failures), "kinds": dict(kinds)}
+    return {"seconds": round(seconds, 1), "requests": requests, "failed": len(failures), "kinds": dict(kinds)}
 
 
 def names_of_replicas(admin: Client) -> list[str]:
     """Names of the replicas that are there, as one of them says."""
     try:
-        info = admin.ask("info", "/info")
+        info = admin.call("info", "/info")
     except (OSError, http.client.HTTPException, Refused):
         admin._connection.close()
         return []

@@ -15,7 +15,7 @@ from recsys_ray.api.recommender import Recommender
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, DataError
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import EvaluateSettings, Partial, Report, TrainedItems, evaluate_part
+from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part
 
 
 def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any) -> Report:
@@ -54,7 +54,7 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
     table = _lists(to_arrow(recs, "recs"), prepared)
     part = test.parts[0]
     known = ("train",) if part == "valid" else ("train", "valid")
-    items = TrainedItems(prepared.items.column("item_id").combine_chunks(), prepared.item_counts(known))
+    items = ItemCounts(prepared.items.column("item_id").combine_chunks(), prepared.item_counts(known))
     total = Partial()
     for shard in range(prepared.num_shards):
         targets = prepared.targets(shard, part)

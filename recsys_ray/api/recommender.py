@@ -321,6 +321,6 @@ def load(path: str | PathLike[str], *, models: Sequence[type[Model]] = (), kind:
 
 def _published(run: Location, output: Location, models: Sequence[type[Model]], kind: Kind) -> Recommender:
     record = read_run(run)
-    bundle = open_bundle(bundle_of(output, record.model.bundle), models=models)
+    bundle = open_bundle(bundle_of(output, record.model), models=models)
     settings = record.recommend.model_copy(update={"reasons": False})
     return Recommender(bundle, with_stages(bundle, settings, read_options(bundle, settings)), kind)

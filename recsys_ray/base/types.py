@@ -118,6 +118,23 @@ class Requests:
             self.seen.slice(start, stop),
         )
 
+    def take(self, rows_R: LongArray) -> Requests:
+        """These requests, in this order."""
+        histories, seen = self.histories.take(rows_R), self.seen.take(rows_R)
+        return Requests(self.user_ids.take(pa.array(rows_R)), self.users_B[rows_R], histories, seen)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Requests]) -> Requests:
+        """Those of the first, then of the second, and so on; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            pa.concat_arrays([part.user_ids for part in parts]),
+            np.concatenate([part.users_B for part in parts]),
+            Histories.concatenate([part.histories for part in parts]),
+            ItemLists.concatenate([part.seen for part in parts]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ItemContent:

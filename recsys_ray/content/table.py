@@ -216,7 +216,7 @@ def add_up(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def lasting(totals: dict[str, Any]) -> dict[str, Any]:
+def durable_counts(totals: dict[str, Any]) -> dict[str, Any]:
     """What stays true of a finished table: its gaps and problems, not who encoded what when."""
     kept = ("items", "without_text", "without_image", "without_vector", "poster_problems", "poster_problem_items")
     return {name: totals[name] for name in kept if name in totals}

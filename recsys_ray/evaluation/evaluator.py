@@ -28,7 +28,7 @@ _Segment = tuple[BoolArray, LongArray, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class ItemCounts:
     """``item_ids`` in vocabulary order, and (I,) how often each occurs in the training interactions."""
 
     item_ids: pa.Array
@@ -56,7 +56,7 @@ def evaluate_part(
     user_ids: pa.Array,
     targets: ItemLists,
     history_lengths_B: LongArray,
-    catalogue: Catalogue,
+    items: ItemCounts,
     settings: EvaluateSettings,
     shard: int,
 ) -> Partial:
@@ -72,11 +72,11 @@ def evaluate_part(
     if not len(user_ids) == len(targets) == len(history_lengths_B):
         lengths = (len(user_ids), len(targets), len(history_lengths_B))
         raise DataError(f"evaluation: (users, target lists, history lengths) must agree, got {lengths}")
-    head_I = metrics.head_items(catalogue.counts_I, settings.head_share)
-    items_BK, shown_B = _read_lists(recommendations, user_ids, catalogue.item_ids, settings.max_k)
+    head_I = metrics.head_items(items.counts_I, settings.head_share)
+    items_BK, shown_B = _read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
     hits = _match(items_BK, targets, head_I)
     segments = _segments(hits, history_lengths_B, settings)
-    item_values = _item_values(catalogue.counts_I, head_I)
+    item_values = _item_values(items.counts_I, head_I)
     values_BM, counts_BM = _measure(items_BK, segments, item_values, means(settings))
     with_targets = int(np.count_nonzero(hits.targets_B))
     sums = {
@@ -86,7 +86,7 @@ def evaluate_part(
         "users_without_list": np.array(len(user_ids) - np.count_nonzero(shown_B), np.int64),
         "value": values_BM.sum(axis=0),
         "weight": counts_BM.sum(axis=0),
-        "exposure": _exposure(items_BK, settings.k, len(catalogue)),
+        "exposure": _exposure(items_BK, settings.k, len(items)),
     }
     return Partial(sums | _replicates(values_BM, counts_BM, settings, shard))
 

@@ -49,8 +49,8 @@ from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, load_scorer, save_scorer
 from recsys_ray.recommend.histories import (
+    HistoryStore,
     PreparedHistories,
-    UserHistories,
     open_histories,
     reference_to,
     write_users,
@@ -163,7 +163,7 @@ class Bundle:
         return retrieval.ExactIndex(np.zeros((self.num_items, 0), np.float32), self.item_shares_I)
 
     @cached_property
-    def histories(self) -> UserHistories:
+    def histories(self) -> HistoryStore:
         """The users as the model saw them."""
         return open_histories(self.location, self.manifest)
 

@@ -27,7 +27,7 @@ from recsys_ray.data.prepared import Prepared
 FOLDER = "users"
 
 
-class UserHistories(Protocol):
+class HistoryStore(Protocol):
     """Where the requests of a bundle come from."""
 
     def requests(self, shard: int) -> Requests:
@@ -89,7 +89,7 @@ class OwnHistories:
         """Nothing beside the files of the bundle."""
 
 
-def open_histories(location: Location, manifest: dict[str, Any]) -> UserHistories:
+def open_histories(location: Location, manifest: dict[str, Any]) -> HistoryStore:
     """The histories that the manifest of a bundle names.
 
     Raises:

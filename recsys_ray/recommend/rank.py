@@ -53,6 +53,10 @@ class Ranked:
         """How many leading items of each list are the model's."""
         return np.asarray(((self.rows_BK >= 0) & (self.sources_BK == MODEL)).sum(axis=1), np.int64)
 
+    def part(self, lists: slice, ranks: slice = slice(None)) -> Ranked:
+        """These lists, or these ranks of them, without copying."""
+        return Ranked(self.rows_BK[lists, ranks], self.scores_BK[lists, ranks], self.sources_BK[lists, ranks])
+
 
 def rank(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
     """The top n of every request, as catalogue rows. The answer to a request does not depend on those beside it.

@@ -10,7 +10,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import Catalogue, EvaluateSettings, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.rank import predict
 
@@ -55,7 +55,7 @@ def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
         requests.user_ids,
         targets.items,
         requests.histories.lengths_B,
-        Catalogue(bundle.item_ids, bundle.item_counts()),
+        ItemCounts(bundle.item_ids, bundle.item_counts()),
         shared.settings,
         shard=shard,
     )

@@ -1,4 +1,4 @@
-"""The online service as a plain ASGI application: published bundles answered through ``recommend``. No Ray."""
+"""The online service as a plain ASGI application: published runs answered through ``rank``. No Ray."""
 
 from recsys_ray.serving.config import ServeSettings
 from recsys_ray.serving.http.app import build_app

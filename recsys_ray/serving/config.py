@@ -1,4 +1,4 @@
-"""What the service is asked to do; the section ``serve`` of the configuration."""
+"""The settings of the service: the section ``serve`` of the configuration."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BatchingSettings(Settings):
 
 
 class OnboardingSettings(Settings):
-    """New users: what they are asked, and how long they are remembered."""
+    """New users: the items they are offered to rate, and how long they are remembered."""
 
     items: int = Field(default=15, ge=1)
     """Items offered for rating."""
@@ -96,7 +96,7 @@ class FeedbackSettings(Settings):
 
 
 class NarratorSettings(Settings):
-    """A language model that words explanations, behind an OpenAI-compatible address."""
+    """A language model that rephrases explanations, behind an OpenAI-compatible address."""
 
     url: str = Field(pattern=r"^https?://")
     """Base address, such as http://127.0.0.1:8080/v1."""
@@ -174,13 +174,14 @@ class ServeSettings(Settings):
     onboarding: OnboardingSettings = OnboardingSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     keys: list[KeySettings] = Field(default_factory=list)
-    """API keys. With none reading is open and nobody is admin; with some every call but health checks needs one."""
+    """API keys. Without keys reading is open and admin calls are refused; with some every call but health checks needs
+    one."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins whose pages may call from a browser; none by default."""
     demo_users: int = Field(default=4, ge=0)
     """Users of the data shown as examples on the page; 0 shows none."""
     narrator: NarratorSettings | None = None
-    """Words explanations by a language model; by default a template does."""
+    """Rephrases explanations by a language model; by default the template's text stands."""
     threads: int = Field(default=1, ge=1)
     """Threads of one process for scoring."""
     deployment: DeploymentSettings = DeploymentSettings()

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from recsys_ray.serving.answers.live_run import Served
+from recsys_ray.serving.answers.live_run import LiveRun
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -48,11 +48,12 @@ class Metrics:
         self.feedback = counter("recsys_feedback_events", "Interactions taken")
         self.feedback_files = counter("recsys_feedback_files", "Files written for the next batch run")
         self.redis_errors = counter("recsys_redis_errors", "Calls of Redis that failed")
-        self.narrations = counter("recsys_narrations", "Texts asked of the language model", ["outcome"])
+        self.narrations = counter("recsys_narrations", "Texts requested of the language model", ["outcome"])
         self.narration_seconds = counter("recsys_narration_seconds", "Time spent waiting for it")
         self.narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
         self._run_age = gauge("recsys_run_age_seconds", "Age of the run that answers", ["variant"])
         self._run = gauge("recsys_run", "1 for the run that answers", ["variant", "run_id", "model"])
+        self._run_labels: dict[str, tuple[str, str, str]] = {}
 
         # Finding a labelled counter takes longer than counting: those of every request are kept at hand.
         self._request = cache(lambda route, status: self._requests.labels(route, str(status)))
@@ -60,26 +61,27 @@ class Metrics:
         self._answer = cache(lambda *labels: self._answers.labels(*labels))
         self._lookup = cache(lambda name, hit: (self._cache_hits if hit else self._cache_misses).labels(name))
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
+    def count_response(self, route: str, status: int, seconds: float) -> None:
         """One request is done."""
         self._request(route, status).inc()
         self._time(route).observe(seconds)
 
-    def exposed(self, variant: str, model: str, source: str, cached: bool) -> None:
-        """One list was shown."""
+    def count_exposure(self, variant: str, model: str, source: str, cached: bool) -> None:
+        """One list was returned to a user."""
         self._answer(variant, model, source, "true" if cached else "false").inc()
 
-    def looked_up(self, cache_name: str, hit: bool) -> None:
-        """One question to a cache."""
+    def count_lookup(self, cache_name: str, hit: bool) -> None:
+        """One look-up in a cache."""
         self._lookup(cache_name, hit).inc()
 
-    def serves(self, variant: str, served: Served) -> None:
+    def set_run(self, variant: str, run: LiveRun) -> None:
         """Another run answers for a variant from now on."""
-        published = datetime.fromisoformat(served.published_at).timestamp()
+        published = datetime.fromisoformat(run.published_at).timestamp()
         self._run_age.labels(variant).set_function(lambda: time.time() - published)
-        for labels in [key for key in self._run._metrics if key[0] == variant]:
-            self._run.remove(*labels)
-        self._run.labels(variant, served.run_id, served.model).set(1)
+        if variant in self._run_labels:
+            self._run.remove(*self._run_labels[variant])
+        self._run_labels[variant] = (variant, run.run_id, run.model)
+        self._run.labels(*self._run_labels[variant]).set(1)
 
     def families(self) -> list[list[Any]]:
         """All counts, JSON-ready: name, help, type, and samples of name, labels and value."""
@@ -94,7 +96,7 @@ class Metrics:
         ]
 
 
-class _Together(Collector):
+class _Replicas(Collector):
     """The families of several replicas as one set of metrics."""
 
     def __init__(self, replicas: Mapping[str, list[list[Any]]]) -> None:
@@ -110,6 +112,6 @@ class _Together(Collector):
         yield from found.values()
 
 
-def text(replicas: Mapping[str, list[list[Any]]]) -> bytes:
+def exposition(replicas: Mapping[str, list[list[Any]]]) -> bytes:
     """Families by replica in Prometheus' format."""
-    return generate_latest(_Together(replicas))
+    return generate_latest(_Replicas(replicas))

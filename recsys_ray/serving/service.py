@@ -1,7 +1,7 @@
-"""The service without HTTP: what is asked in, the bytes of an answer out.
+"""The service without HTTP: parameters in, the bytes of a response out.
 
-Every answer names the run, model and variant it came from. It is made by ``recommend``, so it equals the published
-file of that run for a user who has sent nothing since.
+Every response names the run, model and variant it came from. It is made by ``rank``, so it equals the published file of
+that run for a user who has sent nothing since.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_json
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
-from recsys_ray.recommend.similar import similar_items
+from recsys_ray.recommend.rank import SOURCES, Ranked
+from recsys_ray.recommend.similar import similar_rows
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.answers.batching import Batcher
 from recsys_ray.serving.answers.cache import AnswerCache
-from recsys_ray.serving.answers.live_run import Served
-from recsys_ray.serving.answers.live_runs import Models
-from recsys_ray.serving.answers.query import Ask, options_of
-from recsys_ray.serving.answers.reasons import Narrator, reasons, shown
+from recsys_ray.serving.answers.live_run import LiveRun
+from recsys_ray.serving.answers.live_runs import LiveRuns
+from recsys_ray.serving.answers.narrator import Narrator
+from recsys_ray.serving.answers.params import RecommendParams, options_of
+from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServeSettings
-from recsys_ray.serving.http.auth import Keys
-from recsys_ray.serving.http.messages import Problem, encode
 from recsys_ray.serving.metrics import Metrics
+from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
 from recsys_ray.serving.users.journal import Event, Journal, UserStates
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
@@ -44,11 +45,11 @@ EXPOSURES = logging.getLogger("recsys_ray.exposures")
 
 
 class Service:
-    """All parts together. ``start`` before the first question, ``stop`` after the last."""
+    """All parts together. ``start`` before the first request, ``stop`` after the last."""
 
     def __init__(self, settings: ServeSettings, output: Location) -> None:
         self.settings, self.output = settings, output
-        self.metrics, self.keys = Metrics(), Keys(settings.keys)
+        self.metrics = Metrics()
         self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
         self.journal = Journal(_state_file(settings, output))
         self.states: UserStates = self.journal
@@ -65,8 +66,8 @@ class Service:
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
-        self.models = Models(settings, output, self._io)
-        self.models.on_swap = self._swapped
+        self.runs = LiveRuns(settings, output, self._io)
+        self.runs.on_swap = self.metrics.set_run
         batching = settings.batching
         self.batcher = Batcher(
             self._scoring, batching.max_rows, batching.max_wait_ms / 1000, self.metrics.batch_rows.observe
@@ -75,14 +76,14 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Load what should answer, then keep looking. A run that can't be opened leaves the service unready."""
-        await self.models.refresh()
+        """Open the runs that answer, then keep polling. A run that can't be opened leaves the service unready."""
+        await self.runs.refresh()
         self._tasks = [
-            asyncio.create_task(_every(self.settings.poll_seconds, self.models.refresh)),
+            asyncio.create_task(_every(self.settings.poll_seconds, self.runs.refresh)),
             asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
-            asyncio.create_task(_every(SECONDS, self.tell)),
+            asyncio.create_task(_every(SECONDS, self.publish_facts)),
         ]
-        await self.tell()
+        await self.publish_facts()
 
     async def stop(self) -> None:
         """Write out what was taken and let go of everything."""
@@ -101,16 +102,16 @@ class Service:
 
     async def export_feedback(self) -> None:
         """What was taken so far as Parquet under <output>/feedback."""
-        served = self.models.served(self.models.default)
-        if served is None:
+        run = self.runs.current(self.runs.default)
+        if run is None:
             return
-        types = served.bundle.user_id_type, served.bundle.item_ids.type
+        types = run.bundle.user_id_type, run.bundle.item_ids.type
         files = await self.in_thread(self.journal.export, self.output / "feedback", *types)
         self.metrics.feedback_files.inc(len(files))
 
-    async def tell(self) -> dict[str, Any]:
-        """What the other replicas show of this one, told to them."""
-        slots, cache = self.models.slots, self.cache
+    async def publish_facts(self) -> dict[str, Any]:
+        """Publish what the other replicas report of this one."""
+        slots, cache = self.runs.slots, self.cache
         looked_up = cache.hits + cache.misses
         info = {
             "replica": self.peers.name,
@@ -123,25 +124,25 @@ class Service:
             "uptime_seconds": time.time() - self.started,
         }
         facts = {"info": info, "metrics": self.metrics.families()}
-        await self.peers.tell(facts)
+        await self.peers.publish(facts)
         return facts
 
-    async def everybody(self) -> list[dict[str, Any]]:
-        """What every replica says of itself, this one first and as of now."""
-        own, found = await self.tell(), await self.peers.all()
+    async def all_replicas(self) -> list[dict[str, Any]]:
+        """The facts of every replica, this one first and as of now."""
+        own, found = await self.publish_facts(), await self.peers.all()
         return [own, *(facts for name, facts in found.items() if name != self.peers.name)]
 
-    # -- who answers ----------------------------------------------------------------------------------------
+    # -- which run answers ------------------------------------------------------------------------------------
 
-    def pick(self, variant: str | None, user: str = "") -> tuple[str, Served]:
-        """The variant that was asked for, or the user's own, and its run. Raises Problem 422, 503."""
-        name = self.assignment.of(user) if variant is None else variant
-        if name not in self.models.slots:
-            raise Problem(422, f"variant: there is none of this name; there are {', '.join(self.models.slots)}")
-        served = self.models.served(name)
-        if served is None:
+    def run_for(self, variant: str | None, user: str = "") -> tuple[str, LiveRun]:
+        """The variant of this name, or the user's own, and its run. Raises Problem 422, 503."""
+        name = self.assignment.variant_of(user) if variant is None else variant
+        if name not in self.runs.slots:
+            raise Problem(422, f"variant: there is none of this name; there are {', '.join(self.runs.slots)}")
+        run = self.runs.current(name)
+        if run is None:
             raise Problem(503, "no run is loaded yet; see /health/ready", self.retry_after)
-        return name, served
+        return name, run
 
     @property
     def retry_after(self) -> dict[bytes, bytes]:
@@ -149,36 +150,42 @@ class Service:
 
     # -- recommendations --------------------------------------------------------------------------------------
 
-    async def recommend_user(self, user: str, shown_id: int | str, ask: Ask, variant: str | None) -> tuple[bytes, bool]:
-        """JSON of one user's list, without its closing brace, and whether it was in the cache."""
-        name, served = self.pick(variant, user)
-        version = await self.states.version(user)
-        key = (served.run_id, name, shown_id, version, ask)
-        body = await self._cached(key)
-        if body is not None:
-            self._exposed(name, served, user, body[0], True)
-            return body[1], True
-        events = await self.states.events(user) if version else []
-        request, unknown, kind = await self.in_thread(self._known, served, user, events)
-        source, answer = await self._answer(name, served, request, ask, (shown_id, kind, unknown))
-        await self._keep(key, source.encode() + b"\n" + answer)
-        self._exposed(name, served, user, source, False)
-        return answer, False
+    async def recommend_user(
+        self, user: str, sent_id: int | str, params: RecommendParams, variant: str | None
+    ) -> tuple[bytes, bool]:
+        """JSON of one user's list, without its closing brace, and whether it was in the cache.
 
-    async def recommend_history(self, history: Sequence[Event], ask: Ask, variant: str | None) -> bytes:
-        """The same for a history that belongs to nobody."""
-        who = hashlib.sha256(encode([event.item for event in history])).hexdigest()
-        name, served = self.pick(variant, who)
-        request, unknown = served.request(None, list(history))
-        kind = "new" if len(request.histories.items_E) else "unknown"
-        source, answer = await self._answer(name, served, request, ask, (None, kind, unknown))
-        self._exposed(name, served, who, source, False)
-        return answer
+        ``sent_id`` is the id as the caller wrote it, and as the response repeats it.
+        """
+        name, run = self.run_for(variant, user)
+        version = await self.states.version(user)
+        key = (run.run_id, name, sent_id, version, params)
+        found = await self._cached(key)
+        if found is not None:
+            self._record_exposure(name, run, user, found[0], True)
+            return found[1], True
+        events = await self.states.events(user) if version else []
+        request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
+        about = {"user_id": sent_id, "user": kind}
+        source, body = await self._recommend(name, run, request, params, about, ignored)
+        await self._store(key, source.encode() + b"\n" + body)
+        self._record_exposure(name, run, user, source, False)
+        return body, False
+
+    async def recommend_history(self, history: Sequence[Event], params: RecommendParams, variant: str | None) -> bytes:
+        """The same for a history without a user."""
+        digest = hashlib.sha256(to_json([event.item for event in history])).hexdigest()
+        name, run = self.run_for(variant, digest)
+        request, ignored = run.request(None, list(history))
+        about = {"user_id": None, "user": _kind_of_stranger(request)}
+        source, body = await self._recommend(name, run, request, params, about, ignored)
+        self._record_exposure(name, run, digest, source, False)
+        return body
 
     async def _cached(self, key: Any) -> tuple[str, bytes] | None:
-        found = self._count("memory", self.cache.get(key))
+        found = self._counted("memory", self.cache.get(key))
         if found is None and self.shared is not None:
-            found = self._count("redis", await self.shared.get(key))
+            found = self._counted("redis", await self.shared.get(key))
             if found is not None:
                 self.cache.put(key, found)
         if found is None:
@@ -186,71 +193,61 @@ class Service:
         source, _, body = found.partition(b"\n")
         return source.decode(), body
 
-    def _count(self, cache: str, found: bytes | None) -> bytes | None:
-        self.metrics.looked_up(cache, found is not None)
+    def _counted(self, cache: str, found: bytes | None) -> bytes | None:
+        self.metrics.count_lookup(cache, found is not None)
         return found
 
-    async def _keep(self, key: Any, value: bytes) -> None:
+    async def _store(self, key: Any, value: bytes) -> None:
         self.cache.put(key, value)
         self.metrics.cache_bytes.set(self.cache.bytes)
         if self.shared is not None:
             await self.shared.put(key, value)
 
-    def _known(self, served: Served, user: str, events: list[Event]) -> tuple[Requests, int, str]:
-        known = None if user.startswith(TEMPORARY) else served.users.find(user)
-        request, unknown = served.request(known, events)
+    def _user_request(self, run: LiveRun, user: str, events: list[Event]) -> tuple[Requests, int, str]:
+        """(request, events of unknown items, kind of user)."""
+        known = None if user.startswith(TEMPORARY) else run.users.find(user)
+        request, ignored = run.request(known, events)
         if known is None:
-            return request, unknown, "new" if len(request.histories.items_E) else "unknown"
-        return request, unknown, "known" if request is known else "updated"
+            return request, ignored, _kind_of_stranger(request)
+        return request, ignored, "known" if request is known else "updated"
 
-    async def _answer(
-        self, name: str, served: Served, request: Requests, ask: Ask, who: tuple[int | str | None, str, int]
+    async def _recommend(
+        self, name: str, run: LiveRun, request: Requests, params: RecommendParams, about: dict[str, Any], ignored: int
     ) -> tuple[str, bytes]:
-        options = options_of(served, ask)
-        rows: list[dict[str, Any]] = []
+        """(source of the list, its JSON without the closing brace)."""
+        options = options_of(run, params)
+        items: list[dict[str, Any]] = []
         if options is not None:
-            table = await self.batcher.answer(served, request, options, ask.scoring)
-            rows = table.slice(ask.offset).select(["rank", "item_id", "score", "source"]).to_pylist()
-        items = [served.catalogue.show(served.catalogue.rows[str(row["item_id"])]) | row for row in rows]
-        if ask.explain and items:
-            await self._explain(served, request, items)
-        sources = {row["source"] for row in rows}
+            ranked = await self.batcher.rank(run, request, options, params.ranking)
+            page = ranked.part(slice(None), slice(params.offset, None))
+            items = _list_items(run, page, params.offset)
+            if params.explain and items:
+                await self._add_reasons(run, request, page, items)
+        sources = {item["source"] for item in items}
         source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
         history = len(request.histories.items_E)
-        shown_id, kind, unknown = who
-        body = {
-            "user_id": shown_id,
-            "user": kind,
-            "stage": stage(history),
-            "history": history,
-            "ignored": unknown,
-            "source": source,
-            "items": items,
-            **origin(name, served),
-        }
-        return source, encode(body)[:-1]
+        facts = {"stage": stage(history), "history": history, "ignored": ignored, "source": source, "items": items}
+        return source, to_json(about | facts | origin(name, run))[:-1]
 
-    async def _explain(self, served: Served, request: Requests, items: list[dict[str, Any]]) -> None:
-        rows = [served.catalogue.rows[str(item["item_id"])] for item in items]
-        sources = [item["source"] for item in items]
-        for item, reason in zip(items, await self.in_scoring(reasons, served, request, rows, sources), strict=True):
-            item["reason"] = shown(reason)
+    async def _add_reasons(self, run: LiveRun, request: Requests, page: Ranked, items: list[dict[str, Any]]) -> None:
+        for item, reason in zip(items, await self.in_scoring(list_reasons, run, request, page), strict=True):
+            item["reason"] = reason
         if self.narrator is not None:
-            await self.narrator.word(items)
+            await self.narrator.rephrase(items)
 
     # -- the rest ---------------------------------------------------------------------------------------------
 
-    async def remember(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
+    async def add_events(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
         """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
-        lasting = hours is None
-        await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, lasting=lasting)
+        durable = hours is None
+        await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, durable=durable)
         self.metrics.feedback.inc(len(events))
 
-    def similar(self, served: Served, row: int, n: int) -> list[tuple[int, float]]:
+    async def similar(self, run: LiveRun, row: int, n: int) -> list[tuple[int, float]]:
         """Rows and scores of the items most like one, as the model sees it."""
-        table = similar_items(served.bundle, np.array([row], np.int32), min(n, len(served.catalogue)))
-        rows = [served.catalogue.rows[str(item)] for item in table.column("similar_item_id").to_pylist()]
-        return list(zip(rows, table.column("score").to_pylist(), strict=True))
+        rows_R, n = np.array([row], np.int32), min(n, len(run.catalogue))
+        top = await self.in_scoring(similar_rows, run.bundle, rows_R, n)
+        return [pair for pair in zip(top.rows_BK[0].tolist(), top.scores_BK[0].tolist(), strict=True) if pair[0] >= 0]
 
     async def in_thread(self, function: Any, *args: Any) -> Any:
         """For what may read files."""
@@ -258,22 +255,32 @@ class Service:
 
     async def in_scoring(self, function: Any, *args: Any) -> Any:
         """For what computes."""
-        return await asyncio.get_running_loop().run_in_executor(self._scoring, partial(function, *args))
+        return await asyncio.get_running_loop().run_in_executor(self._scoring, function, *args)
 
-    def _swapped(self, variant: str, served: Served) -> None:
-        self.metrics.serves(variant, served)
-
-    def _exposed(self, variant: str, served: Served, user: str, source: str, cached: bool) -> None:
-        self.metrics.exposed(variant, served.model, source, cached)
-        if len(self.models.slots) > 1:
-            EXPOSURES.info(
-                '{"variant": "%s", "run_id": "%s", "user": %s}', variant, served.run_id, encode(user).decode()
-            )
+    def _record_exposure(self, variant: str, run: LiveRun, user: str, source: str, cached: bool) -> None:
+        self.metrics.count_exposure(variant, run.model, source, cached)
+        if len(self.runs.slots) > 1:
+            EXPOSURES.info('{"variant": "%s", "run_id": "%s", "user": %s}', variant, run.run_id, to_json(user).decode())
 
 
-def origin(variant: str, served: Served) -> dict[str, str]:
-    """The part of every answer that names what made it."""
-    return {"run_id": served.run_id, "model": served.model, "variant": variant}
+def origin(variant: str, run: LiveRun) -> dict[str, str]:
+    """The part of every response that names what made it."""
+    return {"run_id": run.run_id, "model": run.model, "variant": variant}
+
+
+def _kind_of_stranger(request: Requests) -> str:
+    """What a response calls a user whom the run does not know."""
+    return "new" if len(request.histories.items_E) else "unknown"
+
+
+def _list_items(run: LiveRun, page: Ranked, offset: int) -> list[dict[str, Any]]:
+    """``response_models.RecommendedItem`` of the one list of ``page``, whose first rank is offset + 1."""
+    columns = (page.rows_BK[0].tolist(), page.scores_BK[0].tolist(), page.sources_BK[0].tolist())
+    return [
+        run.catalogue.describe(row) | {"rank": rank, "score": score, "source": SOURCES[source]}
+        for rank, (row, score, source) in enumerate(zip(*columns, strict=True), start=offset + 1)
+        if row >= 0
+    ]
 
 
 async def _every(seconds: float, work: Any) -> None:

@@ -14,7 +14,7 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import ItemContent
 from recsys_ray.content.report import neighbours
 from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts
-from recsys_ray.content.report.items import Catalogue
+from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.neighbours import cosines, nearest, random_others
 from recsys_ray.content.report.page import embedding_report
 from recsys_ray.content.report.projection import project
@@ -200,10 +200,10 @@ def test_too_few_vectors_are_refused(content: ItemContent) -> None:
 
 
 def test_genres_are_kept_in_order_and_ranked_by_frequency() -> None:
-    catalogue = Catalogue.of(table([["b", "a"], None, ["a"], [], ["a", "c", "b", "a"]]))
-    assert catalogue.genre_names == ["a", "b", "c"] and catalogue.first_I.tolist() == [1, -1, 0, -1, 0]
-    assert [catalogue.genres_of(row) for row in range(3)] == [["b", "a"], [], ["a"]]
-    shares = catalogue.share_a_genre(np.array([0, 1]), np.array([[2, 3, 4], [0, 1, 2]]))
+    labels = ItemLabels.of(table([["b", "a"], None, ["a"], [], ["a", "c", "b", "a"]]))
+    assert labels.genre_names == ["a", "b", "c"] and labels.first_I.tolist() == [1, -1, 0, -1, 0]
+    assert [labels.genres_of(row) for row in range(3)] == [["b", "a"], [], ["a"]]
+    shares = labels.share_a_genre(np.array([0, 1]), np.array([[2, 3, 4], [0, 1, 2]]))
     assert shares.tolist() == [[True, False, True], [False, False, False]]
 
 

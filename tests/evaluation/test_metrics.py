@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import ItemLists
-from recsys_ray.evaluation import Catalogue, EvaluateSettings, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.evaluation.metrics import gini, head_items
 
 Lists = Sequence[Sequence[Any]]
@@ -44,7 +44,7 @@ def table_of(users: Sequence[Any], lists: Lists, item_type: pa.DataType = STRING
 
 
 # Six items; a, b, c hold 6 of the 8 interactions (the head at a share of 0.7), d, e, f are the tail.
-CATALOGUE = Catalogue(pa.array(list("abcdef")), np.array([3, 2, 1, 1, 1, 0]))
+CATALOGUE = ItemCounts(pa.array(list("abcdef")), np.array([3, 2, 1, 1, 1, 0]))
 SETTINGS = EvaluateSettings(k=[2, 3], head_share=0.7, history_edges=[1, 5], bootstrap=50)
 USERS = pa.array(["one", "two", "three"])
 SHOWN = [list("adb"), list("ca"), list("abc")]
@@ -172,7 +172,7 @@ class World:
             pa.array(users),
             ItemLists.from_lists([self.targets[row] for row in rows]),
             np.array([self.history[row] for row in rows]),
-            Catalogue(pa.array(self.item_ids), np.array(self.counts)),
+            ItemCounts(pa.array(self.item_ids), np.array(self.counts)),
             WORLD,
             shard,
         )

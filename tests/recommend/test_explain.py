@@ -15,7 +15,7 @@ import pytest
 
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, Scorer, TrainData
-from recsys_ray.evaluation import Catalogue, EvaluateSettings, evaluate_part
+from recsys_ray.evaluation import EvaluateSettings, ItemCounts, evaluate_part
 from recsys_ray.models import MODELS
 from recsys_ray.models.linalg.sparse import SparseRows
 from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
@@ -253,7 +253,7 @@ def test_a_run_with_reasons_passes_the_gate_and_is_evaluated(trained: Bundle, tm
         requests.user_ids,
         ItemLists.from_lists([[0]] * len(requests)),
         requests.histories.lengths_B,
-        Catalogue(trained.item_ids, trained.item_counts()),
+        ItemCounts(trained.item_ids, trained.item_counts()),
         EvaluateSettings(bootstrap=0),
         shard=0,
     )

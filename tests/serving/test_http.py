@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.http import responses as schemas
+from recsys_ray.serving.http import response_models as schemas
 from recsys_ray.serving.http.auth import new_key
 from tests.data_worlds import histories as read_histories
 from tests.data_worlds import prepare_events, prepare_values
@@ -87,8 +87,8 @@ def test_genre_allow_and_deny_bound_what_is_recommended(service: TestClient, wor
     answer = recommendations(service, 5, genre=genre.upper(), n=5)
     assert answer["items"] and all(genre in item["genres"] for item in answer["items"])
     free = ids(recommendations(service, 5))
-    asked = {"user_id": 5, "allow": free[:4], "deny": [free[1], "never heard of"]}
-    bounded = post(service, "/v1/recommendations", schemas.Recommendations, asked)
+    body = {"user_id": 5, "allow": free[:4], "deny": [free[1], "never heard of"]}
+    bounded = post(service, "/v1/recommendations", schemas.Recommendations, body)
     assert ids(bounded) == [free[0], free[2], free[3]]
     nothing = {"user_id": 5, "allow": ["never heard of"]}
     assert post(service, "/v1/recommendations", schemas.Recommendations, nothing)["source"] == "none"
@@ -102,8 +102,8 @@ def test_seen_items_are_left_out_unless_asked_for(service: TestClient, world: Pa
 
 def test_a_history_without_a_user_is_answered_like_the_user_who_has_it(service: TestClient, world: Path) -> None:
     user, items = next((user, items) for user, items in histories(world).items() if len(items) > 5)
-    asked = {"history": [{"item_id": item} for item in items] + [{"item_id": "unheard of"}], "n": 7}
-    answer = post(service, "/v1/recommendations", schemas.Recommendations, asked)
+    body = {"history": [{"item_id": item} for item in items] + [{"item_id": "unheard of"}], "n": 7}
+    answer = post(service, "/v1/recommendations", schemas.Recommendations, body)
     assert ids(answer) == ids(recommendations(service, user, n=7))
     assert (answer["user_id"], answer["user"], answer["ignored"]) == (None, "new", 1)
 
@@ -215,8 +215,8 @@ def test_health_info_and_metrics(service: TestClient) -> None:
     info = get(service, "/info", schemas.Info)
     assert (info["users"], info["items"], info["evaluation"]) == (200, 80, {"ndcg@10": 0.5})
     assert counted(service, "recsys_requests_total", route="/v1/recommendations/{user_id}", status="200") == 1
-    shown = {"cached": "false", "model": "item_cf", "source": "model", "variant": "default"}
-    assert counted(service, "recsys_answers_total", **shown) == 1
+    labels = {"cached": "false", "model": "item_cf", "source": "model", "variant": "default"}
+    assert counted(service, "recsys_answers_total", **labels) == 1
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,8 @@ def test_a_context_varies_the_list(service: TestClient) -> None:
         ({"diversity": 0.9}, True),
         ({"max_per_genre": 1}, True),
     ):
-        asked = {"user_id": 5, "n": 8, "context": context}
-        varied = post(service, "/v1/recommendations", schemas.Recommendations, asked)
+        body = {"user_id": 5, "n": 8, "context": context}
+        varied = post(service, "/v1/recommendations", schemas.Recommendations, body)
         assert (ids(varied) != plain) == changes
     genres = [genre for item in varied["items"] for genre in item["genres"]]
     assert len(genres) == len(set(genres))

@@ -23,10 +23,10 @@ from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.publish import activated
 from recsys_ray.runs.published import RunFacts, UsedModel
-from recsys_ray.serving.answers import images as posters
+from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
+from recsys_ray.serving.answers.item_catalogue import ItemCatalogue, poster_path
 from recsys_ray.serving.answers.live_run import open_run
-from recsys_ray.serving.answers.titles import Catalogue, poster_path
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServeSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
@@ -73,10 +73,10 @@ def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
         VariantSettings(name="c", weight=0),
     ]
     users = [str(user) for user in range(8000)]
-    first = [Assignment(arms, "salt").of(user) for user in users]
-    assert first == [Assignment(arms, "salt").of(user) for user in users]
+    first = [Assignment(arms, "salt").variant_of(user) for user in users]
+    assert first == [Assignment(arms, "salt").variant_of(user) for user in users]
     assert first.count("a") == pytest.approx(6000, abs=160) and first.count("c") == 0  # four standard deviations
-    other = [Assignment(arms, "other").of(user) for user in users]
+    other = [Assignment(arms, "other").variant_of(user) for user in users]
     assert sum(one != two for one, two in zip(first, other, strict=True)) == pytest.approx(3000, abs=200)
 
 
@@ -97,8 +97,8 @@ def test_onboarding_items_are_popular_and_differ() -> None:
         }
     )
     # The most popular; then the drama of another decade (1/6 + 1 + 1) loses to the older comedy (2/6 + 1 + 1).
-    assert onboarding_rows(Catalogue(items), 3, pool=6) == [0, 4, 5]
-    assert sorted(onboarding_rows(Catalogue(items), 20, pool=6)) == list(range(6))
+    assert onboarding_rows(ItemCatalogue(items), 3, pool=6) == [0, 4, 5]
+    assert sorted(onboarding_rows(ItemCatalogue(items), 20, pool=6)) == list(range(6))
 
 
 def test_search_finds_words_without_accents_and_case() -> None:
@@ -109,7 +109,7 @@ def test_search_finds_words_without_accents_and_case() -> None:
             "count": pa.array([1, 5, 9], pa.int32()),
         }
     )
-    catalogue = Catalogue(items)
+    catalogue = ItemCatalogue(items)
     assert catalogue.search("PARIS", 10) == [1, 0]
     assert catalogue.search("amelie paris", 10) == [0]
     assert catalogue.search("3", 10) == [2] and catalogue.search("rome", 10) == []
@@ -122,14 +122,14 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 def test_posters_are_images_of_the_catalogue_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "secret.txt").write_bytes(b"password")
-    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * posters.MAX_BYTES)
+    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * poster_images.MAX_BYTES)
     inline = "data:image/png;base64," + base64.b64encode(PNG).decode()
     for place in (str(tmp_path / "good.png"), f"file://{tmp_path}/good.png", inline):
-        assert posters.poster(place) == (PNG, b"image/png")
+        assert poster_images.poster_image(place) == (PNG, b"image/png")
     nothing = [None, *(str(tmp_path / name) for name in ("secret.txt", "huge.png", "none.png")), "nofs://x/y"]
     script = "data:text/html,<script>alert(1)</script>"
     for place in (*nothing, script, "data:image/png;base64,@@", "https://elsewhere.example/poster.png"):
-        assert posters.poster(place) is None
+        assert poster_images.poster_image(place) is None
 
 
 def test_the_address_of_a_poster_leads_back_to_its_item() -> None:
@@ -147,8 +147,8 @@ def test_what_was_taken_is_there_for_another_process_and_exported_exactly_once(t
     one, two = journal(tmp_path), journal(tmp_path)
 
     async def work() -> None:
-        sent = [one.add("7", [Event(str(item), 2.0, item)], 1, lasting=True) for item in range(50)]
-        await asyncio.gather(*sent, two.add("7", [Event("99", 5.0, 99)], 1, lasting=True))
+        sent = [one.add("7", [Event(str(item), 2.0, item)], 1, durable=True) for item in range(50)]
+        await asyncio.gather(*sent, two.add("7", [Event("99", 5.0, 99)], 1, durable=True))
         assert [event.item for event in await two.events("7")] == [*map(str, range(50)), "99"]
         assert await two.version("7") == await one.version("7") > 0 == await one.version("8")
 
@@ -165,7 +165,7 @@ def test_an_export_that_died_is_finished_by_the_next_one_under_the_same_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = journal(tmp_path)
-    asyncio.run(kept.add("7", [Event("1", 2.0, 3)], 1, lasting=True))
+    asyncio.run(kept.add("7", [Event("1", 2.0, 3)], 1, durable=True))
     folder = Location.of(tmp_path) / "feedback"
     whole = Location.write_parquet
 
@@ -189,13 +189,13 @@ def test_an_export_that_died_is_finished_by_the_next_one_under_the_same_name(
 
 
 def test_a_changed_history_is_the_old_one_with_the_new_events_in_time(world: Path) -> None:
-    served = open_run(Location.of(world), run_ids(world)[0], 1 << 20)
-    served.min_rating = 3.0
+    run = open_run(Location.of(world), run_ids(world)[0], 1 << 20)
+    run.min_rating = 3.0
     known = next(
-        user for user in (served.users.find(str(n)) for n in range(1, 200)) if user and len(user.histories.items_E) > 4
+        user for user in (run.users.find(str(n)) for n in range(1, 200)) if user and len(user.histories.items_E) > 4
     )
     old = known.histories.items_E.tolist()
-    name, last = served.catalogue.ids, int(known.histories.timestamps_E[-1])
+    name, last = run.catalogue.ids, int(known.histories.timestamps_E[-1])
     fresh, low = [row for row in range(80) if row not in old][:2]
     events = [
         Event(str(name[old[1]]), 4.0, last + 5),  # rated again: it moves to the end
@@ -204,22 +204,22 @@ def test_a_changed_history_is_the_old_one_with_the_new_events_in_time(world: Pat
         Event(str(name[old[2]]), 1.0, 0),  # older than what is known: nothing new
         Event("unheard of", 5.0, last + 6),
     ]
-    request, unknown = served.request(known, events)
+    request, unknown = run.request(known, events)
     assert unknown == 1 and request.users_B.tolist() == [-1]
     assert request.histories.items_E.tolist() == [old[0], *old[2:], fresh, old[1]]
     assert request.histories.ratings_E.tolist()[-2:] == [5.0, 4.0]
     assert set(request.seen.items_E.tolist()) == {*known.seen.items_E.tolist(), low}
-    only_seen, _ = served.request(known, events[2:4])
+    only_seen, _ = run.request(known, events[2:4])
     assert only_seen.users_B.tolist() == known.users_B.tolist() and only_seen.histories.items_E.tolist() == old
 
 
 def test_user_shards_are_kept_within_their_bytes(world: Path) -> None:
-    served = open_run(Location.of(world), run_ids(world)[0], 1)
+    run = open_run(Location.of(world), run_ids(world)[0], 1)
     for user in range(1, 201):
-        found = served.users.find(str(user))
+        found = run.users.find(str(user))
         assert found is not None and found.user_ids.to_pylist() == [user]
-        assert len(served.users._shards) == 1
-    assert served.users.find("201") is None and served.users.find("x") is None
+        assert len(run.users._shards) == 1
+    assert run.users.find("201") is None and run.users.find("x") is None
 
 
 def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path: Path) -> None:
@@ -231,15 +231,21 @@ def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path:
 
 def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path: Path) -> None:
     genre = open_run(Location.of(world), run_ids(world)[0], 1 << 20).catalogue.genres[0][0]
-    asked = [{"n": 3}, {"n": 7}, {"n": 7, "offset": 2}, {"n": 5, "genre": genre}, {"n": 50, "exclude_seen": False}]
+    queries = [
+        {"n": 3},
+        {"n": 7},
+        {"n": 7, "offset": 2},
+        {"n": 5, "genre": genre},
+        {"n": 50, "exclude_seen": False},
+    ]
     with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 100.0}) as service:
 
-        def ask(params: dict[str, Any]) -> Any:
+        def request(params: dict[str, Any]) -> Any:
             return service.get("/v1/recommendations/5", params=params).json()["items"]
 
-        alone = [ask(params) for params in asked]
+        alone = [request(params) for params in queries]
         with ThreadPoolExecutor(5) as pool:
-            assert list(pool.map(ask, asked)) == alone
+            assert list(pool.map(request, queries)) == alone
     assert [len(items) for items in alone[:3]] == [3, 7, 7]
 
 
@@ -266,8 +272,8 @@ def test_two_variants_answer_side_by_side_and_exposures_are_counted(world: Path,
         }
         shown = sum(one["variant"] == "a" for one in answers)
         assert counted(service, "recsys_answers_total", model="item_cf", source="model", variant="a") == shown
-        asked = service.get("/v1/recommendations/1", params={"variant": "b"}).json()
-        assert asked["model"] == "popularity"
+        answer = service.get("/v1/recommendations/1", params={"variant": "b"}).json()
+        assert answer["model"] == "popularity"
 
 
 ADMIN = "an admin's key"
@@ -302,6 +308,20 @@ def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
         assert activated(Location.of(tmp_path)) == set()
         switch({"roll_back": True})
         assert answering() == first
+
+
+def test_the_metrics_name_the_run_that_answers_and_no_other(world: Path, tmp_path: Path) -> None:
+    arms = [{"name": name, "output": str(world)} for name in "ab"]
+    settings = {"state": str(tmp_path / "state"), "keys": KEYS, "variants": arms, "follow_latest": False}
+    with client(world, **settings) as service:
+        service.headers.update(AS_ADMIN)
+        for run_id in [*run_ids(world), *run_ids(world)]:
+            body = {"run_id": run_id, "variant": "a"}
+            assert service.post("/v1/models/activate", json=body).status_code == 200
+            assert counted(service, "recsys_run", variant="a", run_id=run_id) == 1
+            assert counted(service, "recsys_run", variant="a") == counted(service, "recsys_run", variant="b") == 1
+    for name in "ab":
+        (world / "serving" / f"ACTIVE-{name}.json").unlink()
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -346,7 +366,7 @@ def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, 
     published = {name: published_rows(root / name) for name in names}
     stop, answers = threading.Event(), []
 
-    def ask(start: int) -> None:
+    def request(start: int) -> None:
         user = start
         while not stop.is_set():
             user = user % 200 + 1
@@ -354,7 +374,7 @@ def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, 
 
     with client(world, state=str(tmp_path), keys=KEYS, cache={"mib": 1}) as service, ThreadPoolExecutor(4) as pool:
         for start in (0, 50, 100, 150):
-            pool.submit(ask, start)
+            pool.submit(request, start)
         for turn in range(6):
             body = {"run_id": names[turn % 2]}
             assert service.post("/v1/models/activate", json=body, headers=AS_ADMIN).status_code == 200
@@ -383,7 +403,7 @@ def test_memory_stays_where_it_is_under_load(world: Path, tmp_path: Path) -> Non
             for number in range(700):
                 path = f"/v1/recommendations/{number % 260}"
                 assert await status_of(application, path, f"n={1 + number % 7}") == 200
-            await application.service.remember(str(turn), [Event("1", 1.0, turn)])
+            await application.service.add_events(str(turn), [Event("1", 1.0, turn)])
             used.append(process.memory_info().rss)
         return used
 

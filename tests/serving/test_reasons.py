@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.serving.http import responses as schemas
+from recsys_ray.serving.http import response_models as schemas
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 
@@ -56,7 +56,7 @@ def test_rows_that_fill_a_list_up_are_explained_by_popularity_though_genres_are_
 
 
 class Endpoint:
-    """A language model's address that says what it is told to, and counts."""
+    """A language model's address that gives the text it is set to, and counts."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []

@@ -61,10 +61,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis: Server) -> None:
-    asked = {"redis": redis.url}
+    settings = {"redis": redis.url}
     with (
-        client(world, state=str(tmp_path / "a"), **asked) as one,
-        client(world, state=str(tmp_path / "b"), **asked) as two,
+        client(world, state=str(tmp_path / "a"), **settings) as one,
+        client(world, state=str(tmp_path / "b"), **settings) as two,
     ):
         first = one.get("/v1/recommendations/5").json()
         again = two.get("/v1/recommendations/5").json()
@@ -99,7 +99,7 @@ def test_the_service_goes_on_while_redis_is_away(
         redis.start()
         deadline = time.monotonic() + 30
         while other.get("/v1/recommendations/6").json()["user"] != "updated":
-            service.get("/v1/recommendations/1")  # whatever is asked next, Redis hears of what it missed
+            service.get("/v1/recommendations/1")  # the next request sends Redis what it missed
             assert time.monotonic() < deadline, "Redis never heard of it"
             time.sleep(0.1)
 

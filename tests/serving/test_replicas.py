@@ -1,4 +1,4 @@
-"""Several processes that serve one output directory: what one of them takes or is told counts in all."""
+"""Several processes that serve one output directory: what one of them takes counts in all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.http import responses as schemas
+from recsys_ray.serving.http import response_models as schemas
 from recsys_ray.serving.users import replicas
 from recsys_ray.serving.users.journal import Event, Journal
 from recsys_ray.serving.users.replicas import LocalPeers
@@ -64,11 +64,11 @@ def test_a_switch_reaches_every_replica_and_each_can_roll_it_back(world: Path, t
     def answers(service: TestClient) -> str:
         return str(service.get("/v1/recommendations/5", headers=AS_ADMIN).json()["run_id"])
 
-    asked: dict[str, Any] = {"state": str(tmp_path), "keys": KEYS, "poll_seconds": 0.05}
-    with client(world, **asked) as one, client(world, **asked) as two:
+    settings: dict[str, Any] = {"state": str(tmp_path), "keys": KEYS, "poll_seconds": 0.05}
+    with client(world, **settings) as one, client(world, **settings) as two:
         switch(one, {"run_id": item_cf})
         until(lambda: answers(two) == item_cf)
-        with client(world, **asked) as third:  # it has answered from nothing else
+        with client(world, **settings) as third:  # it has answered from nothing else
             switch(third, {"roll_back": True})
             assert answers(third) == popularity
         until(lambda: answers(one) == answers(two) == popularity)
@@ -108,16 +108,16 @@ def test_each_replica_shows_itself_and_the_others(world: Path, tmp_path: Path, m
 def test_a_replica_that_died_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, dead = LocalPeers(tmp_path), LocalPeers(tmp_path)
 
-    async def told() -> list[str]:
+    async def living() -> list[str]:
         for one in (alive, dead):
-            await one.tell({})
+            await one.publish({})
         before = list(await alive.all())
         monkeypatch.setattr(replicas, "GONE_SECONDS", 0.05)
         time.sleep(0.1)
-        await alive.tell({})
+        await alive.publish({})
         return [*before, "|", *(await alive.all())]
 
-    assert asyncio.run(told()) == [*sorted([alive.name, dead.name]), "|", alive.name]
+    assert asyncio.run(living()) == [*sorted([alive.name, dead.name]), "|", alive.name]
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -127,7 +127,7 @@ def test_two_replicas_write_every_event_once(tmp_path: Path) -> None:
 
     async def work(journal: Journal, user: int) -> None:
         for item in range(25):
-            await journal.add(str(user), [Event(str(item), 1.0, item)], 1.0, lasting=True)
+            await journal.add(str(user), [Event(str(item), 1.0, item)], 1.0, durable=True)
             await asyncio.to_thread(journal.export, folder, *kinds)
 
     async def both() -> None:
@@ -147,8 +147,8 @@ def test_a_file_that_another_replica_finished_is_not_written_again(
     """The other one has written it, and has let go of those of its rows that are past their time."""
     journals = [Journal(tmp_path / "state.sqlite") for _ in range(2)]
     folder, kinds = Location.of(tmp_path / "feedback"), (pa.int64(), pa.int64())
-    asyncio.run(journals[0].add("1", [Event("1", 1.0, 1)], 1e-6, lasting=True))
-    asyncio.run(journals[0].add("1", [Event("2", 1.0, 2)], 1.0, lasting=True))
+    asyncio.run(journals[0].add("1", [Event("1", 1.0, 1)], 1e-6, durable=True))
+    asyncio.run(journals[0].add("1", [Event("2", 1.0, 2)], 1.0, durable=True))
     names = journals[0]._name_files()
     time.sleep(0.02)
     assert len(journals[1].export(folder, *kinds)) == 1

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemContent, LongArray, Settings
-from recsys_ray.content.report.items import Catalogue, Named
+from recsys_ray.content.report.item_labels import ItemLabels, Named
 from recsys_ray.content.report.neighbours import cosines, nearest, random_others
 from recsys_ray.content.report.purity import Purity, genre_purity
 
@@ -139,15 +139,15 @@ def analyse(
             f"{len(present_P)} of {items.num_rows} items have a vector, and a report needs two; "
             "set embeddings.text.fields to columns that hold text"
         )
-    catalogue = Catalogue.of(items)
+    labels = ItemLabels.of(items)
     vectors_PD = content.vectors_ID if len(present_P) == items.num_rows else content.vectors_ID[present_P]
     k = min(settings.neighbours, len(present_P) - 1)
     queries_Q = sample(np.random.default_rng([settings.seed, 0]), len(present_P), settings.max_queries)
     near_QK, near_cosines_QK = nearest(vectors_PD, queries_Q, k)
     others_QK = random_others(np.random.default_rng([settings.seed, 1]), queries_Q, len(present_P), k)
     other_cosines_QK = cosines(vectors_PD, queries_Q, others_QK)
-    near_share_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[near_QK])
-    other_share_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[others_QK])
+    near_share_QK = labels.share_a_genre(present_P[queries_Q], present_P[near_QK])
+    other_share_QK = labels.share_a_genre(present_P[queries_Q], present_P[others_QK])
     edges, distributions = _distributions(
         {
             "random pairs": other_cosines_QK.ravel(),
@@ -156,7 +156,7 @@ def analyse(
         }
     )
     purity, by_genre = genre_purity(
-        catalogue, present_P[queries_Q], near_share_QK, other_share_QK, settings.bootstrap, settings.seed
+        labels, present_P[queries_Q], near_share_QK, other_share_QK, settings.bootstrap, settings.seed
     )
     is_double_QK = near_cosines_QK > settings.near_duplicate
     return Analysis(
@@ -165,17 +165,17 @@ def analyse(
         dim=vectors_PD.shape[1],
         num_queries=len(queries_Q),
         num_neighbours=k,
-        without_text=_gap(catalogue, ~has_text_I),
-        without_image=_gap(catalogue, ~has_image_I),
-        without_both=_gap(catalogue, ~has_text_I & ~has_image_I),
-        known_titles=_known_titles(catalogue, vectors_PD, present_P, counts_I, k, settings.titles),
+        without_text=_gap(labels, ~has_text_I),
+        without_image=_gap(labels, ~has_image_I),
+        without_both=_gap(labels, ~has_text_I & ~has_image_I),
+        known_titles=_known_titles(labels, vectors_PD, present_P, counts_I, k, settings.titles),
         bin_edges=edges,
         distributions=distributions,
-        num_genres=len(catalogue.genre_names),
+        num_genres=len(labels.genre_names),
         purity=purity,
         genre_purity=by_genre,
         near_duplicates=int(is_double_QK.any(axis=1).sum()),
-        duplicate_pairs=_pairs(catalogue, present_P[queries_Q], present_P[near_QK], near_cosines_QK, is_double_QK),
+        duplicate_pairs=_pairs(labels, present_P[queries_Q], present_P[near_QK], near_cosines_QK, is_double_QK),
     )
 
 
@@ -211,24 +211,24 @@ def sample(rng: np.random.Generator, num_items: int, most: int) -> LongArray:
     return np.sort(rng.choice(num_items, most, replace=False)).astype(np.int64)
 
 
-def _gap(catalogue: Catalogue, lacks_I: BoolArray) -> Gap:
+def _gap(labels: ItemLabels, lacks_I: BoolArray) -> Gap:
     rows = np.flatnonzero(lacks_I)
-    return Gap(len(rows), [catalogue.named(int(row)) for row in rows[:MOST_LISTED]])
+    return Gap(len(rows), [labels.named(int(row)) for row in rows[:MOST_LISTED]])
 
 
 def _known_titles(
-    catalogue: Catalogue, vectors_PD: FloatArray, present_P: LongArray, counts_I: LongArray, k: int, titles: int
+    labels: ItemLabels, vectors_PD: FloatArray, present_P: LongArray, counts_I: LongArray, k: int, titles: int
 ) -> list[KnownTitle]:
     """The items with most interactions among those with a vector, ties by row."""
     queries_Q = np.argsort(-counts_I[present_P], kind="stable")[:titles]
     near_QK, cosines_QK = nearest(vectors_PD, queries_Q, k)
-    shares_QK = catalogue.share_a_genre(present_P[queries_Q], present_P[near_QK])
+    shares_QK = labels.share_a_genre(present_P[queries_Q], present_P[near_QK])
     return [
         KnownTitle(
-            catalogue.named(int(present_P[query])),
+            labels.named(int(present_P[query])),
             int(counts_I[present_P[query]]),
             [
-                Neighbour(catalogue.named(int(present_P[row])), float(cosine), bool(shares))
+                Neighbour(labels.named(int(present_P[row])), float(cosine), bool(shares))
                 for row, cosine, shares in zip(near_K, cosines_K, shares_K, strict=True)
             ],
         )
@@ -253,7 +253,7 @@ def _distributions(kinds: dict[str, FloatArray]) -> tuple[list[float], dict[str,
 
 
 def _pairs(
-    catalogue: Catalogue, rows_Q: LongArray, near_QK: LongArray, cosines_QK: FloatArray, is_double_QK: BoolArray
+    labels: ItemLabels, rows_Q: LongArray, near_QK: LongArray, cosines_QK: FloatArray, is_double_QK: BoolArray
 ) -> list[DuplicatePair]:
     """The first pairs above the threshold, each once, by row."""
     queries, ranks = np.nonzero(is_double_QK)
@@ -263,6 +263,4 @@ def _pairs(
         pairs.setdefault((one, other), float(cosines_QK[query, rank]))
         if len(pairs) == MOST_LISTED:
             break
-    return [
-        DuplicatePair(catalogue.named(one), catalogue.named(other), cosine) for (one, other), cosine in pairs.items()
-    ]
+    return [DuplicatePair(labels.named(one), labels.named(other), cosine) for (one, other), cosine in pairs.items()]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from recsys_ray.base.types import BoolArray, ItemContent, LongArray
 from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts, sample
 from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
-from recsys_ray.content.report.items import Catalogue
+from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.projection import project
 
 TEMPLATE = "embeddings.html.jinja"
@@ -67,25 +67,25 @@ def embedding_report(
         analysis=analysis,
         settings=settings,
         facts={name.replace("_", " "): _plain(value) for name, value in facts.items()},
-        map=_map(Catalogue.of(items), content, settings),
+        map=_map(ItemLabels.of(items), content, settings),
         cosines=_cosines(analysis),
         lines=LINES,
     )
     return embedding_facts(analysis), page
 
 
-def _map(catalogue: Catalogue, content: ItemContent, settings: AnalysisSettings) -> ItemMap:
+def _map(labels: ItemLabels, content: ItemContent, settings: AnalysisSettings) -> ItemMap:
     present_P = np.flatnonzero(content.present_I)
     rng = np.random.default_rng([settings.seed, 4])
     rows_S = present_P[sample(rng, len(present_P), settings.projected)]
     projection = project(content.vectors_ID[rows_S], settings.projection, settings.seed)
-    first_S = catalogue.first_I[rows_S]
-    counts_G = np.bincount(first_S[first_S >= 0], minlength=len(catalogue.genre_names))
+    first_S = labels.first_I[rows_S]
+    counts_G = np.bincount(first_S[first_S >= 0], minlength=len(labels.genre_names))
     shown = [int(genre) for genre in np.argsort(-counts_G, kind="stable")[: len(KEYS)] if counts_G[genre]]
     group_of_G = np.full(len(counts_G) + 1, -1, np.int32)  # one more, for items without a genre
     group_of_G[shown] = np.arange(len(shown))
     legend = [
-        LegendEntry(key.sign, key.colour, catalogue.genre_names[genre], int(counts_G[genre]))
+        LegendEntry(key.sign, key.colour, labels.genre_names[genre], int(counts_G[genre]))
         for key, genre in zip(KEYS, shown, strict=False)
     ]
     rest = len(rows_S) - sum(entry.items for entry in legend)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_ray.base.types import BoolArray, DoubleArray, LongArray
-from recsys_ray.content.report.items import Catalogue
+from recsys_ray.content.report.item_labels import ItemLabels
 
 MOST_GENRES = 30
 BOOTSTRAP_BATCH = 50
@@ -38,7 +38,7 @@ class Purity:
 
 
 def genre_purity(
-    catalogue: Catalogue,
+    labels: ItemLabels,
     rows_Q: LongArray,
     near_share_QK: BoolArray,
     other_share_QK: BoolArray,
@@ -57,12 +57,12 @@ def genre_purity(
         found, chance = (_estimate(values_Q[kept_Q], bootstrap, seed) for values_Q in (found_Q, chance_Q))
         return Purity(len(kept_Q), found, chance)
 
-    has_genre_Q = np.flatnonzero(catalogue.first_I[rows_Q] >= 0)
+    has_genre_Q = np.flatnonzero(labels.first_I[rows_Q] >= 0)
     if len(has_genre_Q) == 0:
         return None, {}
-    of_genre = catalogue.labels_IG[rows_Q].tocsc()
+    of_genre = labels.labels_IG[rows_Q].tocsc()
     by_genre = {}
-    for number, name in enumerate(catalogue.genre_names[:MOST_GENRES]):
+    for number, name in enumerate(labels.genre_names[:MOST_GENRES]):
         members_Q = of_genre.indices[of_genre.indptr[number] : of_genre.indptr[number + 1]]
         if len(members_Q):
             by_genre[name] = over(np.sort(members_Q))

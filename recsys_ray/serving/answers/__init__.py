@@ -1,1 +1,1 @@
-"""How a question is answered: from which run, with which options, out of which cache."""
+"""How a request is answered: from which run, with which options, out of which cache."""

@@ -1,4 +1,4 @@
-"""Finished answers by what they depend on: bounded by bytes, the longest unused one goes first."""
+"""Finished responses by what they depend on: bounded by bytes, the longest unused one goes first."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,29 +15,35 @@ from recsys_ray.base.types import BoolArray, Histories, ItemLists, Requests
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import Options, read_options, with_stages
-from recsys_ray.recommend.rank import recommend
+from recsys_ray.recommend.rank import Ranked, rank
 from recsys_ray.retrieval import Reranker, RerankSettings
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of, valid_run_id
 from recsys_ray.runs.published import is_published, read_run
-from recsys_ray.serving.answers.titles import Catalogue
-from recsys_ray.serving.users.histories import Users
+from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
+from recsys_ray.serving.users.histories import UserHistories
 from recsys_ray.serving.users.journal import Event
 
 
 @dataclass
-class Served:
-    """Everything an answer is made of; it never changes, so an answer that started on it ends on it."""
+class LiveRun:
+    """Everything a response is made of; it never changes, so a request that started on it ends on it."""
 
     run_id: str
     model: str
     bundle: Bundle
     options: Options
-    catalogue: Catalogue
-    users: Users
+    catalogue: ItemCatalogue
+    users: UserHistories
     min_rating: float | None
     """Interactions rated below are only filtered as seen, as the data was prepared."""
     published_at: str
     evaluation: dict[str, Any] | None
+
+    @property
+    def first_users(self) -> Requests | None:
+        """The users of the first shard that has any."""
+        shards = [shard for shard, count in enumerate(self.bundle.users_per_shard) if count]
+        return self.users.shard(shards[0]) if shards else None
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:
@@ -54,7 +59,7 @@ class Served:
 
         A history that changed is answered from itself alone: the fit has not seen such a user.
         """
-        base = known or self.nobody
+        base = known or self.empty_request
         rows = [self.catalogue.rows.get(event.item) for event in events]
         newer = {row: event for row, event in zip(rows, events, strict=True) if row is not None}
         for row, time in zip(base.histories.items_E.tolist(), base.histories.timestamps_E.tolist(), strict=True):
@@ -88,18 +93,17 @@ class Served:
         )
 
     @cached_property
-    def nobody(self) -> Requests:
-        """A request without a history."""
-        kind = self.bundle.user_id_type
-        user = pa.array([0] if pa.types.is_integer(kind) else [""], kind)
-        return Requests(user, np.array([-1], np.int32), Histories.from_lists([[]]), ItemLists.empty(1))
+    def empty_request(self) -> Requests:
+        """A request without a history, of no user: its id is null."""
+        user_ids = pa.nulls(1, self.bundle.user_id_type)
+        return Requests(user_ids, np.array([-1], np.int32), Histories.from_lists([[]]), ItemLists.empty(1))
 
     def reranker(self, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
         """Re-ranking by these, what is None as in the run. Raises ConfigError where the catalogue can't be varied."""
         own = self.options.reranker
         settings = RerankSettings.model_construct(diversity=0.0, max_per_genre=None) if own is None else own.settings
-        asked = {"diversity": diversity, "max_per_genre": max_per_genre}
-        changed = settings.model_copy(update={name: value for name, value in asked.items() if value is not None})
+        given = {"diversity": diversity, "max_per_genre": max_per_genre}
+        changed = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
         if changed.diversity == 0 and changed.max_per_genre is None:
             return None
         if own is not None:
@@ -114,28 +118,14 @@ class Served:
                 allowed_I = mask_I if allowed_I is None else allowed_I & mask_I
         return allowed_I
 
-    def answer(self, requests: list[Requests], options: Options) -> list[pa.Table]:
-        """``recommend`` once for all of them; its rows, request by request."""
-        table = recommend(self.bundle, joined(requests, self.bundle.user_id_type), options)
-        numbers = table.column("user_id").combine_chunks().cast(pa.int64()).to_numpy()
-        ends = np.searchsorted(numbers, np.arange(len(requests) + 1))
-        return [table.slice(start, stop - start) for start, stop in pairwise(ends.tolist())]
+    def rank(self, requests: list[Requests], options: Options) -> list[Ranked]:
+        """``rank`` once for all of these requests of one row each; the list of every one of them."""
+        ranked = rank(self.bundle, Requests.concatenate(requests), options)
+        return [ranked.part(slice(row, row + 1)) for row in range(len(requests))]
 
 
-def joined(requests: list[Requests], user_id_type: pa.DataType) -> Requests:
-    """Requests of one row each as one block, numbered by their place in it."""
-    seen_items = [request.seen.items_E for request in requests]
-    offsets = np.concatenate([[0], np.cumsum([len(items) for items in seen_items])]).astype(np.int64)
-    return Requests(
-        pa.array(np.arange(len(requests), dtype=np.int64)).cast(user_id_type),
-        np.concatenate([request.users_B for request in requests]).astype(np.int32),
-        Histories.concatenate([request.histories for request in requests]),
-        ItemLists(offsets, np.concatenate([np.zeros(0, np.int32), *seen_items]).astype(np.int32)),
-    )
-
-
-def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
-    """Open a published run and answer one question with it, so that the first real one finds it warm.
+def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
+    """Open a published run and rank some requests with it, so that the first real one finds it warm.
 
     Raises:
         PublishError: no such published run, or its record can't be read. BundleError, StorageError, DataError: its
@@ -147,29 +137,29 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> Served:
     published = read_run(run)
     bundle = open_bundle(bundle_of(output, published.model))
     # Reasons are made when a caller asks for them, in more than words.
-    asked = published.recommend.model_copy(update={"reasons": False})
+    settings = published.recommend.model_copy(update={"reasons": False})
     ranker = None if published.ranker is None else bundle_of(output, published.ranker)
-    options = with_stages(bundle, asked, read_options(bundle, asked), ranker)
-    served = Served(
+    options = with_stages(bundle, settings, read_options(bundle, settings), ranker)
+    opened = LiveRun(
         run_id=run_id,
         model=published.model.name,
         bundle=bundle,
         options=options,
-        catalogue=Catalogue(bundle.items),
-        users=Users(bundle, user_cache_bytes),
+        catalogue=ItemCatalogue(bundle.items),
+        users=UserHistories(bundle, user_cache_bytes),
         min_rating=published.min_rating,
         published_at=published.published_at,
         evaluation=published.evaluation,
     )
-    _warm(served)
-    return served
+    _warm(opened)
+    return opened
 
 
-def _warm(served: Served) -> None:
-    """Answer the kinds of question there are, so that no user waits for kernels and indexes to be made."""
-    shards = [shard for shard, count in enumerate(served.bundle.users_per_shard) if count]
-    somebody = [served.users.shard(shards[0]).slice(0, 1)] if shards else []
-    options = replace(served.options, n=min(10, len(served.catalogue)))
-    served.answer([*somebody, served.nobody], options)
-    every_I = served.allowed(np.ones(len(served.catalogue), np.bool_))
-    served.answer([served.nobody], replace(options, allowed_I=every_I, filter_seen=not options.filter_seen))
+def _warm(run: LiveRun) -> None:
+    """Rank every kind of request there is, so that no user waits for kernels and indexes to be made."""
+    users = run.first_users
+    known = [] if users is None else [users.slice(0, 1)]
+    options = replace(run.options, n=min(10, len(run.catalogue)))
+    run.rank([*known, run.empty_request], options)
+    every_I = run.allowed(np.ones(len(run.catalogue), np.bool_))
+    run.rank([run.empty_request], replace(options, allowed_I=every_I, filter_seen=not options.filter_seen))

@@ -1,8 +1,8 @@
 """Which run answers for which variant: loaded beside the one in use, warmed, then swapped by one assignment.
 
-A request takes its run once and keeps it to the end, so no answer mixes two runs and no request waits for a swap. The
-choice of an administrator is a small file beside the runs, which every process and machine looks at each
-``serve.poll_seconds``; without one the variant follows LATEST. What was answered before is read from files too, so
+A request takes its run once and keeps it to the end, so no response mixes two runs and no request waits for a swap. The
+choice of an administrator is a small file beside the runs, which every process and machine reads each
+``serve.poll_seconds``; without one the variant follows LATEST. The run that answered before is read from files too, so
 that every replica rolls back to the same run, also one that has just started.
 """
 
@@ -21,7 +21,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.runs import publish
 from recsys_ray.runs.publish import FOLDER, POINTER, RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published, read_run
-from recsys_ray.serving.answers.live_run import Served, open_run
+from recsys_ray.serving.answers.live_run import LiveRun, open_run
 from recsys_ray.serving.config import ServeSettings, VariantSettings
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,10 @@ class Slot:
 
     settings: VariantSettings
     output: Location
-    current: Served | None = None
-    previous: Served | None = None
+    current: LiveRun | None = None
+    previous: LiveRun | None = None
     failed: str | None = None
-    """The run that could not be opened last; it is tried again now and then, not at every look."""
+    """The run that could not be opened last; it is tried again now and then, not at every poll."""
     retry_at: float = 0.0
     problem: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -52,12 +52,12 @@ class Slot:
         return read_run(run).previous if is_published(run) else None
 
 
-class Models:
+class LiveRuns:
     """The runs of all variants."""
 
     def __init__(self, settings: ServeSettings, output: Location, executor: Executor) -> None:
         self._settings, self._executor = settings, executor
-        self.on_swap: Callable[[str, Served], None] = lambda variant, served: None
+        self.on_swap: Callable[[str, LiveRun], None] = lambda variant, run: None
         self.slots = {
             variant.name: Slot(variant, Location.of(variant.output) if variant.output else output)
             for variant in settings.variants
@@ -67,7 +67,8 @@ class Models:
     def default(self) -> str:
         return next(iter(self.slots))
 
-    def served(self, variant: str) -> Served | None:
+    def current(self, variant: str) -> LiveRun | None:
+        """The run that answers for a variant now; None before the first is opened."""
         return self.slots[variant].current
 
     @property
@@ -75,7 +76,7 @@ class Models:
         return all(slot.current is not None for slot in self.slots.values())
 
     async def refresh(self) -> None:
-        """Look at the pointers once and load what changed. A run that can't be opened leaves the old one in place."""
+        """Read the pointers once and load what changed. A run that can't be opened leaves the old one in place."""
         for slot in self.slots.values():
             async with slot.lock:
                 try:
@@ -89,8 +90,8 @@ class Models:
                     slot.problem = str(error)
                     log.error("variant %s: %s", slot.settings.name, error)
 
-    async def activate(self, variant: str, run_id: str | None) -> Served:
-        """Serve another published run (None: follow LATEST again), here at once and elsewhere at their next look.
+    async def activate(self, variant: str, run_id: str | None) -> LiveRun:
+        """Serve another published run (None: follow LATEST again), here at once and elsewhere at their next poll.
 
         Raises:
             PublishError: no such published run. Other RecsysErrors: its model can't be opened. Nothing changes then.
@@ -101,11 +102,11 @@ class Models:
             before = await self._in_thread(self._before, slot)
             if slot.current is not None and slot.current.run_id != wanted:
                 before = slot.current.run_id
-            served = await self._switch(slot, wanted)
+            run = await self._switch(slot, wanted)
             await self._in_thread(self._pin, slot, before, run_id is None)
-            return served
+            return run
 
-    async def roll_back(self, variant: str) -> Served:
+    async def roll_back(self, variant: str) -> LiveRun:
         """Back to the run that answered before the one in use."""
         before = await self._in_thread(self._before, self.slots[variant])
         if before is None:
@@ -131,19 +132,19 @@ class Models:
             "runs": [name for name in root.names() if valid_run_id(name) and is_published(root / name)],
         }
 
-    async def _switch(self, slot: Slot, run_id: str) -> Served:
+    async def _switch(self, slot: Slot, run_id: str) -> LiveRun:
         if slot.current is not None and run_id == slot.current.run_id:
             return slot.current
         if slot.previous is not None and run_id == slot.previous.run_id:
-            served = slot.previous
+            run = slot.previous
         else:
             slot.failed, slot.retry_at = run_id, time.monotonic() + RETRY_SECONDS
-            served = await self._in_thread(open_run, slot.output, run_id, self._settings.user_cache_mib << 20)
-        self.on_swap(slot.settings.name, served)
-        slot.previous, slot.current = slot.current, served
+            run = await self._in_thread(open_run, slot.output, run_id, self._settings.user_cache_mib << 20)
+        self.on_swap(slot.settings.name, run)
+        slot.previous, slot.current = slot.current, run
         slot.failed = slot.problem = None
         log.info("variant %s: run %s answers now", slot.settings.name, run_id)
-        return served
+        return run
 
     def _wanted(self, slot: Slot) -> str:
         pinned = self._pinned(slot)
@@ -159,7 +160,7 @@ class Models:
         return slot.pointer.read_json().get("run_id")
 
     def _pin(self, slot: Slot, before: str | None, follow: bool = False) -> None:
-        """Tell every process what answers, what answered before, and whether LATEST is followed from here."""
+        """Write for every process what answers, what answered before, and whether LATEST is followed from here."""
         assert slot.current is not None
         answers = slot.current.run_id
         run_id = None if follow and self._settings.follow_latest else answers

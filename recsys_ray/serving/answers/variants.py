@@ -22,7 +22,7 @@ class Assignment:
         self._ends = [end / total for end in accumulate(variant.weight for variant in variants)]
         self._salt = salt.encode() + b"\0"
 
-    def of(self, user: str) -> str:
+    def variant_of(self, user: str) -> str:
         """The variant of a user (or of any other text that stands for one)."""
         if len(self._names) == 1:
             return self._names[0]

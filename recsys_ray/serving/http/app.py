@@ -14,11 +14,12 @@ from starlette.middleware.cors import CORSMiddleware
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.serving.config import ServeSettings
-from recsys_ray.serving.http.auth import Refused
-from recsys_ray.serving.http.endpoints import ROUTES, Route
-from recsys_ray.serving.http.messages import Answer, Call, Problem, Receive, Scope, Send, decoded, encode, raw_path
+from recsys_ray.serving.http.auth import Keys, Refused
+from recsys_ray.serving.http.handlers import Handlers
+from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, Receive, Scope, Send, decoded, encode, raw_path
 from recsys_ray.serving.http.openapi import description
-from recsys_ray.serving.http.routes import Routes
+from recsys_ray.serving.http.routes import ROUTES, Route
+from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.service import Service
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,12 @@ class Application:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._routes = Routes(service)
+        self._handlers, self._keys = Handlers(service), Keys(service.settings.keys)
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[str, str, dict[str, Route]]] = []
         for route in ROUTES:
             self._add(route)
-        self._fixed = _fixed_answers()
+        self._fixed = _fixed_responses()
         self._in_flight = 0
         service.metrics.in_flight.set_function(lambda: self._in_flight)
 
@@ -67,7 +68,7 @@ class Application:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
-        else:  # a websocket: nothing here speaks it
+        else:  # a websocket: there are none here
             await send({"type": "websocket.close", "code": 1000})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -91,23 +92,23 @@ class Application:
         self._in_flight += 1
         name = "none"
         try:
-            name, answer = await self._answered(scope, receive, started)
+            name, response = await self._respond(scope, receive, started)
         except Exception as error:
-            answer = _failed(error)
+            response = _failed(error)
         finally:
             self._in_flight -= 1
         if scope["method"] == "HEAD":
-            answer.body = b""
-        self.service.metrics.answered(name, answer.status, time.perf_counter() - started)
-        await answer.send(send, HEADERS)
+            response.body = b""
+        self.service.metrics.count_response(name, response.status, time.perf_counter() - started)
+        await response.send(send, HEADERS)
 
-    async def _answered(self, scope: Scope, receive: Receive, started: float) -> tuple[str, Answer]:
+    async def _respond(self, scope: Scope, receive: Receive, started: float) -> tuple[str, HttpResponse]:
         path = raw_path(scope)
         fixed = self._fixed.get(path)
         if fixed is not None:
             if scope["method"] not in ("GET", "HEAD"):
                 return path, _problem(Problem(405, "only GET is answered here", {b"allow": b"GET"}))
-            return path, Answer(fixed.body, content_type=fixed.content_type, headers=dict(fixed.headers))
+            return path, HttpResponse(fixed.body, content_type=fixed.content_type, headers=dict(fixed.headers))
         methods, segment = self._find(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         route = methods.get(method)
@@ -116,21 +117,21 @@ class Application:
             problem = Problem(405, f"only {allowed} is answered here", {b"allow": allowed.encode()})
             return next(iter(methods.values())).path, _problem(problem)
         try:
-            return route.path, await self._routed(route, segment, scope, receive, started)
+            return route.path, await self._handle(route, segment, scope, receive, started)
         except Exception as error:
             return route.path, _failed(error)
 
-    async def _routed(self, route: Route, segment: str, scope: Scope, receive: Receive, started: float) -> Answer:
+    async def _handle(self, route: Route, segment: str, scope: Scope, receive: Receive, started: float) -> HttpResponse:
         limits = self.service.settings.limits
         if route.role is not None:
-            self.service.keys.check(scope["headers"], route.role)
+            self._keys.check(scope["headers"], route.role)
             if self._in_flight > limits.in_flight:
                 self.service.metrics.overloads.inc()
                 raise Problem(503, "too many requests at once; try again shortly", self.service.retry_after)
-        call = Call(scope, receive, started, limits.body_kib << 10, limits.id_length)
+        request = HttpRequest(scope, receive, started, limits.body_kib << 10, limits.id_length)
         if segment:
-            call.parameter = decoded(segment, limits.id_length)
-        return await route.handler(self._routes, call)
+            request.parameter = decoded(segment, limits.id_length)
+        return await route.handler(self._handlers, request)
 
     def _add(self, route: Route) -> None:
         if "{" not in route.path:
@@ -150,22 +151,22 @@ class Application:
         raise Problem(404, "nothing is answered here; see /openapi.json")
 
 
-def _fixed_answers() -> dict[str, Answer]:
-    """The page and the API's description: the same bytes for everybody."""
+def _fixed_responses() -> dict[str, HttpResponse]:
+    """The page and the API's description: the same bytes for every caller."""
     page = resources.files("recsys_ray.serving") / "page"
-    answers = {
-        path: Answer(
+    responses = {
+        path: HttpResponse(
             (page / file).read_bytes(),
             content_type=kind,
             headers={b"cache-control": b"no-cache", b"content-security-policy": POLICY},
         )
         for path, (file, kind) in PAGE.items()
     }
-    answers["/openapi.json"] = Answer(json.dumps(description(ROUTES)).encode())
-    return answers
+    responses["/openapi.json"] = HttpResponse(json.dumps(description(ROUTES)).encode())
+    return responses
 
 
-def _failed(error: Exception) -> Answer:
+def _failed(error: Exception) -> HttpResponse:
     """What the caller learns of a failure: never a trace, a path or a setting."""
     if isinstance(error, Problem):
         return _problem(error)
@@ -179,6 +180,6 @@ def _failed(error: Exception) -> Answer:
     return _problem(Problem(500, "the service could not answer; its log says why"))
 
 
-def _problem(problem: Problem) -> Answer:
+def _problem(problem: Problem) -> HttpResponse:
     body: dict[str, Any] = {"status": problem.status, "error": problem.message}
-    return Answer(encode(body), status=problem.status, headers=problem.headers)
+    return HttpResponse(encode(body), status=problem.status, headers=problem.headers)

@@ -1,4 +1,4 @@
-"""The little of HTTP that the routes need: a call, an answer, a problem. ASGI without a framework in between.
+"""The little of HTTP that the handlers need: a request and a response. ASGI without a framework in between.
 
 Paths are matched as they were sent, before percent-decoding, so an id may hold any character: encode it whole
 (``encodeURIComponent``, ``urllib.parse.quote(id, safe="")``).
@@ -15,6 +15,8 @@ from urllib.parse import parse_qsl, quote, unquote_to_bytes
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from recsys_ray.serving.problem import Problem
+
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -23,17 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 JSON = b"application/json"
 
 
-class Problem(Exception):
-    """An answer that is an error: its status and one line for the caller."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[bytes, bytes] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
-
-
 @dataclass(slots=True)
-class Answer:
-    """What goes back."""
+class HttpResponse:
+    """Status, headers and body."""
 
     body: bytes
     status: int = 200
@@ -52,8 +46,8 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Call:
-    """One request."""
+class HttpRequest:
+    """One request, its query and body read when a handler needs them."""
 
     scope: Scope
     receive: Receive
@@ -81,14 +75,14 @@ class Call:
     async def json(self, model: type[Model]) -> Model:
         """The body as a model. Raises Problem 413, 415, 422."""
         kind = next((value for name, value in self.scope["headers"] if name == b"content-type"), b"")
-        # A page of another origin can send anything but this type without being asked for leave.
+        # A page of another origin can send anything but this type without a preflight.
         if kind.partition(b";")[0].strip().lower() != JSON:
             raise Problem(415, "send the body with the header Content-Type: application/json")
         body = await self._body()
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            raise Problem(422, explain(error)) from error
+            raise Problem(422, validation_message(error)) from error
 
     async def _body(self) -> bytes:
         parts, size = [], 0
@@ -123,7 +117,7 @@ def decoded(segment: str, max_length: int) -> str:
     return text
 
 
-def explain(error: ValidationError) -> str:
+def validation_message(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, without what was sent."""
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
     where = ".".join(str(part) for part in first["loc"])
@@ -139,7 +133,7 @@ def encode(value: Any) -> bytes:
 
 @cache
 def defaults(model: type[Model]) -> Model:
-    """What an empty query asks for; models of queries are frozen."""
+    """The values of an empty query; models of queries are frozen."""
     return model()
 
 
@@ -147,4 +141,4 @@ def _validated(model: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise Problem(422, explain(error)) from error
+        raise Problem(422, validation_message(error)) from error

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from recsys_ray import __version__
-from recsys_ray.serving.http import responses as schemas
-from recsys_ray.serving.http.endpoints import Route
+from recsys_ray.serving.http import response_models
+from recsys_ray.serving.http.routes import Route
 
 REF = "#/components/schemas/{model}"
 PROBLEMS = {
@@ -32,8 +32,8 @@ EITHER = {"/v1/recommendations": ("Recommendations", "ManyRecommendations")}
 
 def description(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole document, JSON-ready."""
-    models = {model for route in routes for model in (route.body, route.answer) if model is not None}
-    models |= {schemas.Error, schemas.Recommendations, schemas.ManyRecommendations}
+    models = {model for route in routes for model in (route.body, route.response) if model is not None}
+    models |= {response_models.Error, response_models.Recommendations, response_models.ManyRecommendations}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=REF)
     paths: dict[str, dict[str, Any]] = {}
@@ -59,8 +59,11 @@ def description(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    answers: dict[str, Any] = {
-        status: {"description": text, "content": {"application/json": {"schema": {"$ref": _ref(schemas.Error)}}}}
+    problems: dict[str, Any] = {
+        status: {
+            "description": text,
+            "content": {"application/json": {"schema": {"$ref": _ref(response_models.Error)}}},
+        }
         for status, text in PROBLEMS.items()
         if status != "409" or route.role == "admin"
     }
@@ -69,7 +72,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "tags": [route.tag],
         "parameters": [*_path_parameters(route), *_query_parameters(route.query)],
-        "responses": {"200": {"description": "The answer", "content": _content(route)}, **answers},
+        "responses": {"200": {"description": "The answer", "content": _content(route)}, **problems},
         "security": [] if route.role is None else [{}, {"key": []}, {"bearer": []}],
     }
     if route.role == "admin":
@@ -87,9 +90,9 @@ def _content(route: Route) -> dict[str, Any]:
         return {TEXT[route.path]: {"schema": {"type": "string"}}}
     if route.path in IMAGE:
         return {IMAGE[route.path]: {}}
-    if route.answer is None:
+    if route.response is None:
         return {"application/json": {"schema": {"anyOf": [{"$ref": REF.format(model=m)} for m in EITHER[route.path]]}}}
-    return {"application/json": {"schema": {"$ref": _ref(route.answer)}}}
+    return {"application/json": {"schema": {"$ref": _ref(route.response)}}}
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:

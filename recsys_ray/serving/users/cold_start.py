@@ -1,4 +1,4 @@
-"""People the service does not know yet: what to ask them, how much their answers say, and users to show as examples."""
+"""Users the service does not know yet: items to rate, how much their ratings say; and users of the data as examples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray.serving.answers.live_run import Served
-from recsys_ray.serving.answers.titles import Catalogue
+from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
+from recsys_ray.serving.answers.live_run import LiveRun
 
 TEMPORARY = "new-"
 STAGES = ((50, "rich"), (10, "full"), (3, "quick"), (0, "trending"))
@@ -29,11 +29,11 @@ def strength(ratings: int) -> dict[str, Any]:
 
 
 def temporary_user() -> str:
-    """An id that nobody guesses."""
+    """An id that can't be guessed."""
     return TEMPORARY + secrets.token_urlsafe(16)
 
 
-def onboarding_rows(catalogue: Catalogue, n: int, pool: int) -> list[int]:
+def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:
     """Rows of popular items that differ: each is the best of the pool in popularity, new genres and a new decade.
 
     An item counts 1 for being the most popular of the pool, down to 0 for the least; up to 1 for genres, less for those
@@ -61,13 +61,12 @@ def onboarding_rows(catalogue: Catalogue, n: int, pool: int) -> list[int]:
     return chosen
 
 
-def demo_users(served: Served, n: int) -> list[dict[str, Any]]:
+def demo_users(run: LiveRun, n: int) -> list[dict[str, Any]]:
     """Users of the first shard with a taste of their own, one per genre, then the one with the longest history and the
     most critical one."""
-    shards = [shard for shard, count in enumerate(served.bundle.users_per_shard) if count]
-    if not shards or n == 0:
+    users = run.first_users if n else None
+    if users is None:
         return []
-    users = served.users.shard(shards[0])
     lengths_B = users.histories.lengths_B
     busy = [int(row) for row in np.flatnonzero(lengths_B >= min(BUSY, int(lengths_B.max())))]
     labels: dict[int, str] = {}
@@ -77,10 +76,10 @@ def demo_users(served: Served, n: int) -> list[dict[str, Any]]:
         if free and len(labels) < n:
             labels[max(free, key=lambda row: free[row])] = label
 
-    matrix = users.histories.matrix(len(served.catalogue))
-    sizes = {genre: len(rows) for genre, rows in served.catalogue.genre_rows.items()}
+    matrix = users.histories.matrix(len(run.catalogue))
+    sizes = {genre: len(rows) for genre, rows in run.catalogue.genre_rows.items()}
     for genre in sorted(sizes, key=lambda name: -sizes[name])[: max(0, n - 2)]:
-        mask_I = served.catalogue.mask(served.catalogue.genre_rows[genre]).astype(np.float32)
+        mask_I = run.catalogue.mask(run.catalogue.genre_rows[genre]).astype(np.float32)
         share_B = (matrix @ mask_I) / np.maximum(1, lengths_B)
         take({row: float(share_B[row]) for row in busy}, f"{genre} fan")
     take({row: float(lengths_B[row]) for row in busy}, "Knows a lot")

@@ -1,4 +1,4 @@
-"""One user's row out of a bundle's shards, read when it is asked for and kept within a bound of bytes.
+"""One user's row out of a bundle's shards, read when it is needed and kept within a bound of bytes.
 
 A user's shard follows from the hash of the id, as it did when the data was prepared; inside a shard ids are sorted.
 """
@@ -17,7 +17,7 @@ from recsys_ray.data.prepare.keys import hash_ids
 from recsys_ray.recommend.bundle import Bundle
 
 
-class Users:
+class UserHistories:
     """The users of one bundle. Safe to use from several threads."""
 
     def __init__(self, bundle: Bundle, max_bytes: int) -> None:

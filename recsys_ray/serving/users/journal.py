@@ -1,8 +1,9 @@
 """What users sent since the model was fitted: kept in one SQLite file, and written out as interactions.
 
 An event is on the disk before it is acknowledged. The processes of one machine share the file, so an event counts in
-the next answer of each of them. Events of lasting users leave as Parquet (``Journal.export``), exactly once: rows are
-first given the name of their file, and a file that a killed process left unwritten is written again under that name.
+the next response of each of them. Events of users of the data, not of temporary ones, leave as Parquet
+(``Journal.export``), exactly once: rows are first given the name of their file, and a file that a killed process left
+unwritten is written again under that name.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
 ROWS_PER_FILE = 200_000
-MOST_SILENT = 100_000  # users remembered to have sent nothing
+MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, rating REAL NOT NULL,
@@ -61,8 +62,8 @@ class UserStates(Protocol):
         """Oldest first."""
         ...
 
-    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
-        """Remember them for some hours; ``lasting`` ones also go to the next batch run. Durable on return."""
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
+        """Remember them for some hours; ``durable`` ones also go to the next batch run. On the disk on return."""
         ...
 
 
@@ -93,20 +94,20 @@ class Journal:
         self._lock, self._list_lock = threading.Lock(), threading.Lock()
         self._writer = ThreadPoolExecutor(1, "journal")
         self._waiting: list[_Write] = []
-        self._silent: set[str] = set()
+        self._without_events: set[str] = set()
         self._changes = -1
 
     async def version(self, user: str) -> int:
         # Most users have sent nothing: what was found is kept until any connection, of any process, writes.
         [(changes,)] = self._reader.execute("PRAGMA data_version")
-        if changes != self._changes or len(self._silent) > MOST_SILENT:
+        if changes != self._changes or len(self._without_events) > MOST_WITHOUT_EVENTS:
             self._changes = changes
-            self._silent.clear()
-        if user in self._silent:
+            self._without_events.clear()
+        if user in self._without_events:
             return 0
         [(last,)] = self._reader.execute("SELECT max(id) FROM events WHERE user = ? AND until > ?", (user, time.time()))
         if last is None:
-            self._silent.add(user)
+            self._without_events.add(user)
         return int(last or 0)
 
     async def events(self, user: str) -> list[Event]:
@@ -116,9 +117,9 @@ class Journal:
         ).fetchall()
         return [Event(*row) for row in rows]
 
-    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
         loop = asyncio.get_running_loop()
-        write = _Write(user, events, time.time() + hours * 3600, WAITS if lasting else STAYS, loop.create_future())
+        write = _Write(user, events, time.time() + hours * 3600, WAITS if durable else STAYS, loop.create_future())
         with self._list_lock:
             self._waiting.append(write)
             first = len(self._waiting) == 1

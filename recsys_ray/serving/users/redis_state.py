@@ -1,8 +1,8 @@
-"""What all machines share through Redis: answers, and what users sent. The service works on without it.
+"""What all machines share through Redis: responses, and what users sent. The service works on without it.
 
-Events are durable in the journal of the machine that took them before Redis hears of them; Redis makes them count in
-the next answer of every other machine. While Redis can't be reached, answers are made anew and each machine knows what
-it took itself; Redis hears of it once it is back.
+Events are durable in the journal of the machine that took them before they go to Redis; Redis makes them count in
+the next response of every other machine. While Redis can't be reached, responses are made anew and each machine knows
+what it took itself; Redis gets it once it is back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_MISSED = 100_000  # batches of events kept for Redis while it is away; olde
 
 
 class Redis:
-    """One connection pool; a call that fails is counted and the next ones are spared for a while."""
+    """One connection pool; a call that fails is counted, and for a while none is made."""
 
     def __init__(self, url: str, prefix: str, on_error: Callable[[], None] = lambda: None) -> None:
         try:
@@ -43,19 +43,19 @@ class Redis:
             raise ConfigError(f"serve.redis: {error}; write redis://host:port/0") from error
         self._errors = (RedisError, OSError)
         self._on_error, self._prefix = on_error, prefix
-        self._spared_until = 0.0
+        self._paused_until = 0.0
 
     def key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
 
     async def attempt(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
         """What the work gives with the client, None when Redis can't do it."""
-        if time.monotonic() < self._spared_until:
+        if time.monotonic() < self._paused_until:
             return None
         try:
             return await work(self._client)
         except self._errors as error:
-            self._spared_until = time.monotonic() + PAUSE_SECONDS
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
             self._on_error()
             log.warning("redis: %s; going on without it for %g s", error, PAUSE_SECONDS)
             return None
@@ -92,13 +92,13 @@ class SharedStates:
         found = await self._redis.attempt(read)
         return await self._journal.events(user) if found is None else found
 
-    async def add(self, user: str, events: Sequence[Event], hours: float, *, lasting: bool) -> None:
-        await self._journal.add(user, events, hours, lasting=lasting)
+    async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
+        await self._journal.add(user, events, hours, durable=durable)
         self._missed.append((user, events, time.time() + hours * 3600))
         await self._send()
 
     async def _send(self) -> None:
-        """Tell Redis what it does not know yet, in order, until it fails."""
+        """Send Redis what it does not hold yet, in order, until a write fails."""
         async with self._sending:
             while self._missed and await self._write(*self._missed[0]):
                 self._missed.popleft()
@@ -121,7 +121,7 @@ class SharedStates:
 
 
 class SharedCache:
-    """Finished answers of all machines."""
+    """Finished responses of all machines."""
 
     def __init__(self, redis: Redis, ttl_seconds: float) -> None:
         self._redis, self._milliseconds = redis, max(1, int(ttl_seconds * 1000))
@@ -146,15 +146,15 @@ class SharedPeers:
         self._redis, self._local, self.name = redis, local, local.name
         self._table = redis.key("replicas")
 
-    async def tell(self, facts: Mapping[str, Any]) -> None:
-        await self._local.tell(facts)
+    async def publish(self, facts: Mapping[str, Any]) -> None:
+        await self._local.publish(facts)
         row = json.dumps([time.time(), dict(facts)])
         await self._redis.attempt(lambda client: client.hset(self._table, self.name, row))
 
     async def all(self) -> dict[str, dict[str, Any]]:
         async def read(client: Any) -> dict[str, dict[str, Any]]:
             rows = {name.decode(): json.loads(row) for name, row in (await client.hgetall(self._table)).items()}
-            dead = [name for name, (told, _) in rows.items() if time.time() - told > GONE_SECONDS]
+            dead = [name for name, (published, _) in rows.items() if time.time() - published > GONE_SECONDS]
             if dead:
                 await client.hdel(self._table, *dead)
             return {name: facts for name, (_, facts) in sorted(rows.items()) if name not in dead}

@@ -1,7 +1,7 @@
-"""What every process of a machine says of itself, in a small file each: one of them can answer for all of them.
+"""The facts every process of a machine publishes of itself, in a small file each: any of them can report all of them.
 
 A call through a proxy reaches any replica. ``/metrics`` and ``/info`` would show another one each time; so each process
-writes its facts every second, and whichever is asked shows its own, as they are now, beside what the others wrote last.
+writes its facts every second, and each reports its own, as they are now, beside what the others wrote last.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ class Peers(Protocol):
     name: str
     """Of this one."""
 
-    async def tell(self, facts: Mapping[str, Any]) -> None:
-        """What this one has to say of itself from now on."""
+    async def publish(self, facts: Mapping[str, Any]) -> None:
+        """Replace the facts of this one."""
         ...
 
     async def all(self) -> dict[str, dict[str, Any]]:
-        """The facts of every living replica by its name, this one's included once it has told any."""
+        """The facts of every living replica by its name, this one's included once it has published any."""
         ...
 
     async def leave(self) -> None:
-        """This one is going."""
+        """Remove the facts of this one: it stops."""
         ...
 
 
 class LocalPeers:
-    """``Peers`` of one machine: the files of a directory. Small and in the page cache, so read where they are asked."""
+    """``Peers`` of one machine: the files of a directory. Small and in the page cache, so read on the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self.name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(2)}"
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    async def tell(self, facts: Mapping[str, Any]) -> None:
+    async def publish(self, facts: Mapping[str, Any]) -> None:
         file = self._file(self.name)
         draft = file.with_suffix(".tmp")
         draft.write_text(json.dumps(dict(facts)))

@@ -1,4 +1,4 @@
-"""What callers get: the models behind the OpenAPI description. Answers are checked against them in tests."""
+"""Bodies of responses: the models behind the OpenAPI description. Responses are checked against them in tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
-class Given(BaseModel):
-    """Base of what they get."""
+class ResponseModel(BaseModel):
+    """Base of all bodies of responses."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
-class Item(Given):
+class Item(ResponseModel):
     """An item of the catalogue."""
 
     item_id: int | str
@@ -24,7 +24,7 @@ class Item(Given):
     """Address of its poster."""
 
 
-class Cause(Given):
+class Cause(ResponseModel):
     """An item of the history that speaks for a recommendation."""
 
     item_id: int | str
@@ -34,7 +34,7 @@ class Cause(Given):
     """Its part of what speaks for the item, 0 to 1."""
 
 
-class Reason(Given):
+class Reason(ResponseModel):
     """Why an item is there."""
 
     text: str
@@ -60,7 +60,7 @@ class RecommendedItem(Item):
     reason: Reason | None = None
 
 
-class Origin(Given):
+class Origin(ResponseModel):
     """What made an answer."""
 
     run_id: str
@@ -71,11 +71,11 @@ class Origin(Given):
     """Time inside the service."""
 
 
-class RecommendationList(Given):
+class RecommendationList(ResponseModel):
     """One user's recommendations."""
 
     user_id: int | str | None
-    """As it was asked for; null for a history without a user."""
+    """As in the request; null for a history without a user."""
     user: str
     """"known": as the model saw them; "updated": known, with later feedback; "new": by what they sent here;
     "unknown": answered by the fallback."""
@@ -94,8 +94,8 @@ class Recommendations(RecommendationList, Origin):
     """One user's recommendations and what made them."""
 
 
-class ManyRecommendations(Given):
-    """Answers in the order of the question."""
+class ManyRecommendations(ResponseModel):
+    """Lists in the order of the users in the request."""
 
     results: list[Recommendations]
     took_ms: float
@@ -133,7 +133,7 @@ class PopularItems(Origin):
     items: list[CountedItem]
 
 
-class Scale(Given):
+class Scale(ResponseModel):
     """Ratings of the data."""
 
     lowest: float
@@ -149,8 +149,8 @@ class OnboardingItems(Origin):
     rating_scale: Scale
 
 
-class Strength(Given):
-    """How much is known of somebody."""
+class Strength(ResponseModel):
+    """How much is known of a new user."""
 
     ratings: int
     level: str
@@ -159,17 +159,17 @@ class Strength(Given):
     """0 to 1."""
 
 
-class OnboardingAnswer(Given):
-    """Somebody new, with first recommendations."""
+class OnboardingAnswer(ResponseModel):
+    """A new user, with first recommendations."""
 
     user_id: int | str
     expires_at: int | None
-    """UTC milliseconds; null for a lasting user."""
+    """UTC milliseconds; null for a user of the data."""
     strength: Strength
     recommendations: Recommendations
 
 
-class FeedbackAnswer(Given):
+class FeedbackAnswer(ResponseModel):
     """What was taken."""
 
     accepted: int
@@ -178,7 +178,7 @@ class FeedbackAnswer(Given):
     took_ms: float
 
 
-class DemoUser(Given):
+class DemoUser(ResponseModel):
     """A user of the data to try out."""
 
     user_id: int | str
@@ -192,7 +192,7 @@ class DemoUsers(Origin):
     users: list[DemoUser]
 
 
-class VariantInfo(Given):
+class VariantInfo(ResponseModel):
     """A variant and its run."""
 
     variant: str
@@ -208,13 +208,13 @@ class VariantInfo(Given):
     """Published runs it can switch to."""
 
 
-class ModelsAnswer(Given):
+class ModelsAnswer(ResponseModel):
     """All variants."""
 
     variants: list[VariantInfo]
 
 
-class Replica(Given):
+class Replica(ResponseModel):
     """One process that answers."""
 
     replica: str
@@ -241,13 +241,13 @@ class Info(Replica):
     """The other processes, as they were a second ago."""
 
 
-class Health(Given):
+class Health(ResponseModel):
     """Alive, or ready."""
 
     status: str
 
 
-class Error(Given):
+class Error(ResponseModel):
     """What went wrong, in one line."""
 
     status: int

@@ -1,4 +1,4 @@
-"""The items of a run as the service shows them: ids, titles, genres, years, posters; search; masks by genre."""
+"""The items of a run as responses describe them: ids, titles, genres, years, posters; search; masks by genre."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray.base.types import BoolArray, IntArray, LongArray
+from recsys_ray.base.types import BoolArray, LongArray
 
 WEB = ("http://", "https://")
 
 
-class Catalogue:
+class ItemCatalogue:
     """The item table of a bundle. Suffix I: items in vocabulary order."""
 
     def __init__(self, items: pa.Table) -> None:
         self.ids: list[Any] = items.column("item_id").to_pylist()
         self.rows = {str(item): row for row, item in enumerate(self.ids)}
+        """Rows by the text of the id, as callers write it."""
         self.titles = _texts(items, "title")
         self.texts = _texts(items, "text")
         self.posters = _texts(items, "poster")
@@ -57,14 +58,12 @@ class Catalogue:
         mask_I[np.fromiter(rows, np.int64)] = value
         return mask_I
 
-    def known_rows(self, item_ids: Iterable[str]) -> tuple[IntArray, int]:
-        """Rows of the ids that are in the catalogue, and how many are not."""
-        rows = [self.rows.get(item) for item in item_ids]
-        known = [row for row in rows if row is not None]
-        return np.array(known, np.int32), len(rows) - len(known)
+    def known_rows(self, item_ids: Iterable[str]) -> list[int]:
+        """Rows of the ids that are in the catalogue."""
+        return [self.rows[item] for item in item_ids if item in self.rows]
 
-    def show(self, row: int) -> dict[str, Any]:
-        """One item for an answer. Posters that aren't on the web are fetched from the service itself."""
+    def describe(self, row: int) -> dict[str, Any]:
+        """``response_models.Item`` of a row. Posters that aren't on the web are fetched from the service itself."""
         poster = self.posters[row]
         return {
             "item_id": self.ids[row],

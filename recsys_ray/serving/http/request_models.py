@@ -1,4 +1,4 @@
-"""What callers send: queries and bodies, checked here; nothing else of a request is read."""
+"""Queries and bodies of requests, validated here; nothing else of a request is read."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ ROWS = Field(default=10, ge=1, le=1000, description="Items to answer with")
 OFFSET = Field(default=0, ge=0, le=100_000, description="Items to skip, for paging")
 
 
-class Sent(BaseModel):
-    """Base of what callers send: unknown fields are errors."""
+class RequestModel(BaseModel):
+    """Base of all queries and bodies: unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Page(Sent):
+class PageQuery(RequestModel):
     """Part of a list."""
 
     n: int = ROWS
     offset: int = OFFSET
 
 
-class RecommendationsQuery(Page):
+class RecommendationsQuery(PageQuery):
     """How to answer ``GET /v1/recommendations/{user_id}``."""
 
     genre: str | None = Field(default=None, max_length=200)
@@ -39,21 +39,21 @@ class RecommendationsQuery(Page):
     """Variant to answer with, instead of the user's own."""
 
 
-class SearchQuery(Page):
+class SearchQuery(PageQuery):
     """Which items."""
 
     search: str = Field(default="", max_length=200)
     """Words of title or id, without regard to case and accents; all items for none."""
 
 
-class PopularQuery(Page):
+class PopularQuery(PageQuery):
     """Which of the popular items."""
 
     genre: str | None = Field(default=None, max_length=200)
     """Only items of this genre."""
 
 
-class SimilarQuery(Sent):
+class SimilarQuery(RequestModel):
     """How many similar items."""
 
     n: int = ROWS
@@ -61,18 +61,18 @@ class SimilarQuery(Sent):
     """Variant whose model compares them."""
 
 
-class OnboardingQuery(Sent):
+class OnboardingQuery(RequestModel):
     """How many items to rate."""
 
     n: int | None = Field(default=None, ge=1, le=100)
     """By default as many as the service is set up for."""
 
 
-class Nothing(Sent):
+class NoQuery(RequestModel):
     """No parameters."""
 
 
-class Interaction(Sent):
+class Interaction(RequestModel):
     """One item a user had to do with."""
 
     item_id: ItemId
@@ -82,7 +82,7 @@ class Interaction(Sent):
     timestamp: Milliseconds | None = None
 
 
-class Context(Sent):
+class Context(RequestModel):
     """How varied the list should be. No model here learns from the hour, the place or the device, so a context that
     names them is refused, not ignored."""
 
@@ -110,7 +110,7 @@ class RecommendationsRequest(RecommendationsQuery):
     user_ids: list[ItemId] | None = Field(default=None, min_length=1)
     """Many users; the answers come in this order."""
     history: list[Interaction] | None = None
-    """Somebody unknown with this history."""
+    """No user, only this history."""
     allow: list[ItemId] | None = None
     """Nothing else is recommended."""
     deny: list[ItemId] | None = None
@@ -133,7 +133,7 @@ class FeedbackEvent(Interaction):
     """Known, temporary, or new."""
 
 
-class FeedbackRequest(Sent):
+class FeedbackRequest(RequestModel):
     """Interactions; they count in the next answer, and in the next batch run."""
 
     model_config = ConfigDict(
@@ -142,8 +142,8 @@ class FeedbackRequest(Sent):
     events: list[FeedbackEvent] = Field(min_length=1)
 
 
-class OnboardingRequest(Sent):
-    """First ratings of somebody new."""
+class OnboardingRequest(RequestModel):
+    """First ratings of a new user."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -152,12 +152,12 @@ class OnboardingRequest(Sent):
     )
     ratings: list[Interaction] = Field(min_length=1)
     user_id: ItemId | None = None
-    """Keep the ratings as this lasting user's; without it a temporary user is made up."""
+    """Keep the ratings as this user's; without it a temporary user is made."""
     n: int = ROWS
     explain: bool = True
 
 
-class ActivateRequest(Sent):
+class ActivateRequest(RequestModel):
     """Which run a variant answers with."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"run_id": "20260101T000000-0123456789"}]})

@@ -27,7 +27,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class ItemLabels:
     """Names and genres of all I items."""
 
     item_ids: list[Any]
@@ -42,7 +42,7 @@ class Catalogue:
     """Number of the item's first genre; -1 without any."""
 
     @classmethod
-    def of(cls, items: pa.Table) -> Catalogue:
+    def of(cls, items: pa.Table) -> ItemLabels:
         genres = items.column("genres").combine_chunks()
         flat, rows = pc.list_flatten(genres), pc.list_parent_indices(genres)
         rows = rows.filter(pc.is_valid(flat)).to_numpy()

@@ -1,4 +1,4 @@
-"""Posters that are not on the web: data URIs and files that the catalogue names, answered as images or not at all."""
+"""Posters that are not on the web: data URIs and files that the catalogue names, as images or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.answers.titles import WEB
+from recsys_ray.serving.answers.item_catalogue import WEB
 
 MAX_BYTES = 8 << 20
 KINDS = (
@@ -19,7 +19,7 @@ KINDS = (
 )
 
 
-def poster(place: str | None) -> tuple[bytes, bytes] | None:
+def poster_image(place: str | None) -> tuple[bytes, bytes] | None:
     """(image, its type), None where there is none: no address, nothing there, too large, or not an image.
 
     The place comes out of the catalogue, never from a caller.

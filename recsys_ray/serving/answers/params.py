@@ -1,0 +1,70 @@
+"""The parameters of one recommendation request, and the options of ``rank`` that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.types import BoolArray
+from recsys_ray.recommend.options import Options
+from recsys_ray.serving.answers.live_run import LiveRun
+from recsys_ray.serving.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendParams:
+    """How to answer; equal parameters for equal histories give equal responses. Defaults are those of the run."""
+
+    n: int = 10
+    offset: int = 0
+    genre: str | None = None
+    exclude_seen: bool | None = None
+    explain: bool = False
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] | None = None
+    diversity: float | None = None
+    max_per_genre: int | None = None
+
+    @property
+    def ranking(self) -> RecommendParams:
+        """The part of it that ``rank`` depends on: requests that are equal in it can share a call."""
+        return replace(self, n=self.n + self.offset, offset=0, explain=False)
+
+
+def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
+    """None when no item could be recommended at all. Raises Problem 422."""
+    masks: list[BoolArray] = []
+    catalogue = run.catalogue
+    if params.genre is not None:
+        masks.append(genre_mask(run, params.genre))
+    if params.allow is not None:
+        masks.append(catalogue.mask(catalogue.known_rows(params.allow)))
+    if params.deny is not None:
+        masks.append(catalogue.mask(catalogue.known_rows(params.deny), value=False))
+    allowed_I = run.allowed(*masks)
+    if allowed_I is not None and not allowed_I.any():
+        return None
+    options = _reranked(run, params)
+    n = min(params.n + params.offset, len(catalogue))
+    if options.ranker is not None or options.reranker is not None:
+        n = min(n, options.num_candidates)
+    filter_seen = run.options.filter_seen if params.exclude_seen is None else params.exclude_seen
+    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+
+
+def _reranked(run: LiveRun, params: RecommendParams) -> Options:
+    """The run's options, with the re-ranking of the parameters. Raises Problem 422."""
+    if params.diversity is None and params.max_per_genre is None:
+        return run.options
+    try:
+        return replace(run.options, reranker=run.reranker(params.diversity, params.max_per_genre))
+    except ConfigError as error:
+        raise Problem(422, "context: the catalogue has no genres to vary by") from error
+
+
+def genre_mask(run: LiveRun, genre: str) -> BoolArray:
+    """(I,) items of a genre. Raises Problem 422."""
+    found = run.catalogue.genre(genre)
+    if found is None:
+        raise Problem(422, "genre: the catalogue has none of this name; see /info for those it has")
+    return run.catalogue.mask(run.catalogue.genre_rows[found])

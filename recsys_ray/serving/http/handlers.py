@@ -1,0 +1,290 @@
+"""The handlers of the API: each takes an ``HttpRequest``, calls the service, gives an ``HttpResponse``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from recsys_ray import __version__
+from recsys_ray.base.errors import RecsysError
+from recsys_ray.serving.answers.live_run import LiveRun
+from recsys_ray.serving.answers.params import RecommendParams, genre_mask
+from recsys_ray.serving.answers.poster_images import poster_image
+from recsys_ray.serving.http import request_models
+from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
+from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
+from recsys_ray.serving.metrics import CONTENT_TYPE, exposition
+from recsys_ray.serving.problem import Problem
+from recsys_ray.serving.service import Service, origin
+from recsys_ray.serving.users import cold_start
+from recsys_ray.serving.users.histories import typed_id
+from recsys_ray.serving.users.journal import Event
+
+PARAMS = tuple(name for name in RecommendationsQuery.model_fields if name != "variant")
+"""Fields of a query that are parameters of the same name."""
+
+
+class Handlers:
+    """Handlers over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    # -- recommendations --------------------------------------------------------------------------------------
+
+    async def recommendations(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.RecommendationsQuery)
+        user = request.parameter
+        body, cached = await self.service.recommend_user(user, user, self._params(query), query.variant)
+        return _finished(body, request, cached)
+
+    async def recommendations_posted(self, request: HttpRequest) -> HttpResponse:
+        body = await request.json(request_models.RecommendationsRequest)
+        params = self._params(body, body.allow, body.deny, body.context)
+        if body.history is not None:
+            history = self._events(body.history)
+            return _finished(await self.service.recommend_history(history, params, body.variant), request, False)
+        if body.user_id is not None:
+            user = self._id(body.user_id)
+            found, cached = await self.service.recommend_user(user, body.user_id, params, body.variant)
+            return _finished(found, request, cached)
+        users = body.user_ids or []
+        self._at_most(len(users), self.service.settings.limits.users, "user_ids")
+        work = [self.service.recommend_user(self._id(user), user, params, body.variant) for user in users]
+        lists = [finish(found, request.started, cached) for found, cached in await asyncio.gather(*work)]
+        took = b'],"took_ms":%.3f}' % _milliseconds(request.started)
+        return HttpResponse(b'{"results":[' + b",".join(lists) + took)
+
+    async def similar(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.SimilarQuery)
+        variant, run = self.service.run_for(query.variant)
+        row = self._row(run, request.parameter)
+        found = await self.service.similar(run, row, query.n)
+        describe = run.catalogue.describe
+        items = [describe(like) | {"rank": rank, "score": score} for rank, (like, score) in enumerate(found, start=1)]
+        return self._respond(request, variant, run, {"item": describe(row), "items": items})
+
+    # -- catalogue ----------------------------------------------------------------------------------------------
+
+    async def items(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.SearchQuery)
+        variant, run = self.service.run_for(None)
+        self._page(query)
+        rows = await self.service.in_thread(run.catalogue.search, query.search, query.n, query.offset)
+        return self._respond(request, variant, run, {"items": [run.catalogue.describe(row) for row in rows]})
+
+    async def item(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        variant, run = self.service.run_for(None)
+        row = self._row(run, request.parameter)
+        return self._respond(request, variant, run, {"items": [run.catalogue.describe(row)]})
+
+    async def poster(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        _, run = self.service.run_for(None)
+        place = run.catalogue.posters[self._row(run, request.parameter)]
+        found = await self.service.in_thread(poster_image, place)
+        if found is None:
+            raise Problem(404, "this item has no poster that can be shown")
+        return HttpResponse(found[0], content_type=found[1], headers={b"cache-control": b"public, max-age=86400"})
+
+    async def popular(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.PopularQuery)
+        variant, run = self.service.run_for(None)
+        self._page(query)
+        catalogue = run.catalogue
+        rows_I = catalogue.by_popularity_I
+        allowed_I = run.allowed(None if query.genre is None else genre_mask(run, query.genre))
+        if allowed_I is not None:
+            rows_I = rows_I[allowed_I[rows_I]]
+        rows = rows_I[query.offset : query.offset + query.n].tolist()
+        items = [catalogue.describe(row) | {"interactions": int(catalogue.counts_I[row])} for row in rows]
+        return self._respond(request, variant, run, {"items": items})
+
+    # -- users --------------------------------------------------------------------------------------------------
+
+    async def feedback(self, request: HttpRequest) -> HttpResponse:
+        body = await request.json(request_models.FeedbackRequest)
+        _, run = self.service.run_for(None)
+        by_user: dict[str, list[request_models.FeedbackEvent]] = {}
+        for event in body.events:
+            by_user.setdefault(self._writable(run, event.user_id), []).append(event)
+        events = {user: self._events(sent) for user, sent in by_user.items()}
+        for item in (event.item for sent in events.values() for event in sent):
+            if typed_id(item, run.bundle.item_ids.type) is None:
+                raise Problem(422, "item_id: the items of this data have whole numbers as ids")
+        hours = {user: self._hours_kept(user) for user in events}
+        await asyncio.gather(*(self.service.add_events(user, sent, hours=hours[user]) for user, sent in events.items()))
+        unknown = sum(event.item not in run.catalogue.rows for sent in events.values() for event in sent)
+        parts = {"accepted": len(body.events), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
+        return HttpResponse(encode(parts))
+
+    async def onboarding_items(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.OnboardingQuery)
+        variant, run = self.service.run_for(None)
+        settings = self.service.settings.onboarding
+        chosen = (cold_start.onboarding_rows, run.catalogue, query.n or settings.items, settings.pool)
+        rows = await self.service.in_thread(*chosen)
+        parts = {
+            "items": [run.catalogue.describe(row) for row in rows],
+            "minimum": settings.minimum,
+            "rating_scale": await self._scale(run),
+        }
+        return self._respond(request, variant, run, parts)
+
+    async def onboarding_ratings(self, request: HttpRequest) -> HttpResponse:
+        body = await request.json(request_models.OnboardingRequest)
+        settings = self.service.settings.onboarding
+        _, run = self.service.run_for(None)
+        events = self._events(body.ratings)
+        known = {event.item for event in events if event.item in run.catalogue.rows}
+        if len(known) < settings.minimum:
+            raise Problem(422, f"ratings: rate at least {settings.minimum} different items, found {len(known)}")
+        if body.user_id is None:
+            user: str = cold_start.temporary_user()
+            sent_id: int | str = user
+        else:
+            user, sent_id = self._writable(run, body.user_id), body.user_id
+        hours = self._hours_kept(user)
+        expires = None if hours is None else int((time.time() + hours * 3600) * 1000)
+        await self.service.add_events(user, events, hours=hours)
+        params = RecommendParams(n=body.n, explain=body.explain)
+        found, cached = await self.service.recommend_user(user, sent_id, params, None)
+        front = encode({"user_id": sent_id, "expires_at": expires, "strength": cold_start.strength(len(known))})
+        return HttpResponse(front[:-1] + b',"recommendations":' + finish(found, request.started, cached) + b"}")
+
+    async def demo_users(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        variant, run = self.service.run_for(None)
+        users = await self.service.in_thread(cold_start.demo_users, run, self.service.settings.demo_users)
+        return self._respond(request, variant, run, {"users": users})
+
+    # -- the service itself ---------------------------------------------------------------------------------------
+
+    async def models(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
+
+    async def activate(self, request: HttpRequest) -> HttpResponse:
+        body = await request.json(request_models.ActivateRequest)
+        variant = body.variant or self.service.runs.default
+        self.service.run_for(variant)
+        try:
+            if body.roll_back:
+                await self.service.runs.roll_back(variant)
+            else:
+                await self.service.runs.activate(variant, body.run_id)
+        except RecsysError as error:
+            raise Problem(409, str(error)) from error
+        return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
+
+    async def live(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(b'{"status":"live"}')
+
+    async def ready(self, request: HttpRequest) -> HttpResponse:
+        if not self.service.runs.ready:
+            raise Problem(503, "not every variant has a run loaded", self.service.retry_after)
+        return HttpResponse(b'{"status":"ready"}')
+
+    async def info(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        _, run = self.service.run_for(None)
+        own, *others = [facts["info"] for facts in await self.service.all_replicas()]
+        parts = {
+            "name": "recsys_ray",
+            "version": __version__,
+            "users": int(run.bundle.manifest["num_users"]),
+            "items": len(run.catalogue),
+            "genres": list(run.catalogue.genre_rows),
+            "rating_scale": await self._scale(run),
+            "evaluation": run.evaluation,
+            "others": others,
+        }
+        return HttpResponse(encode(parts | own))
+
+    async def metrics(self, request: HttpRequest) -> HttpResponse:
+        found = {facts["info"]["replica"]: facts["metrics"] for facts in await self.service.all_replicas()}
+        return HttpResponse(exposition(found), content_type=CONTENT_TYPE)
+
+    # -- what they share --------------------------------------------------------------------------------------------
+
+    def _params(
+        self,
+        query: RecommendationsQuery,
+        allow: Sequence[ItemId] | None = None,
+        deny: Sequence[ItemId] | None = None,
+        context: request_models.Context | None = None,
+    ) -> RecommendParams:
+        """A validated query or body as parameters. Raises Problem 422."""
+        self._page(query)
+        return RecommendParams(
+            **{name: getattr(query, name) for name in PARAMS},
+            **({} if context is None else dict(context)),
+            allow=None if allow is None else self._ids(allow, "allow"),
+            deny=None if deny is None else self._ids(deny, "deny"),
+        )
+
+    def _page(self, page: request_models.PageQuery) -> None:
+        self._at_most(page.n + page.offset, self.service.settings.limits.rows, "offset + n")
+
+    def _ids(self, ids: Sequence[ItemId], name: str) -> tuple[str, ...]:
+        self._at_most(len(ids), self.service.settings.limits.events, name)
+        return tuple(sorted({self._id(item) for item in ids}))
+
+    def _id(self, value: int | str) -> str:
+        text = str(value)
+        self._at_most(len(text), self.service.settings.limits.id_length, "characters of an id")
+        return text
+
+    def _events(self, sent: Sequence[request_models.Interaction]) -> list[Event]:
+        """In the order of their times; those without one have happened just now, in the order given."""
+        self._at_most(len(sent), self.service.settings.limits.events, "interactions")
+        now = int(time.time() * 1000)
+        events = [
+            Event(self._id(one.item_id), one.rating, now if one.timestamp is None else one.timestamp) for one in sent
+        ]
+        return sorted(events, key=lambda event: event.timestamp)
+
+    def _writable(self, run: LiveRun, user_id: int | str) -> str:
+        """A user id that interactions may be kept for."""
+        user = self._id(user_id)
+        temporary = user.startswith(cold_start.TEMPORARY)
+        if not temporary and typed_id(user, run.bundle.user_id_type) is None:
+            raise Problem(422, "user_id: the users of this data have whole numbers as ids")
+        return user
+
+    def _hours_kept(self, user: str) -> float | None:
+        """Hours that interactions of a temporary user are kept; None for those of a user of the data."""
+        return self.service.settings.onboarding.hours if user.startswith(cold_start.TEMPORARY) else None
+
+    async def _scale(self, run: LiveRun) -> dict[str, float]:
+        lowest, highest = await self.service.in_thread(lambda: run.rating_scale)
+        return {"lowest": lowest, "highest": highest}
+
+    def _row(self, run: LiveRun, item: str) -> int:
+        row = run.catalogue.rows.get(item)
+        if row is None:
+            raise Problem(404, "no item with this id in the catalogue")
+        return row
+
+    def _respond(self, request: HttpRequest, variant: str, run: LiveRun, parts: dict[str, Any]) -> HttpResponse:
+        return _finished(encode(parts | origin(variant, run))[:-1], request, False)
+
+    def _at_most(self, found: int, limit: int, what: str) -> None:
+        if found > limit:
+            raise Problem(422, f"{what}: at most {limit}, found {found}")
+
+
+def finish(body: bytes, started: float, cached: bool) -> bytes:
+    """Close a body with what differs from request to request."""
+    return body + b',"cached":%s,"took_ms":%.3f}' % (b"true" if cached else b"false", _milliseconds(started))
+
+
+def _finished(body: bytes, request: HttpRequest, cached: bool) -> HttpResponse:
+    return HttpResponse(finish(body, request.started, cached))
+
+
+def _milliseconds(started: float) -> float:
+    return (time.perf_counter() - started) * 1000
