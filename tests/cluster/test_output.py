@@ -1,0 +1,96 @@
+"""What a user sees of a run: lines of ours alone, from whichever process they come."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_ray.base.errors import ModelError
+from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
+from tests.worlds import World
+
+pytestmark = pytest.mark.ray
+
+MODELS: dict[str, dict[str, Any]] = {
+    "item_cf": {},
+    "lightgcn": {"epochs": 3, "batch_size": 256, "embedding_dim": 8, "layers": 1},
+}
+CELL = r"[-+]?\d[\d.]*(?: \[[-+\d., ]+\])?"
+SHAPES = {
+    "stderr": (
+        r"(?:prepare|train|refit|evaluate|recommend|check the run|publish|popularity|item_cf|lightgcn): [ -~]+",
+        r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
+        r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
+        rf"  [a-z_]+(?:@\d+)?(?: +{CELL})+",
+        r"popularity on the same targets, and the difference of the model to it",
+    ),
+    "stdout": (
+        r"",
+        r"/[ -~]+/recommendations/[\w-]+",
+        r" +user_id rank +score  source +item_id +title",
+        r" *\d+ +\d+ +-?[\d.]+  model +\d+ [ -~]*",
+        r"  like [ -~]+: [ -~]+ -?\d\.\d\d",
+        r"\{.*\}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_line_of_a_run_is_of_ours(name: str, tmp_path: Path) -> None:
+    world = World(tmp_path, model={"name": name} | MODELS[name])
+    command = [sys.executable, "-m", "recsys_ray.cli", "run", str(world.config)]
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=280)
+    assert done.returncode == 0, done.stderr
+    for stream, shapes in SHAPES.items():
+        strange = [line for line in getattr(done, stream).splitlines() if not re.fullmatch("|".join(shapes), line)]
+        assert not strange, strange
+    told = done.stderr.splitlines()
+    fitted, ended = (
+        next(number for number, line in enumerate(told) if line.startswith(start))
+        for start in (f"train: {name} fitted in", "train: done in")
+    )
+    assert fitted < ended  # what a worker says comes before the result of its work
+    epochs = re.findall(r"^train: epoch (\d+), loss", "\n".join(told[:ended]), re.MULTILINE)
+    assert epochs == [str(1 + epoch) for epoch in range(MODELS[name].get("epochs", 0))]
+
+
+def count_and_fail(outlet: Outlet, count: int, error: str | None) -> int:
+    print("not to be seen")
+    with outlet.open() as tell:
+        for number in range(count):
+            tell(f"number {number}")
+        if error:
+            raise ModelError(error)
+    return count
+
+
+def test_workers_are_heard_in_order_before_their_result(ray_session: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    one: list[str] = []
+    other: list[str] = []
+    numbers = [f"number {number}" for number in range(50)]
+    assert Session(ClusterSettings(fit_cpus=1), one.append).run(count_and_fail, 50, None) == 50
+    assert one == numbers
+    with pytest.raises(ModelError, match=r"^no more numbers$"):
+        Session(ClusterSettings(fit_cpus=1), other.append).run(count_and_fail, 20, "no more numbers")
+    assert other == numbers[:20] and one == numbers  # each hears its own
+    assert capfd.readouterr() == ("", "")
+
+
+def refuse(batch: dict[str, Any]) -> dict[str, Any]:
+    raise ModelError("no room")
+
+
+def test_an_error_of_ours_comes_through_ray_data_as_itself(ray_session: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    Session(ClusterSettings()).connect()
+    refused = ray_session.data.from_items([{"shard": 0}]).map_batches(refuse)
+    with pytest.raises(ModelError, match=r"^no room\Z"), our_errors():
+        refused.take_all()
+    assert capfd.readouterr() == ("", "")
