@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.base.errors import ModelError
+from recsys_ray.base.errors import ConfigError, ModelError
 from recsys_ray.cluster.messages import Outlet
 from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
 from tests.worlds import World
@@ -25,7 +25,8 @@ MODELS: dict[str, dict[str, Any]] = {
 CELL = r"[-+]?\d[\d.]*(?: \[[-+\d., ]+\])?"
 SHAPES = {
     "stderr": (
-        r"(?:prepare|train|refit|evaluate|recommend|check the run|publish|popularity|item_cf|lightgcn): [ -~]+",
+        r"(?:prepare|train|refit|evaluate|recommend|publish|popularity|item_cf|lightgcn): [ -~]+",
+        r"(?:check the run|write user histories): \d+/\d+[ -~]*",  # on a slow machine
         r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
         r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
         rf"  [a-z_]+(?:@\d+)?(?: +{CELL})+",
@@ -35,7 +36,7 @@ SHAPES = {
         r"",
         r"/[ -~]+/recommendations/[\w-]+",
         r" +user_id rank +score  source +item_id +title",
-        r" *\d+ +\d+ +-?[\d.]+  model +\d+ [ -~]*",
+        r" *\d+ +\d+ +-?[\d.]+  (?:model|fallback:\w+) +\d+ [ -~]*",
         r"  like [ -~]+: [ -~]+ -?\d\.\d\d",
         r"\{.*\}",
     ),
@@ -94,3 +95,17 @@ def test_an_error_of_ours_comes_through_ray_data_as_itself(ray_session: Any, cap
     with pytest.raises(ModelError, match=r"^no room\Z"), our_errors():
         refused.take_all()
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("recsys_ray.cluster.session.ENVIRONMENT", {})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"^Ray can't start on this machine: The current node timed out during.*; see"
+    ):
+        Session(ClusterSettings()).connect()
