@@ -24,18 +24,10 @@ from pydantic import Field
 
 from recsys_ray.base.errors import ConfigError, RecsysError, StorageError
 from recsys_ray.base.types import Settings
+from recsys_ray.cluster.environment import set_environment
 from recsys_ray.cluster.messages import Inlet
 
 Result = TypeVar("Result")
-
-ENVIRONMENT = {
-    # A Ray of our own keeps idle worker processes for a minute. By default one second, and after a stage of two seconds
-    # the next one starts processes again, which takes longer than the work of a small run.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
-    # Ray's C++ side would write errors to our standard error that it gets over by itself; what matters is raised.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
-"""Ray's switches for this process and a Ray that it starts; one that is set already stays."""
 
 
 class ClusterSettings(Settings):
@@ -84,8 +76,7 @@ class Session:
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
         if address:
             _refuse_unreachable("cluster.address" if self.settings.address else "RAY_ADDRESS", address)
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         here: dict[str, Any] = {
             "address": "local",  # without it Ray joins whatever cluster was last started on this machine
             "num_cpus": self.settings.num_cpus,

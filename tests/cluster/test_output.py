@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from recsys_ray.base.errors import ConfigError, ModelError
 from recsys_ray.cluster.messages import Outlet
 from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
+from tests.serving_worlds import prepared_world, publish_run
+from tests.soak import free_port
 from tests.worlds import World
 
 pytestmark = pytest.mark.ray
@@ -85,6 +89,22 @@ def test_workers_are_heard_in_order_before_their_result(ray_session: Any, capfd:
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_service_says_where_it_answers_and_that_it_stops(tmp_path: Path) -> None:
+    publish_run(tmp_path, prepared_world(tmp_path), "popularity")
+    world = World(tmp_path, output=str(tmp_path), serve={"port": free_port()})
+    command = [sys.executable, "-m", "recsys_ray.cli", "serve", str(world.config)]
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as service:
+        assert service.stderr is not None and service.stdout is not None
+        said = [service.stderr.readline()]
+        service.send_signal(signal.SIGINT)
+        said += service.stderr.read().splitlines()
+        printed = service.stdout.read().splitlines()
+    assert re.fullmatch(r"serve: http://[\d.:]+ answers from /[ -~]+; Ctrl-C stops it\n", said[0]), said
+    assert said[1:] == ["serve: stopping"] and service.returncode == 0
+    assert len(printed) == 1 and json.loads(printed[0])["stage"] == "serve", printed
+
+
 def refuse(batch: dict[str, Any]) -> dict[str, Any]:
     raise ModelError("no room")
 
@@ -103,7 +123,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", start)
-    monkeypatch.setattr("recsys_ray.cluster.session.ENVIRONMENT", {})
+    monkeypatch.setattr("recsys_ray.cluster.environment.VARIABLES", {})
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
         ConfigError, match=r"^Ray can't start on this machine: The current node timed out during.*; see"
