@@ -81,6 +81,9 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
 
 def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     from recsys_ray.base.storage import Location
+    from recsys_ray.cluster.environment import set_environment
+
+    set_environment()  # before Ray is imported
     from recsys_ray.cluster.session import Session
     from recsys_ray.config import load_config
     from recsys_ray.pipeline import Pipeline

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import Settings
-from recsys_ray.cluster.session import ClusterSettings, WorkerSettings
+from recsys_ray.cluster.session import ClusterSettings
 from recsys_ray.content.config import EmbeddingSettings
 from recsys_ray.content.report.embeddings import AnalysisSettings
 from recsys_ray.data.sources.config import DataConfig
@@ -36,6 +36,7 @@ from recsys_ray.models import MODELS, ColdItemSettings, Model
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.gate import GateSettings
 from recsys_ray.serving import ServeSettings
+from recsys_ray.training import WorkerSettings
 
 VERSION = 1
 MODEL_SECTIONS = ("model", "recommend.ranker.model")

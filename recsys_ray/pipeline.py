@@ -82,7 +82,6 @@ class Pipeline:
                 source,
                 location,
                 seed=config.seed,
-                map_chunks=self.session.map_chunks,
                 map_blocks=self.session.map_blocks,
                 progress=self.session.progress,
             )

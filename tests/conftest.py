@@ -28,13 +28,14 @@ def ray_session() -> Iterator[Any]:
     """One small local Ray for all tests that need it: starting it takes longer than most tests."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=256 * 2**20,
-        log_to_driver=False,
-        _system_config={"idle_worker_killing_time_threshold_ms": 600_000},  # processes are used again by later tests
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_idle_worker_killing_time_threshold_ms", "600000")  # processes are used again by later tests
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=256 * 2**20,
+            log_to_driver=False,
+        )
     yield ray
     ray.shutdown()

@@ -9,15 +9,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import ray
 import ray.data
 from ray.data import TaskPoolStrategy
 
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.session import Session, Ticker, boxed, our_errors, set_threads, unboxed
+from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.publish import finished_shards
+
+COUNTS = ("users", "score_seconds", "seconds")
+"""What a shard tells of itself, each a column."""
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +41,9 @@ class _Recommend:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         set_threads(self.threads)  # a fit may have had the process before
-        return {"result": boxed(lambda: [_opened(*self.opened)(int(shard)) for shard in batch["shard"]])}
+        recommend = _opened(*self.opened)
+        parts = [recommend(int(shard)) for shard in batch["shard"]]
+        return {name: np.array([part[name] for part in parts]) for name in COUNTS}
 
 
 def run_batch(
@@ -76,9 +82,8 @@ def run_batch(
     score_seconds = seconds = 0.0
     with our_errors():
         for row in results.iter_rows():
-            for part in unboxed(row["result"]):
-                facts["users_written"] += part["users"]
-                score_seconds, seconds = score_seconds + part["score_seconds"], seconds + part["seconds"]
-                ticker.step(f", {facts['users_written']:,} users")
+            facts["users_written"] += row["users"]
+            score_seconds, seconds = score_seconds + row["score_seconds"], seconds + row["seconds"]
+            ticker.step(f", {facts['users_written']:,} users")
     run.remove(name for name in run.names() if name.endswith(".tmp"))  # left behind by killed attempts
     return facts | {"actors": actors, "score_seconds": round(score_seconds, 3), "shard_seconds": round(seconds, 3)}

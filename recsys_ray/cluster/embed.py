@@ -3,12 +3,15 @@ work to encoding actors, which write the parts. The two run at the same time, ea
 
 from __future__ import annotations
 
+import json
+import pickle
 from typing import Any
 
+import numpy as np
 import ray
 import ray.data
 
-from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, boxed, our_errors, set_threads, unboxed
+from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, our_errors, set_threads
 from recsys_ray.content.encode import ShardEncoder, ShardReader
 from recsys_ray.content.table import EmbedJob, add_up
 from recsys_ray.runs.publish import finished_shards
@@ -23,7 +26,8 @@ class _Read:
         self.reader = ShardReader(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"result": boxed(lambda: self.reader(int(batch["shard"][0])))}
+        # Texts, images and vectors of one shard: for the encoding actor alone, so it travels as it is.
+        return {"work": np.array([pickle.dumps(self.reader(int(batch["shard"][0])))], dtype=object)}
 
 
 class _Encode:
@@ -32,7 +36,7 @@ class _Encode:
         self.encoder = ShardEncoder(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"result": boxed(lambda: self.encoder(unboxed(batch["result"][0])))}
+        return {"facts": np.array([json.dumps(self.encoder(pickle.loads(batch["work"][0])))])}
 
 
 def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
     shards = []
     with our_errors():
         for row in dataset.iter_rows() if todo else []:
-            shards.append(unboxed(row["result"]))
+            shards.append(json.loads(row["facts"]))
             ticker.step(f", {sum(facts['items'] for facts in shards):,} items")
     job.table.remove(name for name in job.table.names() if name.endswith(".tmp"))  # left behind by killed attempts
     return {"shards": job.num_shards, "shards_resumed": len(done), "actors": actors} | add_up(shards)

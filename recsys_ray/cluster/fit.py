@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from recsys_ray.base.types import FitContext
-from recsys_ray.cluster.session import ClusterSettings, Session, WorkerSettings, available_memory
+from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.session import ClusterSettings, Session, available_memory
 from recsys_ray.runs.fit import FitJob, fit_bundle
+from recsys_ray.training import WorkerSettings
 
 
 def run_fit(
@@ -19,15 +20,17 @@ def run_fit(
 
 
 def _fit(
-    settings: ClusterSettings, job: FitJob, seed: int, workers: WorkerSettings, memory_limit: int | None
+    outlet: Outlet, settings: ClusterSettings, job: FitJob, seed: int, workers: WorkerSettings, memory_limit: int | None
 ) -> dict[str, Any]:
-    session = Session(settings, lambda message: print(message, file=sys.stderr, flush=True))
+    with outlet.open() as tell:
+        session = Session(settings, tell)
 
-    def train(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
-        """A neural model trains in workers of its own while this task waits, and gives its cores back meanwhile."""
-        from recsys_ray.cluster.train import ray_workers
+        def train(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
+            """A neural model trains in workers of its own while this task waits, and gives its cores back meanwhile."""
+            from recsys_ray.cluster.train import ray_workers
 
-        return ray_workers(workers, job.bundle.parent / "checkpoints", job.manifest["fingerprint"])(fn, shared, key)
+            storage = job.bundle.parent / "checkpoints"
+            return ray_workers(workers, storage, job.manifest["fingerprint"], outlet)(fn, shared, key)
 
-    context = FitContext(seed, session.map_blocks, session.num_cpus, session.progress, run_workers=train)
-    return fit_bundle(job, context, available_memory() if memory_limit is None else memory_limit)
+        context = FitContext(seed, session.map_blocks, session.num_cpus, tell, run_workers=train)
+        return fit_bundle(job, context, available_memory() if memory_limit is None else memory_limit)

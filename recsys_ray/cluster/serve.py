@@ -113,7 +113,7 @@ def deployed(session: Session, settings: ServeSettings, output: Location) -> Ite
     from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, ProxyLocation
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         try:
             serve.start(

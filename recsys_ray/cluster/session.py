@@ -1,23 +1,22 @@
 """A connection to Ray, made when the first piece of work needs it, and the ways to spread work over it.
 
-``map_blocks`` runs small pieces as Ray tasks, ``map_chunks`` streams file chunks through Ray Data, ``run`` places one
-big piece (a fit) on a machine with room. All of them call plain module-level functions that know nothing of Ray.
+``map_blocks`` runs small pieces as Ray tasks, ``run`` places one big piece (a fit) on a machine with room. Both call
+plain module-level functions that know nothing of Ray. Nothing that workers print is shown; what they have to say comes
+through ``messages``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
-import cloudpickle
-import numpy as np
 import psutil
 import ray
 import ray.data
@@ -25,13 +24,10 @@ from pydantic import Field
 
 from recsys_ray.base.errors import ConfigError, RecsysError, StorageError
 from recsys_ray.base.types import Settings
+from recsys_ray.cluster.environment import set_environment
+from recsys_ray.cluster.messages import Inlet
 
 Result = TypeVar("Result")
-log = logging.getLogger(__name__)
-
-KEEP_WORKERS_MS = 60_000
-"""How long a Ray of our own keeps idle worker processes. By default one second, and after a stage of two seconds the
-next one starts processes again, which takes longer than the work of a small run."""
 
 
 class ClusterSettings(Settings):
@@ -52,21 +48,6 @@ class ClusterSettings(Settings):
     """GPUs of one such process; fractions share one."""
     fit_cpus: int | None = Field(default=None, ge=1)
     """Cores of the fit; by default all of the largest machine."""
-    fit_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of the fit."""
-
-
-class WorkerSettings(Settings):
-    """The processes that train a neural model together."""
-
-    count: int = Field(default=1, ge=1)
-    """How many. The batch size is that of all together, so the result does not depend on it."""
-    cpus: int | None = Field(default=None, ge=1)
-    """Cores, and threads, of each; by default an equal share of the largest machine."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
-    max_failures: int = Field(default=3, ge=0)
-    """How often a group that lost a worker starts again from the last checkpoint."""
 
 
 class Session:
@@ -89,30 +70,28 @@ class Session:
 
     def connect(self) -> None:
         """Join the Ray that is there, or start one on this machine. Idempotent."""
+        _settle_ray_data()
         if ray.is_initialized():
             return
         address = self.settings.address or os.environ.get("RAY_ADDRESS")
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True, "log_to_driver": True}
         if address:
             _refuse_unreachable("cluster.address" if self.settings.address else "RAY_ADDRESS", address)
+        set_environment()
         here: dict[str, Any] = {
             "address": "local",  # without it Ray joins whatever cluster was last started on this machine
             "num_cpus": self.settings.num_cpus,
             "object_store_memory": self.settings.object_store_mib << 20,
             "include_dashboard": False,
-            "_system_config": {"idle_worker_killing_time_threshold_ms": KEEP_WORKERS_MS},
         }
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            ray.init(**({"address": address} if address else here), **quiet)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            with _unheard():
+                ray.init(**({"address": address} if address else here), **quiet)
+        except Exception as error:  # of every kind: a machine that is too slow is a plain Exception
             where = f"join {address}" if address else "start on this machine"
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"Ray can't {where}: {said}; see the section cluster of the configuration") from error
         self._started = True
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and shown once
 
     @property
     def num_cpus(self) -> int:
@@ -128,7 +107,8 @@ class Session:
         """``contracts.MapBlocks`` as Ray tasks of one core: in order, ``shared`` stored once, few in flight."""
         self.connect()
         blocks = list(blocks)
-        shared_ref, task = ray.put(shared), _task()
+        shared_ref = ray.put(shared)
+        task: Any = ray.remote(num_cpus=1, max_retries=3)(_call)
         window = 2 * self.num_cpus
         ticker = Ticker(self.progress, label, len(blocks))
         pending: dict[int, Any] = {}
@@ -139,36 +119,16 @@ class Session:
         while pending:
             yield self._take(pending, ticker)
 
-    def map_chunks(
-        self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
-    ) -> Iterator[Result]:
-        """``contracts.MapBlocks`` as one Ray Data pipeline: for chunks of input files, whose results are small."""
-        self.connect()
-        rows = [{"index": index, "block": cloudpickle.dumps(block)} for index, block in enumerate(blocks)]
-        if not rows:
-            return
-        ticker = Ticker(self.progress, label, len(rows))
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            _ChunkFunction(fn, shared), batch_size=1, batch_format="numpy"
-        )
-        done: dict[int, Any] = {}
-        following = 0
-        with our_errors():
-            for row in dataset.iter_rows():
-                ticker.step()
-                done[int(row["index"])] = unboxed(row["result"])
-                while following in done:
-                    yield done.pop(following)
-                    following += 1
-
     def run(self, fn: Callable[..., Result], *args: Any) -> Result:
-        """One call on a machine with room: the cores (and GPUs) of a fit, its errors as they were raised."""
+        """One call on a machine with room: the cores of a fit, its errors as they were raised, what it tells as
+        ``progress``. ``fn`` takes, before ``args``, an outlet for messages (see ``messages``)."""
         self.connect()
-        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        cpus = self.settings.fit_cpus or max(1, int(max(nodes, default=1)))
-        remote = ray.remote(num_cpus=cpus, num_gpus=self.settings.fit_gpus, max_retries=1)(fit)
+        cpus = self.settings.fit_cpus or largest_machine()
+        inlet = Inlet(self.progress)
+        done = ray.remote(num_cpus=cpus, max_retries=1)(_with_threads).remote(fn, cpus, inlet.outlet, *args)
+        inlet.pass_on_until(done)
         with our_errors():
-            result: Result = ray.get(remote.remote(fn, cpus, *args))
+            result: Result = ray.get(done)
         return result
 
     def _take(self, pending: dict[int, Any], ticker: Ticker) -> Any:
@@ -215,6 +175,8 @@ class our_errors:
             if isinstance(inner, BaseException):
                 seen = inner
             elif isinstance(seen, RecsysError):
+                # Ray Data adds lines of advice to the message; ours is one line.
+                seen.args = (str(seen).partition("\n")[0], *seen.args[1:])
                 raise seen from None
             else:
                 seen = seen.__cause__ or seen.__context__
@@ -222,35 +184,6 @@ class our_errors:
             raise StorageError(
                 "the disk for Ray's object spilling is full; free space or set cluster.object_store_mib"
             ) from None
-
-
-def boxed(action: Callable[[], Any]) -> Any:
-    """A result as a column of one pickled value; an error of ours too: Ray Data would wrap it beyond recognition."""
-    try:
-        result = action()
-    except RecsysError as error:
-        result = error
-    return np.array([cloudpickle.dumps(result)], dtype=object)
-
-
-def unboxed(box: bytes) -> Any:
-    """What was ``boxed``; raised when it was an error."""
-    result = pickle.loads(box)
-    if isinstance(result, RecsysError):
-        raise result
-    return result
-
-
-class _ChunkFunction:
-    """A batch of one pickled chunk in, its pickled result out. A callable, so that Ray Data ships ``shared`` once."""
-
-    def __init__(self, fn: Callable[[Any, Any], Any], shared: Any) -> None:
-        self.fn, self.shared = fn, shared
-        self.__name__ = getattr(fn, "__name__", "chunk")
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        result = boxed(lambda: self.fn(pickle.loads(batch["block"][0]), self.shared))
-        return {"index": batch["index"], "result": result}
 
 
 def _refuse_unreachable(name: str, address: str) -> None:
@@ -290,13 +223,39 @@ def available_memory() -> int:
     return free
 
 
-def fit(fn: Callable[..., Result], cpus: int, *args: Any) -> Result:
+def largest_machine() -> int:
+    """Cores of the largest machine that is there."""
+    # Meant for developers, says Ray; its other calls know the sum over all machines only.
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return max(1, int(max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=1)))
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Nothing reaches standard error: there Ray's C++ side says, as it starts, which log level it was given."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _settle_ray_data() -> None:
+    """No bars, no reports of its own; an error that a function raises arrives as itself, and is shown once."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+def _with_threads(fn: Callable[..., Result], cpus: int, *args: Any) -> Result:
     set_threads(cpus)
     return fn(*args)
-
-
-def _task() -> Any:
-    return ray.remote(num_cpus=1, max_retries=3)(_call)
 
 
 def _call(fn: Callable[[Any, Any], Result], block: Any, shared: Any) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,15 +40,13 @@ def evaluate_run(
     return total.finish(settings)
 
 
-_opened: dict[str, tuple[Prepared, Bundle]] = {}
+@lru_cache(maxsize=1)  # a worker evaluates many shards of one run
+def _opened(prepared: str, bundle: str) -> tuple[Prepared, Bundle]:
+    return Prepared.open(Location(prepared)), open_bundle(Location(bundle))
 
 
 def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
-    key = f"{shared.prepared} {shared.bundle}"
-    if key not in _opened:  # a worker evaluates many shards of one run
-        _opened.clear()
-        _opened[key] = Prepared.open(Location(shared.prepared)), open_bundle(Location(shared.bundle))
-    prepared, bundle = _opened[key]
+    prepared, bundle = _opened(shared.prepared, shared.bundle)
     requests = bundle.requests(shard)
     targets = prepared.targets(shard, shared.settings.on)
     partial = evaluate_part(

@@ -9,6 +9,7 @@ with the last run are inside the configured bounds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -116,17 +117,15 @@ def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
     return problems
 
 
-_opened: dict[tuple[str, str], tuple[Bundle, Options]] = {}
+@lru_cache(maxsize=1)  # a worker checks many shards of one run
+def _opened(bundle_url: str, settings: RecommendSettings) -> tuple[Bundle, Options]:
+    bundle = open_bundle(Location(bundle_url))
+    return bundle, read_options(bundle, settings)
 
 
 def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | None]) -> _Shard:
     bundle_url, run_url, settings, previous_url = shared
-    key = (bundle_url, settings.model_dump_json())
-    if key not in _opened:  # a worker checks many shards of one run
-        _opened.clear()
-        bundle = open_bundle(Location(bundle_url))
-        _opened[key] = (bundle, read_options(bundle, settings))
-    bundle, options = _opened[key]
+    bundle, options = _opened(bundle_url, settings)
     requests = bundle.requests(shard)
     problems: dict[str, int] = {}
     part, found = Location(run_url) / part_file(shard), b""

@@ -3,7 +3,7 @@
 What is imported here does without torch; the other modules are for networks, while one is trained.
 """
 
-from recsys_ray.training.config import LoopConfig
+from recsys_ray.training.config import LoopConfig, WorkerSettings
 from recsys_ray.training.worker import LocalWorker, Worker, progress_line, run_workers
 
-__all__ = ["LocalWorker", "LoopConfig", "Worker", "progress_line", "run_workers"]
+__all__ = ["LocalWorker", "LoopConfig", "Worker", "WorkerSettings", "progress_line", "run_workers"]

@@ -33,3 +33,16 @@ class LoopConfig(Settings):
     """Stop after so many evaluations without a better one, and keep the best; needs validation_share above 0."""
     evaluate_every: int = Field(default=1, ge=1)
     """Epochs between two evaluations."""
+
+
+class WorkerSettings(Settings):
+    """The processes that train a neural model together."""
+
+    count: int = Field(default=1, ge=1)
+    """How many. The batch size is that of all together, so the result does not depend on it."""
+    cpus: int | None = Field(default=None, ge=1)
+    """Cores, and threads, of each; by default an equal share of the largest machine."""
+    gpus: float = Field(default=0.0, ge=0)
+    """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often a group that lost a worker starts again from the last checkpoint."""

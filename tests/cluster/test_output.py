@@ -1,0 +1,131 @@
+"""What a user sees of a run: lines of ours alone, from whichever process they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys_ray.base.errors import ConfigError, ModelError
+from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
+from tests.serving_worlds import prepared_world, publish_run
+from tests.soak import free_port
+from tests.worlds import World
+
+pytestmark = pytest.mark.ray
+
+MODELS: dict[str, dict[str, Any]] = {
+    "item_cf": {},
+    "lightgcn": {"epochs": 3, "batch_size": 256, "embedding_dim": 8, "layers": 1},
+}
+CELL = r"[-+]?\d[\d.]*(?: \[[-+\d., ]+\])?"
+SHAPES = {
+    "stderr": (
+        r"(?:prepare|train|refit|evaluate|recommend|publish|popularity|item_cf|lightgcn): [ -~]+",
+        r"(?:check the run|write user histories): \d+/\d+[ -~]*",  # on a slow machine
+        r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
+        r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
+        rf"  [a-z_]+(?:@\d+)?(?: +{CELL})+",
+        r"popularity on the same targets, and the difference of the model to it",
+    ),
+    "stdout": (
+        r"",
+        r"/[ -~]+/recommendations/[\w-]+",
+        r" +user_id rank +score  source +item_id +title",
+        r" *\d+ +\d+ +-?[\d.]+  (?:model|fallback:\w+) +\d+ [ -~]*",
+        r"  like [ -~]+: [ -~]+ -?\d\.\d\d",
+        r"\{.*\}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_line_of_a_run_is_of_ours(name: str, tmp_path: Path) -> None:
+    world = World(tmp_path, model={"name": name} | MODELS[name])
+    command = [sys.executable, "-m", "recsys_ray.cli", "run", str(world.config)]
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=280)
+    assert done.returncode == 0, done.stderr
+    for stream, shapes in SHAPES.items():
+        strange = [line for line in getattr(done, stream).splitlines() if not re.fullmatch("|".join(shapes), line)]
+        assert not strange, strange
+    told = done.stderr.splitlines()
+    fitted, ended = (
+        next(number for number, line in enumerate(told) if line.startswith(start))
+        for start in (f"train: {name} fitted in", "train: done in")
+    )
+    assert fitted < ended  # what a worker says comes before the result of its work
+    epochs = re.findall(r"^train: epoch (\d+), loss", "\n".join(told[:ended]), re.MULTILINE)
+    assert epochs == [str(1 + epoch) for epoch in range(MODELS[name].get("epochs", 0))]
+
+
+def count_and_fail(outlet: Outlet, count: int, error: str | None) -> int:
+    print("not to be seen")
+    with outlet.open() as tell:
+        for number in range(count):
+            tell(f"number {number}")
+        if error:
+            raise ModelError(error)
+    return count
+
+
+def test_workers_are_heard_in_order_before_their_result(ray_session: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    one: list[str] = []
+    other: list[str] = []
+    numbers = [f"number {number}" for number in range(50)]
+    assert Session(ClusterSettings(fit_cpus=1), one.append).run(count_and_fail, 50, None) == 50
+    assert one == numbers
+    with pytest.raises(ModelError, match=r"^no more numbers$"):
+        Session(ClusterSettings(fit_cpus=1), other.append).run(count_and_fail, 20, "no more numbers")
+    assert other == numbers[:20] and one == numbers  # each hears its own
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_service_says_where_it_answers_and_that_it_stops(tmp_path: Path) -> None:
+    publish_run(tmp_path, prepared_world(tmp_path), "popularity")
+    world = World(tmp_path, output=str(tmp_path), serve={"port": free_port()})
+    command = [sys.executable, "-m", "recsys_ray.cli", "serve", str(world.config)]
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as service:
+        assert service.stderr is not None and service.stdout is not None
+        said = [service.stderr.readline()]
+        service.send_signal(signal.SIGINT)
+        said += service.stderr.read().splitlines()
+        printed = service.stdout.read().splitlines()
+    assert re.fullmatch(r"serve: http://[\d.:]+ answers from /[ -~]+; Ctrl-C stops it\n", said[0]), said
+    assert said[1:] == ["serve: stopping"] and service.returncode == 0
+    assert len(printed) == 1 and json.loads(printed[0])["stage"] == "serve", printed
+
+
+def refuse(batch: dict[str, Any]) -> dict[str, Any]:
+    raise ModelError("no room")
+
+
+def test_an_error_of_ours_comes_through_ray_data_as_itself(ray_session: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    Session(ClusterSettings()).connect()
+    refused = ray_session.data.from_items([{"shard": 0}]).map_batches(refuse)
+    with pytest.raises(ModelError, match=r"^no room\Z"), our_errors():
+        refused.take_all()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("recsys_ray.cluster.environment.VARIABLES", {})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"^Ray can't start on this machine: The current node timed out during.*; see"
+    ):
+        Session(ClusterSettings()).connect()
