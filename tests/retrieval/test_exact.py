@@ -18,7 +18,9 @@ from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
 from recsys_ray.retrieval import ExactIndex, Index, TopK, top_k_scores
 from recsys_ray.retrieval.exact import prepared as prepared_module
+from recsys_ray.retrieval.exact import product as product_module
 from recsys_ray.retrieval.exact import search as search_module
+from recsys_ray.retrieval.exact.product import BitsArray
 from recsys_ray.retrieval.exact.ranking import (
     key_item,
     key_score,
@@ -315,12 +317,13 @@ def test_a_short_item_with_a_large_bias_is_not_cut_off(precision: str) -> None:
 def test_arithmetic_worse_than_assumed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(10)
     queries_BD, items_ID = normal(rng, 40, 32), normal(rng, 2000, 32)
-    multiply = torch.mm
+    multiply = search_module.multiply
 
-    def sloppy(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        return multiply(left, right, out=out).mul_(0.5)
+    def sloppy(left: BitsArray, right: BitsArray, out: BitsArray) -> None:
+        multiply(left, right, out)
+        product_module.as_tensor(out).mul_(0.5)
 
-    monkeypatch.setattr(torch, "mm", sloppy)
+    monkeypatch.setattr(search_module, "multiply", sloppy)
     with counted_exact_passes(monkeypatch) as rows:
         found = ExactIndex(items_ID).search(queries_BD, 10)
     assert sorted(rows) == list(range(40))
@@ -343,13 +346,13 @@ def test_early_finish_skips_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     items_ID = normal(rng, 40_000, 16)
     items_ID[1000:] *= np.float32(0.01)
     scored = []
-    multiply = torch.mm
+    multiply = search_module.multiply
 
-    def counting(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        scored.append(out.numel())
-        return multiply(left, right, out=out)
+    def counting(left: BitsArray, right: BitsArray, out: BitsArray) -> None:
+        scored.append(out.size)
+        multiply(left, right, out)
 
-    monkeypatch.setattr(torch, "mm", counting)
+    monkeypatch.setattr(search_module, "multiply", counting)
     queries_BD = normal(rng, 50, 16)
     found = ExactIndex(items_ID).search(queries_BD, 5)
     assert sum(scored) < 0.5 * 50 * 40_000
@@ -360,7 +363,7 @@ def test_the_pieces_of_a_bias_add_up_exactly() -> None:
     bias_I = np.concatenate([normal(np.random.default_rng(0), 999), [0.0, -0.0, 1.0 + 2.0**-23]]).astype(np.float32)
     for name in PRECISIONS:
         pieces = prepared_module.bias_pieces(bias_I, prepared_module.scan_precision(name, 10))
-        summed = sum(prepared_module.as_tensor(piece).to(torch.float64) for piece in pieces)
+        summed = sum(product_module.as_tensor(piece).to(torch.float64) for piece in pieces)
         np.testing.assert_array_equal(summed.numpy(), bias_I.astype(np.float64))
 
 
