@@ -5,6 +5,9 @@ Shape suffixes: B queries, D dimension, I items.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +16,9 @@ import numba
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
 from recsys_ray.retrieval import ExactIndex, Index, TopK, top_k_scores
@@ -249,6 +254,72 @@ def test_lower_float32_precision_of_torch_changes_nothing() -> None:
     finally:
         torch.set_float32_matmul_precision(before)
     assert_same(found, full_sort(true_scores(queries_BD, items_ID), 20, None, None))
+
+
+# --- torch is a means ---
+
+
+def test_torch_is_loaded_only_where_it_pays() -> None:
+    """In a process without torch: float32 at first, bfloat16 once enough was asked; the lists are the same."""
+    code = """
+import sys
+import numpy as np
+from recsys_ray.retrieval.exact import index as module, product
+rng = np.random.default_rng(0)
+queries_BD, items_ID = (rng.normal(size=(count, 24)).astype(np.float32) for count in (300, 5000))
+module.bfloat16_is_fast = lambda: True
+index = module.ExactIndex(items_ID, rng.normal(size=5000).astype(np.float32))
+first = index.search(queries_BD, 10)
+assert "torch" not in sys.modules and index._scans == ("float32",)
+module.TORCH_PAYS_FROM = 2.5 * 300 * 5000 * 24
+index.search(queries_BD, 10)
+assert "torch" not in sys.modules
+third = index.search(queries_BD, 10)
+assert "torch" in sys.modules and index._scans == ("bfloat16", "float32")
+assert np.array_equal(first.rows_BK, third.rows_BK) and np.array_equal(first.scores_BK, third.scores_BK)
+assert module.ExactIndex(items_ID)._scans == ("bfloat16", "float32")  # it is there, so it is used
+module.bfloat16_is_fast = lambda: False
+assert module.ExactIndex(items_ID)._scans == ("float32",)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bfloat16_is_where_torch_says_it_is() -> None:
+    capabilities = torch.cpu.get_capabilities()
+    expected = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    assert product_module.bfloat16_is_fast() == bool(expected)
+
+
+def test_a_half_imported_torch_is_waited_for(tmp_path: Path) -> None:
+    """Another thread is importing it: nobody may see the module before it is whole."""
+    (tmp_path / "torch.py").write_text("import time\ntime.sleep(0.5)\nwhole = True\n")
+    code = """
+import importlib, sys, threading, time
+from recsys_ray.retrieval.exact.product import loaded_torch
+thread = threading.Thread(target=importlib.import_module, args=("torch",))
+thread.start()
+while "torch" not in sys.modules: time.sleep(0.01)
+assert loaded_torch().whole
+"""
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=variables)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_of_blas_are_put_back_by_the_last_one_out() -> None:
+    def counts() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        before = counts()
+        first, second = one_blas_thread(), one_blas_thread()
+        with first:
+            second.__enter__()
+            assert set(counts()) == {1}
+        assert set(counts()) == {1}
+        second.__exit__(None, None, None)
+        assert counts() == before and 2 in before
 
 
 # --- the scan ---
