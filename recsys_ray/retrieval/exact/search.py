@@ -7,11 +7,13 @@ matrix of the scan, columns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval.exact.lanes import LANES
@@ -76,7 +78,8 @@ class Search:
         blocks = -(-num_rows // (most * workers)) * workers
         if self.scans:
             self.prepared(self.scans[0])
-        run_blocks(num_rows, -(-num_rows // blocks), lambda: Scratch(block_bytes // workers), self._block)
+        with one_blas_thread() if self.scans else nullcontext():
+            run_blocks(num_rows, -(-num_rows // blocks), lambda: Scratch(block_bytes // workers), self._block)
 
     def _block(self, scratch: Scratch, start: int, stop: int) -> None:
         rows_R = np.arange(start, stop)

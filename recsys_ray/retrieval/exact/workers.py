@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import numba
 
-from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.retrieval.exact.product import loaded_torch
 
 Scratch = TypeVar("Scratch")
@@ -53,8 +52,7 @@ def run_blocks(
     if workers <= 1:
         take_blocks(0)
     else:
-        with one_blas_thread():
-            list(_pool(workers).map(take_blocks, range(workers)))
+        list(_pool(workers).map(take_blocks, range(workers)))
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
