@@ -1,21 +1,24 @@
 # make run     environment if missing, then the demo: synthetic world -> published recommendations
 # make test    environment if missing, then every test
+# make quick   environment if missing, then the tests that need no Ray and no patience: under a minute on two cores
 # make check   formatting, lint, types, spelling, then every test
 # make soak    the batch job killed again and again must lose and double nothing; the service under load for 10 minutes
+# make newest  the quick tests on the newest versions that pyproject.toml allows, in .venv-newest (a few GB)
 # make bench   the benchmarks, one after the other, each ending with one JSON line
-# make clean   remove the environment, caches and runs
+# make clean   remove the environments, caches and runs
 #
 # Needs Python 3.11 or newer, make and a package index. Another interpreter: make PYTHON=/path/to/python run
 
 VENV := .venv
-BIN := $(VENV)/bin
+BIN = $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 BENCHMARKS ?= batch_topn memory als embed
 PYTHON ?=
+QUICK := "not ray and not slow and not browser"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint check soak bench clean
+.PHONY: help run test quick lint check soak newest bench clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -25,6 +28,9 @@ run: $(VENV)/.installed-run
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+quick: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m $(QUICK)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -38,15 +44,21 @@ soak: $(VENV)/.installed-test
 	$(BIN)/python tests/soak.py
 	$(BIN)/python -m tests.serving_soak
 
+newest: VENV = .venv-newest
+newest:
+	@$(create_environment)
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	$(BIN)/python -m pytest -m $(QUICK)
+
 bench: $(VENV)/.installed-benchmarks
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find recsys_ray jobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, four stamps: each adds the extras its target needs. A change of the requirements reinstalls.
-$(VENV)/.installed-run: EXTRAS := s3,embeddings
+$(VENV)/.installed-run: EXTRAS := s3,embeddings,report
 $(VENV)/.installed-test: EXTRAS := test
 $(VENV)/.installed-dev: EXTRAS := test,dev
 $(VENV)/.installed-benchmarks: EXTRAS := s3,embeddings,benchmarks

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recsys_ray.api.recommender import Recommender as Recommender
     from recsys_ray.api.recommender import load as load
     from recsys_ray.base.errors import RecsysError as RecsysError
+    from recsys_ray.cli import run as run
     from recsys_ray.models.als import ALS as ALS
     from recsys_ray.models.base import Model as Model
     from recsys_ray.models.content import Content as Content
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from recsys_ray.models.sequence.sasrec import SASRec as SASRec
     from recsys_ray.models.svd import SVD as SVD
     from recsys_ray.models.two_tower.fit import TwoTower as TwoTower
-    from recsys_ray.pipeline import run as run
 
 __version__ = "0.1.0"
 
@@ -46,7 +46,7 @@ WHERE = {
     "evaluate": "api.evaluate",
     "fit": "api.fit",
     "load": "api.recommender",
-    "run": "pipeline",
+    "run": "cli",
     "Model": "models.base",
     "RecsysError": "base.errors",
     "ALS": "models.als",

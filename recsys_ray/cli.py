@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -64,6 +65,7 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
     """One stage from a configuration file to its JSON line; the exit status."""
     try:
         result = _run(stage, config_path, overrides, options)
+        _preview(stage, result)
     except RecsysError as error:
         return _fail(str(error))
     except MemoryError:
@@ -80,23 +82,44 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
 
 
 def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-    from recsys_ray.base.storage import Location
+    """What the stage found or did."""
     from recsys_ray.cluster.environment import set_environment
 
     set_environment()  # before Ray is imported
     from recsys_ray.cluster.session import Session
     from recsys_ray.config import load_config
     from recsys_ray.pipeline import Pipeline
-    from recsys_ray.runs.preview import preview
 
     config = load_config(config_path, overrides, _progress)
     with Session(config.cluster, _progress) as session:
-        pipeline = Pipeline(config, session)
-        result: dict[str, Any] = getattr(pipeline, stage)(**options)
+        result: dict[str, Any] = getattr(Pipeline(config, session), stage)(**options)
+    return result
+
+
+def _preview(stage: str, result: dict[str, Any]) -> None:
+    """Some of what a run wrote, for a person to look at."""
+    from recsys_ray.base.storage import Location
+    from recsys_ray.runs.preview import preview
+
     written = result if stage == "recommend" else result.get("recommend") if stage == "run" else None
     if written:
         print(f"\n{written['path']}\n{preview(Location(written['path']), Location(written['bundle']))}\n")
-    return result
+
+
+def run(config: str | os.PathLike[str], **overrides: Any) -> dict[str, Any]:
+    """Run a configuration from end to end, as ``recsys-ray run`` does: on a Ray that is there, or one of its own.
+
+    Args:
+        config: path of the YAML file. overrides: values by key, ``**{"recommend.n": 20}``.
+
+    Returns:
+        What each stage found or did, by stage; ``recsys_ray.load(output)`` opens what was published.
+
+    Raises:
+        RecsysError: what the command would say in one line. Nothing is published then.
+    """
+    pairs = [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+    return _run("run", os.fspath(config), pairs, {})
 
 
 def _progress(message: str) -> None:

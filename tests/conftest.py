@@ -1,4 +1,11 @@
-"""Fixtures that more than one test file needs."""
+"""Fixtures that more than one test file needs, and the tier of every test.
+
+    ray       starts a Ray, or works on the one of ``ray_session``; whoever asks for that fixture is marked here
+    slow      takes seconds: left out of the quick tests
+    browser   drives a browser
+
+``make quick`` runs what is none of these.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +28,24 @@ def datasets() -> Path:
     if not DATASETS.is_dir():
         pytest.skip("no data sets in ../shared/datasets")
     return DATASETS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+
+
+@pytest.fixture(autouse=True)
+def no_ray_unasked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is not marked ``ray`` fails when it starts one."""
+    if request.node.get_closest_marker("ray") is None:
+        import ray
+
+        def refuse(*args: Any, **settings: Any) -> None:
+            pytest.fail("this test starts a Ray: mark it with pytest.mark.ray, or use ray_session")
+
+        monkeypatch.setattr(ray, "init", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_ray.base.errors import StorageError
+from recsys_ray.base.optional import how_to_install
 
 TEMPORARY_SUFFIX = ".tmp"
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Addresses whose filesystem an extra installs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,9 @@ class Location:
         try:
             return cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
         except (ImportError, ValueError) as error:
-            raise StorageError(f"{self.url}: no filesystem for this address ({error})") from error
+            extra = EXTRAS.get(self.url.partition("://")[0]) if isinstance(error, ImportError) else None
+            cure = "" if extra is None else f": {how_to_install(extra)}"
+            raise StorageError(f"{self.url}: no filesystem for this address ({error}){cure}") from error
 
     def exists(self) -> bool:
         fs, path = self.filesystem()

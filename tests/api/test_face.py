@@ -1,10 +1,11 @@
-"""The Python face: the same lists as a run publishes, the frames that came in, and one clear error for what is wrong."""
+"""The Python face: the lists of a run, the frames that came in, and one clear error for what is wrong."""
 
 from __future__ import annotations
 
 import doctest
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -250,31 +251,41 @@ def model_of(events: pd.DataFrame) -> Any:
     return rr.ItemCF().fit(rr.Dataset(events))
 
 
-WRONG: list[tuple[type[RecsysError], str, Any]] = [
-    (DataError, r"no column 'user_id'; found a, item_id; name yours with columns=", lambda events: rr.Dataset(pd.DataFrame({"a": [1], "item_id": [2]}))),
-    (DataError, r"interactions: give a DataFrame.*found list", lambda events: rr.Dataset([(1, 2)])),
-    (DataError, r"column 'user_id' mixes int and str", lambda events: rr.Dataset(pd.DataFrame({"user_id": [1, "b"], "item_id": [2, 2]}))),
-    (DataError, r"column 'user_id' must hold integers or strings as ids, found double", lambda events: rr.Dataset(pd.DataFrame({"user_id": [1.5], "item_id": [2]})).prepared),
-    (DataError, r"column 'rating'", lambda events: rr.Dataset(pd.DataFrame({"user_id": [1], "item_id": [2], "rating": ["good"]})).prepared),
-    (ConfigError, r"Dataset: filters\.min_ratng: there is no such setting", lambda events: rr.Dataset(events, filters={"min_ratng": 3})),
-    (DataError, r"user 999999 is not one of the [0-9]+ users", lambda events: model_of(events).recommend([999999])),
-    (DataError, r"user ids of the data are int64, found 'x'", lambda events: model_of(events).recommend(["x"])),
-    (DataError, r"item 999999 is not in the catalogue", lambda events: model_of(events).similar_items(999999)),
-    (DataError, r"item 999999 is not in the catalogue", lambda events: model_of(events).recommend(history=[999999])),
-    (ConfigError, r"n must be between 1 and the [0-9]+ items, found 0", lambda events: model_of(events).recommend(n=0)),
-    (ConfigError, r"n must be between 1 and the [0-9]+ items, found 0", lambda events: model_of(events).similar_items(1, n=0)),
-    (ConfigError, r"give either users or a history", lambda events: model_of(events).recommend([1], history=[1])),
-    (ConfigError, r"give item, and either user or history", lambda events: model_of(events).explain(user=1)),
+def frame(**columns: Any) -> pd.DataFrame:
+    return pd.DataFrame(columns)
+
+
+def held_out(events: pd.DataFrame) -> rr.Dataset:
+    return rr.Dataset(events).split("leave_last_out")[1]
+
+
+Action = Callable[[pd.DataFrame], Any]
+NAMELESS: Action = lambda events: rr.Dataset(frame(a=[1], item_id=[2]))  # noqa: E731
+WRONG: list[tuple[type[RecsysError], str, Action]] = [
+    (DataError, "no column 'user_id'; found a, item_id; name yours with columns=", NAMELESS),
+    (DataError, "interactions: give a DataFrame.*found list", lambda events: rr.Dataset([(1, 2)])),
+    (DataError, "'user_id' mixes int and str", lambda events: rr.Dataset(frame(user_id=[1, "b"], item_id=[2, 2]))),
+    (DataError, "integers or strings as ids", lambda events: rr.Dataset(frame(user_id=[1.5], item_id=[2])).prepared),
+    (DataError, "'rating'", lambda events: rr.Dataset(frame(user_id=[1], item_id=[2], rating=["a"])).prepared),
+    (ConfigError, r"filters\.min_ratng: there is no", lambda events: rr.Dataset(events, filters={"min_ratng": 3})),
+    (DataError, "user 999999 is not one of the [0-9]+ users", lambda events: model_of(events).recommend([999999])),
+    (DataError, "user ids of the data are int64, found 'x'", lambda events: model_of(events).recommend(["x"])),
+    (DataError, "item 999999 is not in the catalogue", lambda events: model_of(events).similar_items(999999)),
+    (DataError, "item 999999 is not in", lambda events: model_of(events).recommend(history=[999999])),
+    (ConfigError, "n must be between 1 and the [0-9]+ items, found 0", lambda events: model_of(events).recommend(n=0)),
+    (ConfigError, "n must be between 1 and", lambda events: model_of(events).similar_items(1, n=0)),
+    (ConfigError, "give either users or a history", lambda events: model_of(events).recommend([1], history=[1])),
+    (ConfigError, "give item, and either user or history", lambda events: model_of(events).explain(user=1)),
     (ConfigError, r"no model 'eaze'; did you mean 'ease'\?", lambda events: rr.fit(rr.Dataset(events), "eaze")),
-    (ConfigError, r"ease: regularisation: there is no such setting", lambda events: rr.fit(rr.Dataset(events), "ease", regularisation=1.0)),
-    (ConfigError, r"data must be a Dataset, found DataFrame", lambda events: rr.fit(events, "ease")),
-    (ConfigError, r"split: .*kind 'by_luck' is none of", lambda events: rr.Dataset(events).split("by_luck")),
-    (ConfigError, r"test must be a held-out part", lambda events: rr.evaluate(events, rr.Dataset(events))),
-    (DataError, r"recs: no column 'rank'", lambda events: rr.evaluate(events, rr.Dataset(events).split("leave_last_out")[1])),
-    (DataError, r"other items than", lambda events: rr.evaluate(model_of(events[events["item_id"] < 9]), rr.Dataset(events).split("leave_last_out")[1])),
-    (SizeError, r"ease: .* GiB", lambda events: rr.EASE().fit(rr.Dataset(events), memory_limit_gib=1e-9)),
-    (BundleError, r"no model here; give the directory that save\(\) wrote", lambda events: rr.load("/nowhere/at/all")),
-]  # fmt: skip
+    (ConfigError, "ease: wait: there is no such setting", lambda events: rr.fit(rr.Dataset(events), "ease", wait=1)),
+    (ConfigError, "data must be a Dataset, found DataFrame", lambda events: rr.fit(events, "ease")),
+    (ConfigError, "split: .*kind 'by_luck' is none of", lambda events: rr.Dataset(events).split("by_luck")),
+    (ConfigError, "test must be a held-out part", lambda events: rr.evaluate(events, rr.Dataset(events))),
+    (DataError, "recs: no column 'rank'", lambda events: rr.evaluate(events, held_out(events))),
+    (DataError, "other items than", lambda events: rr.evaluate(model_of(events.head(300)), held_out(events))),
+    (SizeError, "ease: .* GiB", lambda events: rr.EASE().fit(rr.Dataset(events), memory_limit_gib=1e-9)),
+    (BundleError, r"no model here; give the directory that save\(\) wrote", lambda events: rr.load("/no/where")),
+]
 
 
 @pytest.mark.parametrize(("error", "said", "action"), WRONG, ids=[said[:40] for _, said, _ in WRONG])

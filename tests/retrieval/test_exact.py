@@ -5,6 +5,9 @@ Shape suffixes: B queries, D dimension, I items.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +16,16 @@ import numba
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
 from recsys_ray.retrieval import ExactIndex, Index, TopK, top_k_scores
 from recsys_ray.retrieval.exact import prepared as prepared_module
+from recsys_ray.retrieval.exact import product as product_module
 from recsys_ray.retrieval.exact import search as search_module
+from recsys_ray.retrieval.exact.product import BitsArray
 from recsys_ray.retrieval.exact.ranking import (
     key_item,
     key_score,
@@ -249,6 +256,72 @@ def test_lower_float32_precision_of_torch_changes_nothing() -> None:
     assert_same(found, full_sort(true_scores(queries_BD, items_ID), 20, None, None))
 
 
+# --- torch is a means ---
+
+
+def test_torch_is_loaded_only_where_it_pays() -> None:
+    """In a process without torch: float32 at first, bfloat16 once enough was asked; the lists are the same."""
+    code = """
+import sys
+import numpy as np
+from recsys_ray.retrieval.exact import index as module, product
+rng = np.random.default_rng(0)
+queries_BD, items_ID = (rng.normal(size=(count, 24)).astype(np.float32) for count in (300, 5000))
+module.bfloat16_is_fast = lambda: True
+index = module.ExactIndex(items_ID, rng.normal(size=5000).astype(np.float32))
+first = index.search(queries_BD, 10)
+assert "torch" not in sys.modules and index._scans == ("float32",)
+module.TORCH_PAYS_FROM = 2.5 * 300 * 5000 * 24
+index.search(queries_BD, 10)
+assert "torch" not in sys.modules
+third = index.search(queries_BD, 10)
+assert "torch" in sys.modules and index._scans == ("bfloat16", "float32")
+assert np.array_equal(first.rows_BK, third.rows_BK) and np.array_equal(first.scores_BK, third.scores_BK)
+assert module.ExactIndex(items_ID)._scans == ("bfloat16", "float32")  # it is there, so it is used
+module.bfloat16_is_fast = lambda: False
+assert module.ExactIndex(items_ID)._scans == ("float32",)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bfloat16_is_where_torch_says_it_is() -> None:
+    capabilities = torch.cpu.get_capabilities()
+    expected = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    assert product_module.bfloat16_is_fast() == bool(expected)
+
+
+def test_a_half_imported_torch_is_waited_for(tmp_path: Path) -> None:
+    """Another thread is importing it: nobody may see the module before it is whole."""
+    (tmp_path / "torch.py").write_text("import time\ntime.sleep(0.5)\nwhole = True\n")
+    code = """
+import importlib, sys, threading, time
+from recsys_ray.retrieval.exact.product import loaded_torch
+thread = threading.Thread(target=importlib.import_module, args=("torch",))
+thread.start()
+while "torch" not in sys.modules: time.sleep(0.01)
+assert loaded_torch().whole
+"""
+    variables = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=variables)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_of_blas_are_put_back_by_the_last_one_out() -> None:
+    def counts() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    with threadpool_limits(2, "blas"):
+        before = counts()
+        first, second = one_blas_thread(), one_blas_thread()
+        with first:
+            second.__enter__()
+            assert set(counts()) == {1}
+        assert set(counts()) == {1}
+        second.__exit__(None, None, None)
+        assert counts() == before and 2 in before
+
+
 # --- the scan ---
 
 
@@ -315,12 +388,13 @@ def test_a_short_item_with_a_large_bias_is_not_cut_off(precision: str) -> None:
 def test_arithmetic_worse_than_assumed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(10)
     queries_BD, items_ID = normal(rng, 40, 32), normal(rng, 2000, 32)
-    multiply = torch.mm
+    multiply = search_module.multiply
 
-    def sloppy(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        return multiply(left, right, out=out).mul_(0.5)
+    def sloppy(left: BitsArray, right: BitsArray, out: BitsArray) -> None:
+        multiply(left, right, out)
+        product_module.as_tensor(out).mul_(0.5)
 
-    monkeypatch.setattr(torch, "mm", sloppy)
+    monkeypatch.setattr(search_module, "multiply", sloppy)
     with counted_exact_passes(monkeypatch) as rows:
         found = ExactIndex(items_ID).search(queries_BD, 10)
     assert sorted(rows) == list(range(40))
@@ -343,13 +417,13 @@ def test_early_finish_skips_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     items_ID = normal(rng, 40_000, 16)
     items_ID[1000:] *= np.float32(0.01)
     scored = []
-    multiply = torch.mm
+    multiply = search_module.multiply
 
-    def counting(left: torch.Tensor, right: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        scored.append(out.numel())
-        return multiply(left, right, out=out)
+    def counting(left: BitsArray, right: BitsArray, out: BitsArray) -> None:
+        scored.append(out.size)
+        multiply(left, right, out)
 
-    monkeypatch.setattr(torch, "mm", counting)
+    monkeypatch.setattr(search_module, "multiply", counting)
     queries_BD = normal(rng, 50, 16)
     found = ExactIndex(items_ID).search(queries_BD, 5)
     assert sum(scored) < 0.5 * 50 * 40_000
@@ -360,7 +434,7 @@ def test_the_pieces_of_a_bias_add_up_exactly() -> None:
     bias_I = np.concatenate([normal(np.random.default_rng(0), 999), [0.0, -0.0, 1.0 + 2.0**-23]]).astype(np.float32)
     for name in PRECISIONS:
         pieces = prepared_module.bias_pieces(bias_I, prepared_module.scan_precision(name, 10))
-        summed = sum(prepared_module.as_tensor(piece).to(torch.float64) for piece in pieces)
+        summed = sum(product_module.as_tensor(piece).to(torch.float64) for piece in pieces)
         np.testing.assert_array_equal(summed.numpy(), bias_I.astype(np.float64))
 
 

@@ -21,6 +21,8 @@ from recsys_ray.serving import ServeSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
+pytestmark = pytest.mark.browser
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DESKTOP, PHONE = (1200, 900), (390, 844)
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
+from recsys_ray.base.optional import require
 from recsys_ray.base.types import BoolArray, ItemContent, LongArray
 from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts, sample
 from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
@@ -18,6 +17,7 @@ from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.projection import project
 
 TEMPLATE = "embeddings.html.jinja"
+WHAT = "recsys-ray report embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LegendEntry:
 class ItemMap:
     """The map and what its caption and legend say."""
 
-    svg: Markup
+    svg: str
     items: int
     method: str
     legend: list[LegendEntry]
@@ -56,14 +56,16 @@ def embedding_report(
         facts: how the vectors were made, shown as a table; nested values become text.
 
     Raises:
+        ConfigError: a library of the extra ``report`` is missing.
         DataError: fewer than two items have a vector.
     """
+    jinja2, _, _ = (require(name, extra="report", what=WHAT) for name in ("jinja2", "matplotlib", "sklearn"))
     analysis = analyse(items, content, has_text_I, has_image_I, counts_I, settings)
-    environment = Environment(
-        loader=PackageLoader("recsys_ray.content.report"), autoescape=True, undefined=StrictUndefined
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("recsys_ray.content.report"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.trim_blocks = environment.lstrip_blocks = True
-    page = environment.get_template(TEMPLATE).render(
+    page: str = environment.get_template(TEMPLATE).render(
         analysis=analysis,
         settings=settings,
         facts={name.replace("_", " "): _plain(value) for name, value in facts.items()},
@@ -92,11 +94,11 @@ def _map(labels: ItemLabels, content: ItemContent, settings: AnalysisSettings) -
     if rest:
         legend.append(LegendEntry(REST.sign, REST.colour, "other genres, or none", rest))
     svg = draw_map(projection.points_S2, group_of_G[first_S])
-    return ItemMap(Markup(svg), len(rows_S), projection.method, legend)
+    return ItemMap(svg, len(rows_S), projection.method, legend)
 
 
-def _cosines(analysis: Analysis) -> Markup:
-    return Markup(draw_distributions(analysis.bin_edges, [found.shares for found in analysis.distributions.values()]))
+def _cosines(analysis: Analysis) -> str:
+    return draw_distributions(analysis.bin_edges, [found.shares for found in analysis.distributions.values()])
 
 
 def _plain(value: Any) -> str:

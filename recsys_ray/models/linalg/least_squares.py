@@ -13,12 +13,11 @@ spare rows, so that the last tile needs no bounds.
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 from numba import njit, prange
-from threadpoolctl import ThreadpoolController
 
+from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.types import FloatArray, IntArray, LongArray
 from recsys_ray.models.linalg.sparse import read_only, threads_for
 
@@ -262,12 +261,6 @@ def whole_lanes(rows_ND: FloatArray) -> FloatArray:
     return np.pad(rows_ND, ((0, 0), (0, more))) if more else rows_ND
 
 
-@cache
-def _blas() -> ThreadpoolController:
-    """To look through the loaded libraries takes longer than the eigenvectors: once is enough."""
-    return ThreadpoolController()
-
-
 def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The eigenvectors of ``rows' diag(weights) rows``, (D, D) by columns, and its eigenvalues (D,).
 
@@ -280,7 +273,7 @@ def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArr
         _gram(*read_only(rows_NK, weights_N), parts_PKK)  # type: ignore[call-arg]
     gram_DD = parts_PKK.sum(axis=0, dtype=np.float64)[:dim, :dim]
     # Threads of BLAS would keep waiting for more, on the cores that the loops here need.
-    with _blas().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         values_D, axes_DD = np.linalg.eigh(gram_DD)
     return axes_DD.astype(np.float32), np.maximum(values_D, 0).astype(np.float32)
 

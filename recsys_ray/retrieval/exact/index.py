@@ -15,11 +15,14 @@ import numpy as np
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
-from recsys_ray.retrieval.exact.prepared import PreparedItems, bfloat16_is_fast, prepare_items
+from recsys_ray.retrieval.exact.prepared import PreparedItems, prepare_items
+from recsys_ray.retrieval.exact.product import bfloat16_is_fast, loaded_torch
 from recsys_ray.retrieval.exact.search import Search
 from recsys_ray.retrieval.topk import TopK, checked_filters, checked_finite
 
 DEFAULT_BLOCK_BYTES = 64 << 20
+TORCH_PAYS_FROM = 1e12
+"""Multiplications asked of one index, from which bfloat16 saves about the time that the import of torch takes."""
 
 
 class ExactIndex:
@@ -29,7 +32,8 @@ class ExactIndex:
     Args:
         items_ID: item vectors, float32; kept by reference.
         bias_I: added to every score of an item.
-        precision: of the scan, never of the result. "auto" takes bfloat16 where the processor has it.
+        precision: of the scan, never of the result. "auto" is float32, and goes on in bfloat16 where the processor has
+            it and torch, which multiplies it, is loaded already or worth loading for what is asked of this index.
         block_bytes: scratch of all threads together.
 
     Raises:
@@ -58,11 +62,13 @@ class ExactIndex:
         if len(self._bias_I) != self.num_items:
             raise ModelError(f"item bias has {len(self._bias_I)} entries for {self.num_items} items")
         self._block_bytes = block_bytes
-        fast = bfloat16_is_fast() if precision == "auto" else precision == "bfloat16"
-        self._scans: tuple[str, ...] = ("bfloat16", "float32") if fast else ("float32",)
+        self._scans: tuple[str, ...] = ("bfloat16", "float32") if precision == "bfloat16" else ("float32",)
+        self._waits_for_torch = precision == "auto" and bfloat16_is_fast()
+        self._asked = 0.0
         self._prepared: dict[str, PreparedItems] = {}
         self._limited: dict[str, tuple[BoolArray, PreparedItems]] = {}
         if self._items_ID.size:
+            self._consider_bfloat16(0.0)
             self._prepare(self._scans[0], None)
 
     @property
@@ -94,6 +100,7 @@ class ExactIndex:
         rows_P = np.arange(self.num_items) if allowed_I is None else np.flatnonzero(allowed_I)
         top = TopK.nothing(len(queries_BD), min(k, len(rows_P)))
         if top.rows_BK.size:
+            self._consider_bfloat16(float(len(queries_BD)) * len(rows_P) * self.dim)
             # A list that holds a quarter of the catalogue leaves the scan nothing to leave out.
             scans = self._scans if self.dim and 4 * top.rows_BK.shape[1] < len(rows_P) else ()
             Search(
@@ -108,6 +115,15 @@ class ExactIndex:
                 top,
             ).run(self._block_bytes)
         return top.padded(k)
+
+    def _consider_bfloat16(self, multiplications: float) -> None:
+        """Begin every scan with bfloat16 once torch is there, or once enough was asked for its import to pay."""
+        if not self._waits_for_torch:
+            return
+        self._asked += multiplications
+        if loaded_torch() is not None or self._asked >= TORCH_PAYS_FROM:
+            self._waits_for_torch = False
+            self._scans = ("bfloat16", "float32")
 
     def _drop_scan(self, name: str) -> None:
         """Start with the next finer precision from now on: slower a score, but fewer queries are done twice."""

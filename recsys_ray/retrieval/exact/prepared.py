@@ -7,41 +7,24 @@ Shape suffixes: I items, P scan positions (the allowed items, longest first), D 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray
 from recsys_ray.retrieval.exact.lanes import LANES
+from recsys_ray.retrieval.exact.product import BitsArray
 from recsys_ray.retrieval.exact.scan import Lengths, Precision, Span, round_rows
-
-BitsArray = npt.NDArray[Any]
 
 BFLOAT16_UNIT = 2.0**-8
 SUM_UNIT = 2.0**-23  # twice the unit of float32, so that chopping instead of rounding is covered too
-
-
-def bfloat16_is_fast() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def scan_precision(name: str, num_columns: int) -> Precision:
     """The rounding of a scan whose inner products have ``num_columns`` terms; ``name`` is "float32" or "bfloat16"."""
     gamma = num_columns * SUM_UNIT / (1.0 - num_columns * SUM_UNIT)
     if name == "bfloat16":
-        return Precision(16, 0.0, gamma, BFLOAT16_UNIT)
-    # Under another setting than "highest" torch may round float32 inputs to bfloat16 on its own.
-    lowered = torch.get_float32_matmul_precision() != "highest"
-    return Precision(0, (2.0 + BFLOAT16_UNIT) * BFLOAT16_UNIT if lowered else 0.0, gamma * (1.0 + lowered), 0.0)
-
-
-def as_tensor(bits_RK: BitsArray) -> torch.Tensor:
-    """The stored bits as the floats they are."""
-    return torch.from_numpy(bits_RK).view(torch.bfloat16 if bits_RK.dtype == np.int16 else torch.float32)
+        return Precision(16, gamma, BFLOAT16_UNIT)
+    return Precision(0, gamma, 0.0)
 
 
 def measured(values_RD: FloatArray, num_columns: int, precision: Precision) -> tuple[BitsArray, Lengths, int]:
@@ -74,8 +57,8 @@ class PreparedItems:
     order_P: IntArray
     place_I: IntArray
     """Item row to position, -1 where not allowed."""
-    matrix_PK: torch.Tensor
-    """Padded with zero rows to a multiple of LANES."""
+    matrix_PK: BitsArray
+    """The stored bits; padded with zero rows to a multiple of LANES."""
     tail_length_P: DoubleArray
     tail_lost_P: DoubleArray
     tail_bias_size_P: DoubleArray
@@ -102,8 +85,7 @@ class PreparedItems:
         """The same items without those that are not allowed; the tails stay valid, if a little wide."""
         kept_P = np.flatnonzero(allowed_I[self.order_P])
         bits_PK = np.zeros((_padded(len(kept_P)), self.num_columns), _bits_dtype(self.precision))
-        stored_PK = self.matrix_PK.view(torch.int16 if self.precision.shift else torch.int32).numpy()
-        np.take(stored_PK, kept_P, axis=0, out=bits_PK[: len(kept_P)])
+        np.take(self.matrix_PK, kept_P, axis=0, out=bits_PK[: len(kept_P)])
         order_P = self.order_P[kept_P]
         tails = (self.tail_length_P, self.tail_lost_P, self.tail_bias_size_P, self.tail_bias_P)
         return PreparedItems(
@@ -111,7 +93,7 @@ class PreparedItems:
             self.num_columns,
             order_P,
             places(order_P, len(self.place_I)),
-            as_tensor(bits_PK),
+            bits_PK,
             *(tail[kept_P] for tail in tails),
         )
 
@@ -134,7 +116,7 @@ def prepare_items(items_ID: FloatArray, bias_I: FloatArray | None, name: str) ->
         dim + pieces,
         order_P,
         places(order_P, num_items),
-        as_tensor(bits_PK),
+        bits_PK,
         lengths.given_R[order_P],
         _tail_maximum(lengths.lost_R[order_P]),
         _tail_maximum(np.abs(bias_P)),

@@ -47,12 +47,11 @@ SUBNORMAL = 1e-33  # far above what is lost where a machine takes subnormal numb
 class Precision(NamedTuple):
     """How a scan rounds.
 
-    ``shift`` as in ``lane_bound``; ``inputs`` is lost per unit of |q||x| while reading, beyond what was measured;
-    ``gamma`` per unit of |q||x| while adding up; ``relative`` is lost of the finished score.
+    ``shift`` as in ``lane_bound``; ``gamma`` is lost per unit of |q||x| while adding up; ``relative`` is lost of the
+    finished score.
     """
 
     shift: int
-    inputs: float
     gamma: float
     relative: float
 
@@ -124,7 +123,7 @@ def _noise(given: float, rounded: float, lost: float, span: Span, precision: Pre
 
     |q.x - q'.x'| <= |q - q'||x| + |q'||x - x'| (Cauchy-Schwarz), plus summation in any order, plus the last rounding.
     """
-    inputs = lost * span.length + rounded * span.lost + precision.inputs * given * span.length
+    inputs = lost * span.length + rounded * span.lost
     summed = precision.gamma * (rounded * (span.length + span.lost) + span.bias_size)
     final = FLOAT_ROUNDING * (given * span.length + span.bias_size)
     return float((inputs + summed + final + SUBNORMAL * (1.0 + given) * (1.0 + span.length)) * (1.0 + 1e-6))

@@ -7,15 +7,18 @@ matrix of the scan, columns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 
+from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval.exact.lanes import LANES
-from recsys_ray.retrieval.exact.prepared import PreparedItems, as_tensor, measured, places
+from recsys_ray.retrieval.exact.prepared import PreparedItems, measured, places
+from recsys_ray.retrieval.exact.product import BitsArray, multiply
 from recsys_ray.retrieval.exact.scan import (
     CROWDED,
     FINISHED,
@@ -40,14 +43,14 @@ class Scratch:
     """What one worker writes to, made when first needed."""
 
     num_bytes: int
-    tiles: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+    tiles: dict[np.dtype[Any], BitsArray] = field(default_factory=dict)
     pool: Pool | None = None
 
-    def tile(self, dtype: torch.dtype, rows: int) -> torch.Tensor:
+    def tile(self, dtype: np.dtype[Any], rows: int) -> BitsArray:
         """Room for MIN_TILE scores of each of these rows, and up to TILE_SCORES where that fits in half the bytes."""
         size = max(rows * MIN_TILE, min(TILE_SCORES, rows * MAX_TILE, self.num_bytes // 8))
         if dtype not in self.tiles or len(self.tiles[dtype]) < size:
-            self.tiles[dtype] = torch.empty(size, dtype=dtype)
+            self.tiles[dtype] = np.empty(size, dtype)
         return self.tiles[dtype]
 
 
@@ -75,7 +78,8 @@ class Search:
         blocks = -(-num_rows // (most * workers)) * workers
         if self.scans:
             self.prepared(self.scans[0])
-        run_blocks(num_rows, -(-num_rows // blocks), lambda: Scratch(block_bytes // workers), self._block)
+        with one_blas_thread() if self.scans else nullcontext():
+            run_blocks(num_rows, -(-num_rows // blocks), lambda: Scratch(block_bytes // workers), self._block)
 
     def _block(self, scratch: Scratch, start: int, stop: int) -> None:
         rows_R = np.arange(start, stop)
@@ -99,7 +103,7 @@ class Search:
         hopeless_R = (lengths.given_R == 0.0) | (reach_R > LARGEST_ROUGH_SCORE)
         pool.state_R[hopeless_R] = CROWDED
         tile = scratch.tile(items.matrix_PK.dtype, len(rows_R))
-        _scan_tiles(items, as_tensor(bits_RK), tile, pool, lengths, exclude.offsets_B1, hidden_E)
+        _scan_tiles(items, bits_RK, tile, pool, lengths, exclude.offsets_B1, hidden_E)
         found = TopK.nothing(len(rows_R), k)
         settle_rows(pool, queries_RD, self.items_ID, self.bias_I, items.order_P, found.rows_BK, found.scores_BK)
         self.top.rows_BK[rows_R], self.top.scores_BK[rows_R] = found.rows_BK, found.scores_BK
@@ -133,8 +137,8 @@ class Search:
 
 def _scan_tiles(
     items: PreparedItems,
-    queries_RK: torch.Tensor,
-    tile: torch.Tensor,
+    queries_RK: BitsArray,
+    tile: BitsArray,
     pool: Pool,
     lengths: Lengths,
     offsets_R1: LongArray,
@@ -143,20 +147,18 @@ def _scan_tiles(
     """Multiply tile by tile, and leave out queries that are finished once they are many enough to matter."""
     active_R = np.flatnonzero(pool.state_R == SCANNING)
     if len(active_R) < len(queries_RK):
-        queries_RK = queries_RK[torch.from_numpy(active_R)]
-    bits = tile.view(torch.int16 if items.precision.shift else torch.int32).numpy()
+        queries_RK = queries_RK[active_R]
     position, padded = 0, len(items.matrix_PK)
     while len(active_R) and position < padded:
         rows = len(active_R)
         width = min(len(tile) // rows // LANES * LANES, MAX_TILE)
         span = items.span(position, width)
-        product = tile[: rows * span.width].view(rows, span.width)
-        torch.mm(queries_RK, items.matrix_PK[position : position + span.width].t(), out=product)
-        bits_RS = bits[: rows * span.width].reshape(rows, span.width)
+        bits_RS = tile[: rows * span.width].reshape(rows, span.width)
+        multiply(queries_RK, items.matrix_PK[position : position + span.width], bits_RS)
         alive = scan_tile(bits_RS, active_R, span, items.precision, lengths, pool, offsets_R1, hidden_E)
         if 4 * alive < 3 * rows:
             kept_R = pool.state_R[active_R] == SCANNING
-            active_R, queries_RK = active_R[kept_R], queries_RK[torch.from_numpy(np.flatnonzero(kept_R))]
+            active_R, queries_RK = active_R[kept_R], queries_RK[kept_R]
         position += span.width
 
 

@@ -1,19 +1,21 @@
 """Blocks of rows side by side: one thread per processor, each running its own small matrix products.
 
-Two thread pools (torch's and a compiler's) that take turns on the same tile wait for each other longer than they work,
-and a tile is fastest where it was just written. So a worker owns its block from the product to the last candidate.
+Two thread pools (that of BLAS or torch, and a compiler's) that take turns on the same tile wait for each other longer
+than they work, and a tile is fastest where it was just written. So a worker owns its block from the product to the last
+candidate.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numba
+
+from recsys_ray.retrieval.exact.product import loaded_torch
 
 Scratch = TypeVar("Scratch")
 
@@ -24,7 +26,8 @@ _POOLS: dict[tuple[int, int, bool], ThreadPoolExecutor] = {}
 
 def num_workers() -> int:
     """The threads this process may use: the smaller of numba's setting and torch's, where torch is loaded."""
-    threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else MAX_WORKERS
+    torch = loaded_torch()
+    threads = MAX_WORKERS if torch is None else torch.get_num_threads()
     return int(min(threads, numba.get_num_threads(), MAX_WORKERS))
 
 
@@ -54,14 +57,14 @@ def run_blocks(
 
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Threads whose torch operations do not spread further; the caller's own setting stays as it is."""
+    torch = loaded_torch()
     with _LOCK:
-        key = (os.getpid(), workers, "torch" in sys.modules)
+        key = (os.getpid(), workers, torch is not None)
         if key in _POOLS:
             return _POOLS[key]
-        if "torch" not in sys.modules:
+        if torch is None:
             _POOLS[key] = ThreadPoolExecutor(workers, "exact-search")
         else:
-            torch = sys.modules["torch"]
             threads = torch.get_num_threads()
             together = threading.Barrier(workers)
             pool = ThreadPoolExecutor(workers, "exact-search", initializer=torch.set_num_threads, initargs=(1,))

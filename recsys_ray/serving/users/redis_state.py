@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.optional import require
 from recsys_ray.serving.users.journal import Event, UserStates
 from recsys_ray.serving.users.replicas import GONE_SECONDS, Peers
 
@@ -32,16 +33,12 @@ class Redis:
     """One connection pool; a call that fails is counted, and for a while none is made."""
 
     def __init__(self, url: str, prefix: str, on_error: Callable[[], None] = lambda: None) -> None:
-        try:
-            from redis import asyncio as client
-            from redis.exceptions import RedisError
-        except ImportError as error:
-            raise ConfigError("serve.redis needs the package redis: pip install recsys_ray[redis]") from error
+        client = require("redis.asyncio", extra="redis", what="serve.redis")
         try:
             self._client = client.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         except ValueError as error:
             raise ConfigError(f"serve.redis: {error}; write redis://host:port/0") from error
-        self._errors = (RedisError, OSError)
+        self._errors = (client.RedisError, OSError)
         self._on_error, self._prefix = on_error, prefix
         self._paused_until = 0.0
 
