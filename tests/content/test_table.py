@@ -17,7 +17,8 @@ from PIL import Image
 
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
-from recsys_ray.content import encoders
+from recsys_ray.content import encode
+from recsys_ray.content import table as table_module
 from recsys_ray.content.config import EmbeddingSettings
 from recsys_ray.content.encode import ShardEncoder, ShardReader
 from recsys_ray.content.table import (
@@ -58,8 +59,9 @@ class HashEncoder:
 @pytest.fixture
 def encoder(monkeypatch: pytest.MonkeyPatch) -> HashEncoder:
     one = HashEncoder()
-    monkeypatch.setattr(encoders, "open_text_encoder", lambda settings: one)
-    monkeypatch.setattr(encoders, "text_fingerprint", lambda settings: {"model": settings.model})
+    monkeypatch.setattr(encode, "open_text_encoder", lambda settings: one)
+    for module in (encode, table_module):
+        monkeypatch.setattr(module, "text_fingerprint", lambda settings: {"model": settings.model})
     return one
 
 
