@@ -64,7 +64,13 @@ def publish_run(
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         train = replace(train, content=ItemContent(vectors, np.ones(train.num_items, np.bool_)))
     scorer = config.fit_scorer(train, FitContext())
-    write_bundle(bundle, scorer, prepared, parts, {"model": model, "fingerprint": tag})
+    write_bundle(
+        bundle,
+        scorer,
+        prepared,
+        parts,
+        {"model": model, "fingerprint": tag, "predicts_ratings": config.predicts_ratings},
+    )
     asked = RecommendSettings.model_validate({"n": 10} | recommend)
     run = publish.start_run(output / "recommendations", tag * 10, {})
     recommender = ShardRecommender(str(bundle), str(run), asked, None if second is None else str(second))

@@ -91,8 +91,9 @@ class Dataset:
     def prepared(self) -> Prepared:
         """The prepared data, in memory: what every fit on it reads."""
         location = Location(f"memory://recsys_ray/{uuid.uuid4().hex}/prepared/data")
-        weakref.finalize(self, location.parent.parent.remove)
-        return prepare(self._source, location, seed=self.seed)
+        prepared = prepare(self._source, location, seed=self.seed)
+        weakref.finalize(prepared, location.parent.parent.remove)  # parts and models hold it, too
+        return prepared
 
     @property
     def num_users(self) -> int:
@@ -180,12 +181,10 @@ class Dataset:
     def _part(self, part: str) -> Dataset:
         other = self._of_source(self._source)
         other.__dict__["prepared"] = self.prepared
-        other._whole = self  # whoever holds a part keeps the prepared data
         other.parts = (part,)
         return other
 
     _source: Any
-    _whole: Dataset | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from recsys_ray.base.errors import BundleError, ConfigError, DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, FitContext, Histories, IntArray, ItemLists, Requests
 from recsys_ray.models import Model, check_size
-from recsys_ray.recommend.bundle import MANIFEST, Bundle, bundle_in_memory, open_bundle, save_bundle
+from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.explain import Reason, explain, explain_texts
 from recsys_ray.recommend.options import Options, check_options, read_options, with_stages
@@ -306,11 +306,11 @@ def load(path: str | PathLike[str], *, models: Sequence[type[Model]] = (), kind:
     Recommender(popularity, 2 users, 1 items)
     """
     place = Location.of(path)
-    if is_published(place):
-        return _published(place, place.parent.parent, models, kind)
-    if (place / MANIFEST).exists():
+    if (place / ARRAYS).exists():
         bundle = open_bundle(place, models=models)
         return Recommender(bundle, Options(n=min(DEFAULT_ROWS, bundle.num_items)), kind)
+    if is_published(place):
+        return _published(place, place.parent.parent, models, kind)
     run = latest_run(place / RECOMMENDATIONS)
     if run is None:
         raise BundleError(

@@ -42,6 +42,8 @@ INIT_STD = 0.1  # of the expected length of a factor row, as in the paper: entri
 
 
 class ALS(Model):
+    """Implicit alternating least squares: matrix factorization over all user-item pairs (Hu, Koren, Volinsky 2008)."""
+
     key: ClassVar[str] = "als"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (FactorScorer,)
 

@@ -151,6 +151,8 @@ class ContentScorer(VectorScorer):
 
 
 class Content(Model):
+    """Items like those the user had last, by the vectors of their texts and posters."""
+
     key: ClassVar[str] = "content"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (ContentScorer,)
     ordered: ClassVar[bool] = True

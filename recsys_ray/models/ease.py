@@ -30,6 +30,8 @@ TILE = 64
 
 
 class EASE(Model):
+    """Every item predicted from the others by ridge regression, in closed form (Steck 2019)."""
+
     key: ClassVar[str] = "ease"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer,)
 

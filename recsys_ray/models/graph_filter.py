@@ -23,6 +23,8 @@ from recsys_ray.models.scorers.linear import LinearScorer
 
 
 class GraphFilter(Model):
+    """A linear low-pass filter on the item graph; nothing is trained."""
+
     key: ClassVar[str] = "graph_filter"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer,)
 

@@ -31,6 +31,8 @@ BM25_K1, BM25_B = 1.2, 0.75
 
 
 class ItemCF(Model):
+    """Items like those of the history, by a similarity of who touched them."""
+
     key: ClassVar[str] = "item_cf"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer,)
 

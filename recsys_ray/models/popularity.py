@@ -22,6 +22,8 @@ from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
 
 
 class Popularity(Model):
+    """The same list for everybody, most interactions first."""
+
     key: ClassVar[str] = "popularity"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (PopularityScorer,)
     personal: ClassVar[bool] = False

@@ -23,6 +23,8 @@ from recsys_ray.models.scorers.linear import LowRankScorer
 
 
 class PureSVD(Model):
+    """The leading singular vectors of the interactions (Cremonesi, Koren, Turrin 2010)."""
+
     key: ClassVar[str] = "pure_svd"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LowRankScorer,)
 

@@ -67,6 +67,8 @@ class RandomScorer:
 
 
 class Random(Model):
+    """An even lottery over all items, drawn once per user."""
+
     key: ClassVar[str] = "random"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (RandomScorer,)
     personal: ClassVar[bool] = False

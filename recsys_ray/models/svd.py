@@ -26,6 +26,8 @@ from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
 
 
 class SVD(Model):
+    """Biased matrix factorization of ratings: it predicts what a user would rate."""
+
     key: ClassVar[str] = "svd"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (FactorScorer,)
     predicts_ratings: ClassVar[bool] = True

@@ -211,7 +211,8 @@ def test_other_names_and_text_ids(events: pd.DataFrame) -> None:
 
 def test_parts_of_a_split_hold_what_they_should(events: pd.DataFrame) -> None:
     train, test = rr.Dataset(events).split("leave_last_out")
-    last = events.groupby("user_id").tail(1)
+    long = events[events.groupby("user_id")["item_id"].transform("size") >= 3]
+    last = long.groupby("user_id").tail(1)
     assert set(map(tuple, test.interactions()[["user_id", "item_id"]].values)) == set(
         map(tuple, last[["user_id", "item_id"]].values)
     )
@@ -282,7 +283,11 @@ WRONG: list[tuple[type[RecsysError], str, Action]] = [
     (ConfigError, "split: .*kind 'by_luck' is none of", lambda events: rr.Dataset(events).split("by_luck")),
     (ConfigError, "test must be a held-out part", lambda events: rr.evaluate(events, rr.Dataset(events))),
     (DataError, "recs: no column 'rank'", lambda events: rr.evaluate(events, held_out(events))),
-    (DataError, "other items than", lambda events: rr.evaluate(model_of(events.head(300)), held_out(events))),
+    (
+        DataError,
+        "other items than",
+        lambda events: rr.evaluate(model_of(events[events["item_id"] < 20]), held_out(events)),
+    ),
     (SizeError, "ease: .* GiB", lambda events: rr.EASE().fit(rr.Dataset(events), memory_limit_gib=1e-9)),
     (BundleError, r"no model here; give the directory that save\(\) wrote", lambda events: rr.load("/no/where")),
 ]
@@ -324,7 +329,7 @@ def test_it_is_imported_quickly_and_without_ray() -> None:
         assert seconds < 0.3, seconds
         import pandas as pd
         model = rr.EASE().fit(rr.Dataset(pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 2]})))
-        assert len(model.recommend(n=1)) == 2
+        assert len(model.recommend(n=1)) == 1
         assert "ray" not in sys.modules and "torch" not in sys.modules, "a fit in memory needs neither"
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

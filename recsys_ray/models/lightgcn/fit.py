@@ -42,7 +42,7 @@ from recsys_ray.training import run_workers
 
 
 class LightGCN(LightGCNConfig, Model):
-    """LightGCN as a model: its settings and its fit."""
+    """Vectors of users and items smoothed over the graph of interactions (He et al. 2020)."""
 
     key: ClassVar[str] = "lightgcn"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (PropagationScorer,)

@@ -41,7 +41,7 @@ from recsys_ray.training import run_workers
 
 
 class NCF(NCFConfig, Model):
-    """NCF as a model: its settings and its fit."""
+    """A network that scores every pair of a user and an item (He et al. 2017)."""
 
     key: ClassVar[str] = "ncf"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (PairScorer,)

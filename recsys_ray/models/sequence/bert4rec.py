@@ -22,7 +22,7 @@ from recsys_ray.models.sequence.scorer import SequenceScorer
 
 
 class BERT4Rec(BERT4RecConfig, Model):
-    """BERT4Rec as a model: its settings and its fit."""
+    """A transformer that fills in masked items of a history (Sun et al. 2019)."""
 
     key: ClassVar[str] = "bert4rec"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (SequenceScorer,)

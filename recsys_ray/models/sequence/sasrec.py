@@ -20,7 +20,7 @@ from recsys_ray.models.sequence.scorer import SequenceScorer
 
 
 class SASRec(SequenceConfig, Model):
-    """Those of every sequence model."""
+    """A causal transformer over the items of a history (Kang and McAuley 2018)."""
 
     key: ClassVar[str] = "sasrec"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (SequenceScorer,)

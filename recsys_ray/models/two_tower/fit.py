@@ -60,7 +60,7 @@ from recsys_ray.training import run_workers
 
 
 class TwoTower(TwoTowerConfig, Model):
-    """TwoTower as a model: its settings and its fit."""
+    """Two networks, of users and of items, whose outputs are compared (Covington et al. 2016)."""
 
     key: ClassVar[str] = "two_tower"
     scorers: ClassVar[tuple[type[Scorer], ...]] = (TowerScorer,)
