@@ -81,10 +81,10 @@ def job(items: Path, folder: Path, settings: dict[str, Any], threads: int) -> tu
     from recsys_ray.base.storage import Location
     from recsys_ray.cluster.embed import run_embed
     from recsys_ray.cluster.session import ClusterSettings, Session
-    from recsys_ray.content.config import EmbeddingSettings
+    from recsys_ray.content.config import ContentSettings
     from recsys_ray.content.table import finish_table, start_table, table_facts
 
-    session, wanted = Session(ClusterSettings(num_cpus=threads)), EmbeddingSettings.model_validate(settings)
+    session, wanted = Session(ClusterSettings(num_cpus=threads)), ContentSettings.model_validate(settings)
     session.connect()
     at, store = Location.of(items), Location.of(tempfile.mkdtemp(dir=folder))
     started = time.perf_counter()

@@ -37,7 +37,7 @@ import yaml
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import deployed
 from recsys_ray.cluster.session import ClusterSettings, Session
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 
 WORLD: dict[str, Any] = {
     "name": "serve-benchmark",
@@ -47,8 +47,8 @@ WORLD: dict[str, Any] = {
 WARM_SECONDS = 1.0
 UVICORN = """
 import sys, uvicorn
-from recsys_ray.serving import ServeSettings, build_app
-settings = ServeSettings.model_validate_json(sys.argv[1])
+from recsys_ray.serving import ServingSettings, build_app
+settings = ServingSettings.model_validate_json(sys.argv[1])
 uvicorn.run(build_app(settings, sys.argv[2]), port=settings.port, log_level="warning", access_log=False)
 """
 
@@ -165,14 +165,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings(folder: Path, cached: bool) -> ServeSettings:
+def settings(folder: Path, cached: bool) -> ServingSettings:
     port = free_port()
     cache = {} if cached else {"cache": {"mib": 0}}
-    return ServeSettings.model_validate({"port": port, "state": str(folder / f"state-{port}"), **cache})
+    return ServingSettings.model_validate({"port": port, "state": str(folder / f"state-{port}"), **cache})
 
 
 @contextmanager
-def under_uvicorn(asked: ServeSettings, output: str) -> Iterator[int]:
+def under_uvicorn(asked: ServingSettings, output: str) -> Iterator[int]:
     command = [sys.executable, "-c", UVICORN, asked.model_dump_json(), output]
     process = subprocess.Popen(command)
     try:

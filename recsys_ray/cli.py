@@ -27,7 +27,7 @@ STAGES = {
     "serve": "answer online, over HTTP, from what is published, until interrupted",
     "verify": "is the published run whole, and does the service at --url answer with it",
     "report": "one HTML page about the data of a run: report embeddings CONFIG",
-    "rollback": "point LATEST back to the run published before (publish.to=RUN_ID for another)",
+    "rollback": "point LATEST back to the run published before (runs.to=RUN_ID for another)",
 }
 REPORTS = ("embeddings",)
 
@@ -69,7 +69,7 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
     except RecsysError as error:
         return _fail(str(error))
     except MemoryError:
-        return _fail("out of memory; set train.memory_limit_gib, a smaller model, or a machine with more memory")
+        return _fail("out of memory; set training.memory_limit_gib, a smaller model, or a machine with more memory")
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

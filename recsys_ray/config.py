@@ -4,8 +4,11 @@
     output: runs/demo            # any path or URL
     data: {source: movielens, path: ..., filters: {...}, split: {...}}
     model: {name: ease, regularization: 200.0}
-    train: {refit: all}
+    training: {refit: all}
     recommend: {n: 10}
+
+A section is called like the part of the package that it is for. Sections that had other names in earlier versions
+(``train``, ``evaluate``, ``serve``, ``publish``, ``embeddings``, ``analysis``) are read under those as well.
 
 Every key can be overridden on the command line: ``model.regularization=500``. Unknown keys, wrong types and impossible
 combinations are errors of one line that names the key.
@@ -28,21 +31,29 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import Settings
 from recsys_ray.cluster.session import ClusterSettings
-from recsys_ray.content.config import EmbeddingSettings
-from recsys_ray.content.report.embeddings import AnalysisSettings
+from recsys_ray.content.config import ContentSettings
 from recsys_ray.data.sources.config import DataConfig
-from recsys_ray.evaluation import EvaluateSettings
+from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.models import MODELS, ColdItemSettings, Model
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
-from recsys_ray.runs.gate import GateSettings
-from recsys_ray.serving import ServeSettings
+from recsys_ray.runs.config import RunsSettings
+from recsys_ray.serving import ServingSettings
 from recsys_ray.training import WorkerSettings
 
 VERSION = 1
 MODEL_SECTIONS = ("model", "recommend.ranker.model")
+FORMER = {
+    "embeddings": "content",
+    "analysis": "content.report",
+    "train": "training",
+    "evaluate": "evaluation",
+    "publish": "runs",
+    "serve": "serving",
+}
+"""What sections were called before, and what they are called now. A file and an override may say either."""
 
 
-class TrainSettings(Settings):
+class TrainingSettings(Settings):
     """What the published model has seen, how it treats new items, and how much memory a fit may take."""
 
     refit: Literal["all", "train+valid"] = "all"
@@ -54,18 +65,6 @@ class TrainSettings(Settings):
     """Score items without training interactions by their embeddings, whatever the model; null leaves them out."""
     memory_limit_gib: float | None = Field(default=None, gt=0)
     """Refuse fits predicted to need more; by default what is free on the machine that fits."""
-
-
-class PublishSettings(Settings):
-    """What happens to a finished run."""
-
-    enabled: bool = True
-    """Move LATEST to the run when it passes the gate."""
-    gate: GateSettings = GateSettings()
-    keep: int = Field(default=5, ge=1)
-    """Published runs to keep, the last published; LATEST and what the service was told to stay on are never deleted."""
-    to: str | None = None
-    """Run id for rollback; by default the run published before the current one."""
 
 
 def _model_section() -> Any:
@@ -103,16 +102,14 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0)
     """Seed of splits, initial values and sampling."""
     data: DataConfig
-    embeddings: EmbeddingSettings | None = None
+    content: ContentSettings | None = None
     """Vectors of the items from their texts and posters; null makes none."""
     model: _model_section()  # type: ignore[valid-type]
-    analysis: AnalysisSettings = AnalysisSettings()
-    """What the report about the embeddings looks at."""
-    train: TrainSettings = TrainSettings()
-    evaluate: EvaluateSettings = EvaluateSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSection = RecommendSection()
-    publish: PublishSettings = PublishSettings()
-    serve: ServeSettings = ServeSettings()
+    runs: RunsSettings = RunsSettings()
+    serving: ServingSettings = ServingSettings()
     cluster: ClusterSettings = ClusterSettings()
 
     @property
@@ -129,7 +126,7 @@ class Config(Settings):
 
     def needs_content(self, model: Model) -> bool:
         """Whether the fit of a model takes item vectors."""
-        return self.train.cold_items is not None or model.needs_content
+        return self.training.cold_items is not None or model.needs_content
 
     @property
     def has_split(self) -> bool:
@@ -137,19 +134,19 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _models_can_be_had(self) -> Config:
-        for name in self.evaluate.baselines:
+        for name in self.evaluation.baselines:
             if name not in MODELS:
-                raise ValueError(f"evaluate.baselines: no model {name!r}; models are {', '.join(MODELS)}")
-        others = [name for name in self.evaluate.baselines if name != self.model_name]
-        wanted: list[tuple[str, Model]] = [("evaluate.baselines", MODELS[name]()) for name in others]
+                raise ValueError(f"evaluation.baselines: no model {name!r}; models are {', '.join(MODELS)}")
+        others = [name for name in self.evaluation.baselines if name != self.model_name]
+        wanted: list[tuple[str, Model]] = [("evaluation.baselines", MODELS[name]()) for name in others]
         wanted.append(("model.name", self.chosen_model()))
         if (ranker := self.chosen_ranker()) is not None:
             wanted.append(("recommend.ranker.model.name", ranker))
         for setting, model in wanted:
-            if self.embeddings is None and self.needs_content(model):
-                cause = setting if self.train.cold_items is None else "train.cold_items"
+            if self.content is None and self.needs_content(model):
+                cause = setting if self.training.cold_items is None else "training.cold_items"
                 raise ValueError(
-                    f"{cause}: {model.key} needs item vectors; add a section embeddings (embeddings={{}} will do)"
+                    f"{cause}: {model.key} needs item vectors; add a section content (content={{}} will do)"
                 )
         return self
 
@@ -157,16 +154,16 @@ class Config(Settings):
     def _possible(self) -> Config:
         if self.version != VERSION:
             raise ValueError(f"version: {self.version} is not supported; this is version {VERSION} of the format")
-        largest = max(self.evaluate.k)
-        if self.train.refit == "train+valid" and self.has_split and self.recommend.n < largest:
+        largest = max(self.evaluation.k)
+        if self.training.refit == "train+valid" and self.has_split and self.recommend.n < largest:
             raise ValueError(
-                f"recommend.n: {self.recommend.n} rows can't show metrics at evaluate.k={largest} with "
-                "train.refit=train+valid; set recommend.n higher or evaluate.k lower"
+                f"recommend.n: {self.recommend.n} rows can't show metrics at evaluation.k={largest} with "
+                "training.refit=train+valid; set recommend.n higher or evaluation.k lower"
             )
-        if self.train.refit == "train+valid" and not self.has_split:
-            raise ValueError("train.refit: train+valid needs a split; set data.split.kind or train.refit=all")
-        if self.train.refit == "train+valid" and self.evaluate.on == "valid":
-            raise ValueError("evaluate.on: valid with train.refit=train+valid would score what the model has seen")
+        if self.training.refit == "train+valid" and not self.has_split:
+            raise ValueError("training.refit: train+valid needs a split; set data.split.kind or training.refit=all")
+        if self.training.refit == "train+valid" and self.evaluation.on == "valid":
+            raise ValueError("evaluation.on: valid with training.refit=train+valid would score what the model has seen")
         return self
 
 
@@ -176,7 +173,7 @@ def _without_name(section: Any) -> Model:
 
 
 def load_config(path: str, overrides: Sequence[str] = (), note: Callable[[str], None] = lambda line: None) -> Config:
-    """Read a YAML file, apply ``key.key=value`` overrides, validate.
+    """Read a YAML file, apply ``key.key=value`` overrides, validate. Sections may have their former names in both.
 
     An override that names another model drops what the file sets for its own; ``note`` is told, in one line.
 
@@ -190,9 +187,12 @@ def load_config(path: str, overrides: Sequence[str] = (), note: Callable[[str], 
     tree = _parse(text, path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the configuration must be a mapping of keys, found {type(tree).__name__}")
+    _rename_sections(tree, path)
     notes = [_drop_other_model(tree, overrides, section) for section in MODEL_SECTIONS]
     for override in overrides:
         _apply(tree, override)
+    _rename_sections(tree, path)
+    tree.pop("analysis", None)  # there is no content, so it has nothing to report on, and never had
     try:
         config = Config.model_validate_json(json.dumps(tree))
     except ValidationError as error:
@@ -200,6 +200,33 @@ def load_config(path: str, overrides: Sequence[str] = (), note: Callable[[str], 
     for line in filter(None, notes):
         note(line)
     return config
+
+
+def _rename_sections(tree: dict[str, Any], path: str) -> None:
+    """Sections with former names get their present ones; one that belongs in another section waits until that is there.
+
+    Raises:
+        ConfigError: a section is given under both names.
+    """
+    for former, present in FORMER.items():
+        outer, _, name = present.rpartition(".")
+        place = tree.get(outer) if outer else tree
+        if former not in tree or not isinstance(place, dict):
+            continue
+        if name in place:
+            raise ConfigError(
+                f"{path}: {former} is the former name of the section {present}, and both are given; keep one"
+            )
+        place[name] = tree.pop(former)
+
+
+def _present_key(key: str, tree: dict[str, Any]) -> str:
+    """The key of an override under the present name of its section; the rule of ``_rename_sections``."""
+    section, dot, rest = key.partition(".")
+    present = FORMER.get(section, section)
+    outer = present.rpartition(".")[0]
+    waits = outer and not isinstance(tree.get(outer), dict)
+    return key if waits else f"{present}{dot}{rest}"
 
 
 def _drop_other_model(tree: dict[str, Any], overrides: Sequence[str], section: str) -> str | None:
@@ -221,7 +248,7 @@ def _drop_other_model(tree: dict[str, Any], overrides: Sequence[str], section: s
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
-    names = key.split(".")
+    names = _present_key(key, tree).split(".")
     if not equals or not all(names):
         raise ConfigError(f"{override!r} is not an override; write key=value, for example recommend.n=20")
     node = tree

@@ -61,7 +61,7 @@ class Pipeline:
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
         self.prepare()
-        if self.config.embeddings is not None:
+        if self.config.content is not None:
             self.embed()
         self.train()
         if self.config.has_split:
@@ -94,9 +94,9 @@ class Pipeline:
         """Texts and posters of the catalogue to item vectors; what an earlier table holds is taken from there."""
         if "embed" in self._results:
             return self._results["embed"]
-        settings = self.config.embeddings
+        settings = self.config.content
         if settings is None:
-            raise ConfigError("embeddings: the section is missing; add it to the configuration (embeddings={} will do)")
+            raise ConfigError("content: the section is missing; add it to the configuration (content={} will do)")
         started = time.perf_counter()
         items = self.prepared.location / ITEMS
         store = self.output / "embeddings" if settings.store is None else Location.of(settings.store)
@@ -109,7 +109,7 @@ class Pipeline:
             facts = run_embed(self.session, job)
             content_table.finish_table(job)
             for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
-                self.session.progress(f"embed: deleted the old table {name} (embeddings.keep={settings.keep})")
+                self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")
         totals = (store / key / content_table.MANIFEST).read_json()
         facts = {"text_encoded": 0, "image_encoded": 0} | content_table.durable_counts(totals) | facts
         if not skipped:
@@ -135,7 +135,7 @@ class Pipeline:
             report = self._measure(run, bundle)
             result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
             table = report.table()
-            for name in (name for name in self.config.evaluate.baselines if name != self.config.model_name):
+            for name in (name for name in self.config.evaluation.baselines if name != self.config.model_name):
                 self._fit(name, self._evaluation_parts(), MODELS[name]())
                 _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
                 baseline = self._measure(baseline_run, baseline_bundle)
@@ -163,10 +163,10 @@ class Pipeline:
         else:
             facts = self._batch(models, run, self.config.recommend)
             before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
-            bundle, settings, gate = open_bundle(models.bundle), self.config.recommend, self.config.publish.gate
+            bundle, settings, gate = open_bundle(models.bundle), self.config.recommend, self.config.runs.gate
             checked = check_run(bundle, run, settings, gate, before, self.session.map_blocks)
             facts["checks"] = checked.facts
-            if self.config.publish.enabled:
+            if self.config.runs.enabled:
                 self._publish(models, run, checked, facts["index"])
         facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
@@ -178,20 +178,20 @@ class Pipeline:
         started = time.perf_counter()
         table, prepared = Location(self.embed()["path"]), self.prepared
         ids = prepared.items.column("item_id").combine_chunks()
-        settings = self.config.embeddings
+        settings = self.config.content
         assert settings is not None  # or embed would have said so
         has = {kind: content_table.read_content(table, ids, kind).present_I for kind in settings.kinds}
         with_text_I, with_image_I = (has.get(kind, np.zeros(len(ids), np.bool_)) for kind in ("text", "image"))
         content, counts_I = content_table.read_content(table, ids), prepared.item_counts(tuple(PARTS))
-        analysis, embedded = self.config.analysis, self._results["embed"]
-        facts, page = embedding_report(prepared.items, content, with_text_I, with_image_I, counts_I, analysis, embedded)
+        report, embedded = settings.report, self._results["embed"]
+        facts, page = embedding_report(prepared.items, content, with_text_I, with_image_I, counts_I, report, embedded)
         file = self.output / "reports" / "embeddings.html"
         file.write_bytes(page.encode())
         return self._done("report", file, False, facts, started)
 
     def serve(self) -> dict[str, Any]:
         """Answer online from what is published, until interrupted."""
-        return run_serve(self.session, self.config.serve, self.output)
+        return run_serve(self.session, self.config.serving, self.output)
 
     def verify(self, url: str | None = None) -> dict[str, Any]:
         """Is the published run whole, and does the service at ``url`` answer with it?"""
@@ -204,8 +204,8 @@ class Pipeline:
         return {"stage": "verify", "path": str(run), "checks": {finding.check: finding.found for finding in findings}}
 
     def rollback(self) -> dict[str, Any]:
-        """LATEST back to the run published before, or to ``publish.to``."""
-        old, new = runs.rollback(self._recommendations, self.config.publish.to)
+        """LATEST back to the run published before, or to ``runs.to``."""
+        old, new = runs.rollback(self._recommendations, self.config.runs.to)
         self.session.progress(f"rollback: LATEST moved from {old} to {new}; {old} is withdrawn")
         return {"stage": "rollback", "path": str(self._recommendations / new), "from": old, "to": new}
 
@@ -227,11 +227,11 @@ class Pipeline:
         return tuple(part for part in parts if self.prepared.counts((part,)).num_interactions)
 
     def _evaluation_parts(self) -> tuple[str, ...]:
-        return self._present(("train",) if self.config.evaluate.on == "valid" else ("train", "valid"))
+        return self._present(("train",) if self.config.evaluation.on == "valid" else ("train", "valid"))
 
     def _published_parts(self) -> tuple[str, ...]:
         everything = ("train", "valid", "test")
-        return self._present(everything if self.config.train.refit == "all" else everything[:2])
+        return self._present(everything if self.config.training.refit == "all" else everything[:2])
 
     def _fit_models(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:
         """The model, and on the same parts the one that ranks its candidates; the facts of the first."""
@@ -249,7 +249,7 @@ class Pipeline:
             return self._results[stage]
         config, started = self.config, time.perf_counter()
         table = Location(self.embed()["path"]) if config.needs_content(model) else None
-        cold = None if config.train.cold_items is None else dump(config.train.cold_items)
+        cold = None if config.training.cold_items is None else dump(config.training.cold_items)
         inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
         key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
@@ -263,9 +263,11 @@ class Pipeline:
                 "embeddings": None if table is None else table.name,
                 "predicts_ratings": model.predicts_ratings,
             }
-            prepared, limit = self.prepared.location, config.train.memory_limit_gib
-            job = FitJob(prepared, location, model, parts, manifest, table, config.train.cold_items)
-            run_fit(self.session, job, config.seed, config.train.workers, None if limit is None else int(limit * 2**30))
+            prepared, limit = self.prepared.location, config.training.memory_limit_gib
+            job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items)
+            run_fit(
+                self.session, job, config.seed, config.training.workers, None if limit is None else int(limit * 2**30)
+            )
         facts = {"model": model.key, "parts": list(parts)} | read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
@@ -287,10 +289,10 @@ class Pipeline:
         """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
         config = self.config
         same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
-        if same_fit and config.recommend.n >= max(config.evaluate.k):
+        if same_fit and config.recommend.n >= max(config.evaluation.k):
             settings, root = config.recommend, self._recommendations
         else:
-            rows = min(max(config.recommend.n, *config.evaluate.k), self.prepared.num_items)
+            rows = min(max(config.recommend.n, *config.evaluation.k), self.prepared.num_items)
             # Reasons are not measured, and a baseline is its own plain list: it may not even have vectors to index.
             plain = {"index": IndexSettings(), "ranker": None, "rerank": None} if model != config.model_name else {}
             changes = {"n": rows, "layout": "long", "reasons": False} | plain
@@ -299,18 +301,18 @@ class Pipeline:
         models = self._models(stage, settings)
         run = self._start_run(root, models, settings)
         self._batch(models, run, settings)
-        key = fingerprint(run.name, dump(config.evaluate))
+        key = fingerprint(run.name, dump(config.evaluation))
         return self.output / "evaluation" / key[:12], run, models.bundle
 
     def _measure(self, run: Location, bundle: Location) -> Report:
-        return evaluate_run(self.prepared.location, bundle, run, self.config.evaluate, self.session.map_blocks)
+        return evaluate_run(self.prepared.location, bundle, run, self.config.evaluation, self.session.map_blocks)
 
     def _publish(self, models: Models, run: Location, checked: Checked, index: dict[str, Any] | None) -> None:
         facts = RunFacts(
             model=runs.used_model(models.bundle),
             ranker=None if models.ranker is None else runs.used_model(models.ranker),
             recommend=self.config.recommend,
-            gate=self.config.publish.gate,
+            gate=self.config.runs.gate,
             min_rating=self.config.data.filters.min_rating,
             parts=checked.parts,
             checks=checked.facts,
@@ -322,8 +324,8 @@ class Pipeline:
         )
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
-        for name in runs.prune(self._recommendations, self.config.publish.keep, activated(self.output)):
-            self.session.progress(f"publish: deleted the old run {name} (publish.keep={self.config.publish.keep})")
+        for name in runs.prune(self._recommendations, self.config.runs.keep, activated(self.output)):
+            self.session.progress(f"publish: deleted the old run {name} (runs.keep={self.config.runs.keep})")
 
     def _made_with(self) -> list[str]:
         """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""

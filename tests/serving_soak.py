@@ -30,7 +30,7 @@ import psutil
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import deployed
 from recsys_ray.cluster.session import ClusterSettings, Session
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import prepared_world, publish_run, published_rows
 from tests.soak import free_port
@@ -146,7 +146,7 @@ def soak(seconds: float, kills: int, clients: int, seed: int) -> dict[str, Any]:
         runs = [publish_run(folder, prepared, model, tag=model[0]) for model in MODELS]
         published = {run.name: published_rows(run) for run in runs}
         (key, digest), port = new_key(), free_port()
-        settings = ServeSettings.model_validate(
+        settings = ServingSettings.model_validate(
             {
                 "port": port,
                 "keys": [{"name": "soak", "role": "admin", "sha256": digest}],

@@ -25,7 +25,7 @@ from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.published import RunFacts, part_stamps
-from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.serving import ServingSettings, build_app
 from tests.data_worlds import prepare_values
 
 DATA: dict[str, Any] = {
@@ -98,7 +98,7 @@ def published_rows(run: Location) -> dict[Any, list[dict[str, Any]]]:
 
 
 @contextmanager
-def listening(settings: ServeSettings, folder: Path) -> Iterator[str]:
+def listening(settings: ServingSettings, folder: Path) -> Iterator[str]:
     """The service under uvicorn in a thread, on a free port; its address."""
     config = uvicorn.Config(build_app(settings, str(folder)), port=0, log_level="critical", ws="none")
     server = uvicorn.Server(config)
@@ -117,7 +117,7 @@ def listening(settings: ServeSettings, folder: Path) -> Iterator[str]:
 @contextmanager
 def client(folder: Path, **settings: Any) -> Iterator[TestClient]:
     """The service over everything published in the folder."""
-    app = build_app(ServeSettings.model_validate(settings), str(folder))
+    app = build_app(ServingSettings.model_validate(settings), str(folder))
     with TestClient(app, raise_server_exceptions=True) as opened:  # type: ignore[arg-type]
         yield opened
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.cli import main
-from recsys_ray.config import load_config
+from recsys_ray.config import Config, dump, load_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
@@ -20,7 +21,7 @@ def test_every_configuration_parses_and_is_named_as_its_file(path: Path) -> None
     assert config.name == path.stem
     assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem in ("demo", "movielens-small-cold")
     if path.stem.startswith(("gowalla", "beauty")):
-        assert config.train.refit == "train+valid"
+        assert config.training.refit == "train+valid"
 
 
 def test_an_override_changes_one_key_and_keeps_its_type() -> None:
@@ -46,7 +47,7 @@ def test_an_override_changes_one_key_and_keeps_its_type() -> None:
         ("data.split.kind=sometimes", r"data\.split\.kind: 'sometimes' is none of .*'leave_last_out'"),
         ("data.splt={}", r"data\.splt: unknown key; did you mean 'split'"),
         ("version=2", r"version: 2 is not supported"),
-        ("train.refit=some", r"train\.refit: .*'all' or 'train\+valid', found 'some'"),
+        ("training.refit=some", r"training\.refit: .*'all' or 'train\+valid', found 'some'"),
         ("output=", r"output: .*string"),
         ("seed", r"'seed' is not an override; write key=value"),
         ("recommend.n.x=3", r"recommend\.n\.x=3.*n holds a value"),
@@ -62,9 +63,9 @@ def test_a_wrong_setting_is_one_line_that_names_the_key(override: str, message: 
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["train.refit=train+valid", "recommend.n=5"], r"recommend\.n"),
-        (["train.refit=train+valid", "data.split.kind=none"], r"train\.refit"),
-        (["train.refit=train+valid", "evaluate.on=valid"], r"evaluate\.on"),
+        (["training.refit=train+valid", "recommend.n=5"], r"recommend\.n"),
+        (["training.refit=train+valid", "data.split.kind=none"], r"training\.refit"),
+        (["training.refit=train+valid", "evaluation.on=valid"], r"evaluation\.on"),
     ],
 )
 def test_an_impossible_combination_names_the_key_to_change(overrides: list[str], key: str) -> None:
@@ -126,6 +127,115 @@ def test_the_command_says_what_it_dropped(tmp_path: Path, capsys: pytest.Capture
     assert first == "note: model.name=als: dropped regularization=50.0, which was set for ease"
 
 
+PLAIN = """
+name: sections
+output: runs/sections
+data: {source: synthetic, split: {kind: leave_last_out}}
+model: {name: ease}
+"""
+PRESENT = (
+    PLAIN
+    + """
+content: {keep: 2, text: {fields: [title]}, report: {titles: 3, projection: pca}}
+training: {refit: train+valid, workers: {count: 2}, cold_items: {}}
+evaluation: {k: [2, 4], baselines: [random]}
+runs: {enabled: false, gate: {min_coverage: 0.2}, to: some-run}
+serving: {port: 8123, deployment: {replicas: 2}}
+"""
+)
+FORMER = (
+    PLAIN
+    + """
+analysis: {titles: 3, projection: pca}
+embeddings: {keep: 2, text: {fields: [title]}}
+train: {refit: train+valid, workers: {count: 2}, cold_items: {}}
+evaluate: {k: [2, 4], baselines: [random]}
+publish: {enabled: false, gate: {min_coverage: 0.2}, to: some-run}
+serve: {port: 8123, deployment: {replicas: 2}}
+"""
+)
+
+
+def loaded(folder: Path, text: str, *overrides: str) -> Config:
+    path = folder / "sections.yaml"
+    path.write_text(text)
+    return load_config(str(path), overrides)
+
+
+def test_a_file_with_the_former_names_of_sections_is_the_same_configuration(tmp_path: Path) -> None:
+    notes: list[str] = []
+    present = loaded(tmp_path, PRESENT)
+    former = loaded(tmp_path, FORMER)
+    assert former == present and dump(former) == dump(present)  # what fingerprints are taken from
+    assert present.content is not None and present.content.report.titles == 3
+    assert (present.evaluation.k, present.runs.to, present.serving.deployment.replicas) == ([2, 4], "some-run", 2)
+    load_config(str(tmp_path / "sections.yaml"), ["train.refit=all"], notes.append)
+    assert not notes
+
+
+@pytest.mark.parametrize("text", [PRESENT, FORMER], ids=["present", "former"])
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("embeddings.keep=7", "content.keep=7"),
+        ("embeddings={text: {fields: [genres]}}", "content={text: {fields: [genres]}}"),
+        ("analysis.titles=7", "content.report.titles=7"),
+        ("analysis={titles: 7}", "content.report={titles: 7}"),
+        ("train.cold_items.regularization=7", "training.cold_items.regularization=7"),
+        ("train={refit: all}", "training={refit: all}"),
+        ("evaluate.k=[2]", "evaluation.k=[2]"),
+        ("evaluate={k: [2]}", "evaluation={k: [2]}"),
+        ('evaluate={"k": [2]}', 'evaluation={"k": [2]}'),
+        ("publish.gate.min_coverage=0.7", "runs.gate.min_coverage=0.7"),
+        ("publish={keep: 7}", "runs={keep: 7}"),
+        ("serve.port=7777", "serving.port=7777"),
+        ("serve={port: 7777}", "serving={port: 7777}"),
+    ],
+)
+def test_an_override_with_either_name_meets_a_file_with_the_other(
+    tmp_path: Path, text: str, former: str, present: str
+) -> None:
+    wanted = loaded(tmp_path, PRESENT, present)
+    assert loaded(tmp_path, text, former) == wanted == loaded(tmp_path, text, present)
+    assert wanted != loaded(tmp_path, PRESENT)
+
+
+@pytest.mark.parametrize(
+    ("former", "present", "text"),
+    [
+        ("embeddings", "content", "embeddings: {}\ncontent: {}"),
+        ("analysis", "content.report", "analysis: {titles: 3}\ncontent: {report: {titles: 3}}"),
+        ("train", "training", "training: {}\ntrain: {}"),
+        ("evaluate", "evaluation", "evaluate: {k: [3]}\nevaluation: {k: [3]}"),
+        ("publish", "runs", "publish: {keep: 3}\nruns: {enabled: true}"),
+        ("serve", "serving", "serve: null\nserving: {port: 3}"),
+    ],
+)
+def test_a_section_under_both_names_is_one_error(tmp_path: Path, former: str, present: str, text: str) -> None:
+    message = rf"sections\.yaml: {former} is the former name of the section {re.escape(present)}, and both are given"
+    with pytest.raises(ConfigError, match=message) as caught:
+        loaded(tmp_path, f"{PLAIN}{text}\n")
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_the_report_alone_make_no_vectors(tmp_path: Path) -> None:
+    for text, overrides in (("analysis: {titles: 3}", []), ("", ["analysis.titles=3"]), ("", ["analysis={titles: 3}"])):
+        alone = loaded(tmp_path, f"{PLAIN}{text}\n", *overrides)
+        assert alone.content is None
+        assert loaded(tmp_path, f"{PLAIN}{text}\ncontent: null\n", *overrides) == alone
+        later = loaded(tmp_path, f"{PLAIN}{text}\n", *overrides, "embeddings={}")
+        assert later.content is not None and later.content.report.titles == 3
+
+
+def test_a_wrong_setting_under_a_former_name_names_the_present_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.refit: .*found 'some'"):
+        loaded(tmp_path, f"{PLAIN}train: {{refit: some}}\n")
+    with pytest.raises(ConfigError, match=r"'serve\.port\.x=3': port holds a value"):
+        loaded(tmp_path, PRESENT, "serve.port.x=3")
+    with pytest.raises(ConfigError, match=r"^.*sections\.yaml: trains: unknown key"):
+        loaded(tmp_path, PLAIN, "trains={}")
+
+
 RANKED = """
 name: ranked
 output: runs/ranked
@@ -141,7 +251,7 @@ def test_the_ranker_is_a_model_section(tmp_path: Path) -> None:
     config = load_config(str(path))
     assert config.recommend.ranker is not None
     assert (config.recommend.ranker.model.name, config.recommend.ranker.pool) == ("ncf", 50)
-    assert config.ranker_settings().embedding_dim == 4
+    assert config.chosen_ranker().embedding_dim == 4
     notes: list[str] = []
     other = load_config(str(path), ["recommend.ranker.model.name=als"], notes.append)
     assert other.recommend.ranker is not None and other.recommend.ranker.model.name == "als"

@@ -80,7 +80,7 @@ def test_models_without_a_network_run_without_heavy_libraries(tmp_path: Path) ->
     world = World(
         tmp_path / "world",
         model={"name": "als", "embedding_dim": 8},
-        evaluate={"bootstrap": 20, "baselines": ["popularity", "item_cf", "ease"]},
+        evaluation={"bootstrap": 20, "baselines": ["popularity", "item_cf", "ease"]},
         cluster={"num_cpus": 2},
     )
     world.process("run", variables={"PYTHONPATH": f"{hook}:{ROOT}"})

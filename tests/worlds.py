@@ -30,7 +30,7 @@ TINY: dict[str, Any] = {
     },
     "model": {"name": "item_cf"},
     "recommend": {"n": 20},
-    "evaluate": {"bootstrap": 20},
+    "evaluation": {"bootstrap": 20},
 }
 
 

@@ -15,7 +15,7 @@ from recsys_ray.api.recommender import Recommender
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, DataError
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part
 
 
 def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any) -> Report:
@@ -28,7 +28,7 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
             then asked for as many rows as the largest k.
         test: the held-out part, from ``Dataset.split``.
         k: lengths of the top of a list, ascending.
-        settings: further keys of the section ``evaluate``: ``bootstrap=0`` leaves the intervals out.
+        settings: further keys of the section ``evaluation``: ``bootstrap=0`` leaves the intervals out.
 
     Returns:
         A report: ``metrics`` and ``intervals`` by name ("ndcg@10"), ``segments``, and ``table()`` for people.
@@ -46,7 +46,7 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
     """
     if not isinstance(test, Dataset) or len(test.parts) != 1:
         raise ConfigError("evaluate: test must be a held-out part of a Dataset; make one with data.split(...)")
-    wanted = validated(TypeAdapter(EvaluateSettings), {"k": list(k), **settings}, "evaluate")
+    wanted = validated(TypeAdapter(EvaluationSettings), {"k": list(k), **settings}, "evaluate")
     prepared = test.prepared
     if isinstance(recs, Recommender):
         _same_items(recs, prepared)

@@ -21,7 +21,7 @@ from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.session import Session, set_threads
 from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run
-from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.serving import ServingSettings, build_app
 
 APPLICATION = "recsys_ray"
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -42,7 +42,7 @@ class Replica:
     """One process that answers. Built by Serve; its application is made inside, where it runs."""
 
     def __init__(self, settings: str, output: str) -> None:
-        self._settings, self._output = ServeSettings.model_validate_json(settings), output
+        self._settings, self._output = ServingSettings.model_validate_json(settings), output
         set_threads(self._settings.threads)
         logging.getLogger("recsys_ray").setLevel(logging.INFO)
 
@@ -50,7 +50,7 @@ class Replica:
         return build_app(self._settings, self._output)
 
 
-def environment(settings: ServeSettings) -> dict[str, str]:
+def environment(settings: ServingSettings) -> dict[str, str]:
     """Serve's switches for these settings.
 
     Two services may share a machine: each gets free ports for HAProxy's pages and its way round HAProxy, and a range
@@ -71,7 +71,7 @@ def environment(settings: ServeSettings) -> dict[str, str]:
     }
 
 
-def application(settings: ServeSettings, output: Location) -> Any:
+def application(settings: ServingSettings, output: Location) -> Any:
     """The Serve application, for ``serve.run`` and for a configuration file's ``import_path``."""
     from ray import serve
 
@@ -99,7 +99,7 @@ def application(settings: ServeSettings, output: Location) -> Any:
 
 
 @contextmanager
-def deployed(session: Session, settings: ServeSettings, output: Location) -> Iterator[str]:
+def deployed(session: Session, settings: ServingSettings, output: Location) -> Iterator[str]:
     """Start Serve with the application; its address, once it answers. Everything is stopped at the end.
 
     Raises:
@@ -131,7 +131,7 @@ def deployed(session: Session, settings: ServeSettings, output: Location) -> Ite
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def run_serve(session: Session, settings: ServeSettings, output: Location) -> dict[str, Any]:
+def run_serve(session: Session, settings: ServingSettings, output: Location) -> dict[str, Any]:
     """Serve until the process is interrupted or terminated; where it was answered.
 
     Raises:
@@ -167,7 +167,7 @@ def _refuse_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"serve.port={port} on {host} can't be had ({error.strerror}); set another") from error
+            raise ConfigError(f"serving.port={port} on {host} can't be had ({error.strerror}); set another") from error
 
 
 def free_ports() -> Iterator[int]:

@@ -146,7 +146,7 @@ def _lost(error: TrainingFailedError, settings: WorkerSettings) -> ModelError:
     """One line on how workers were lost."""
     first = (str(next(iter(_failures(error)), error)).strip() or "no message").splitlines()
     return ModelError(
-        f"training: workers failed more than train.workers.max_failures={settings.max_failures} times; the last one "
+        f"training: workers failed more than training.workers.max_failures={settings.max_failures} times; the last one "
         f"with: {first[0]}"
     )
 

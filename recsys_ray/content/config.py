@@ -1,4 +1,7 @@
-"""``embeddings:`` of a configuration: which texts and posters become vectors, by which encoders, and how they fuse."""
+"""``content:`` of a configuration: which texts and posters become vectors, by which encoders, and how they fuse.
+
+What the report about the vectors looks at stands there too.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ class ImageSettings(Settings):
     @classmethod
     def _can_be_looked_into(cls, directory: str | None) -> str | None:
         if directory is not None and directory.lower().startswith(("http://", "https://")):
-            raise ValueError(f"{directory}: web servers can't be searched by item; set embeddings.image.root instead")
+            raise ValueError(f"{directory}: web servers can't be searched by item; set content.image.root instead")
         return directory
 
     @field_validator("weights")
@@ -106,7 +109,29 @@ class FusionSettings(Settings):
         return self
 
 
-class EmbeddingSettings(Settings):
+class ReportSettings(Settings):
+    """How the vectors of items are looked at by ``recsys-ray report embeddings``."""
+
+    titles: int = Field(default=10, ge=0, le=100)
+    """How many of the items with most interactions are shown with their neighbours."""
+    neighbours: int = Field(default=10, ge=1, le=100)
+    """Nearest neighbours of an item that are shown, and that count for genre purity."""
+    max_queries: int = Field(default=20_000, ge=1)
+    """Purity, similarities and near-duplicates are measured on at most so many items, drawn at random; the neighbours
+    of each are searched among all items."""
+    near_duplicate: float = Field(default=0.999, gt=0, le=1)
+    """Two items with a cosine above this count as near-duplicates."""
+    projection: Literal["pca", "tsne"] = "tsne"
+    """How vectors become points of the map: pca keeps large distances, tsne keeps neighbours together."""
+    projected: int = Field(default=3000, ge=2, le=3000)
+    """At most so many items are drawn on the map, chosen at random."""
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamples behind every 95 % interval."""
+    seed: int = Field(default=0, ge=0)
+    """Decides all that is drawn at random; the same seed gives the same page."""
+
+
+class ContentSettings(Settings):
     """Vectors of the items from their texts, their posters, or both."""
 
     text: TextSettings | None = TextSettings()
@@ -121,11 +146,13 @@ class EmbeddingSettings(Settings):
     """Directory or URL of the tables, to share them among configurations; null puts them under output."""
     keep: int = Field(default=1, ge=0)
     """Earlier tables that stay beside the current one; unchanged items take their vectors from them."""
+    report: ReportSettings = ReportSettings()
+    """What the report about the vectors looks at; no vector depends on it."""
 
     @model_validator(mode="after")
-    def _embeds_something(self) -> EmbeddingSettings:
+    def _embeds_something(self) -> ContentSettings:
         if not self.kinds:
-            raise ValueError("embeddings.text and embeddings.image are both null; set one of them")
+            raise ValueError("content.text and content.image are both null; set one of them")
         return self
 
     @property

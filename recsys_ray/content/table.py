@@ -31,7 +31,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, FloatArray, ItemContent
-from recsys_ray.content.config import EmbeddingSettings
+from recsys_ray.content.config import ContentSettings
 from recsys_ray.content.encoders.image import image_fingerprint
 from recsys_ray.content.encoders.text import text_fingerprint
 from recsys_ray.content.posters.reader import poster_stamps
@@ -56,10 +56,10 @@ class EmbedJob:
     known: tuple[Location, ...]
     """Earlier tables to take vectors from, newest first."""
     num_shards: int
-    settings: EmbeddingSettings
+    settings: ContentSettings
 
 
-def table_facts(items: Location, settings: EmbeddingSettings) -> dict[str, Any]:
+def table_facts(items: Location, settings: ContentSettings) -> dict[str, Any]:
     """Everything that decides what is in a table, JSON-ready: its fingerprint names the table's directory."""
     table = items.read_parquet()
     text, image = settings.text, settings.image
@@ -75,7 +75,7 @@ def table_facts(items: Location, settings: EmbeddingSettings) -> dict[str, Any]:
 
 
 def start_table(
-    items: Location, store: Location, key: str, facts: dict[str, Any], settings: EmbeddingSettings, owner: str
+    items: Location, store: Location, key: str, facts: dict[str, Any], settings: ContentSettings, owner: str
 ) -> EmbedJob:
     """The job of a new table, or of one that was begun: its parts stay."""
     table = store / key
@@ -190,7 +190,7 @@ def read_content(table: Location, item_ids: pa.Array, kind: str = "fused") -> It
     for shard in range(int((table / MANIFEST).read_json()["num_shards"])):
         part = (table / part_file(shard)).read_parquet()
         if kind not in part.schema.names:
-            raise DataError(f"{table}: no {kind} vectors; set embeddings.{kind} and run embed")
+            raise DataError(f"{table}: no {kind} vectors; set content.{kind} and run embed")
         rows = pc.index_in(part.column("item_id"), value_set=item_ids)
         block_ND, block_present_N = _vectors(part.column(kind).combine_chunks())
         wanted_N = pc.is_valid(rows).to_numpy() & block_present_N

@@ -12,7 +12,7 @@ from recsys_ray.base.types import Settings
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class EvaluateSettings(Settings):
+class EvaluationSettings(Settings):
     """Cut-offs, segments and confidence intervals of an evaluation."""
 
     k: list[PositiveInt] = Field(default=[5, 10, 20], min_length=1)

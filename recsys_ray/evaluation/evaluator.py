@@ -16,7 +16,7 @@ from recsys_ray.base import ragged, schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
-from recsys_ray.evaluation.config import EvaluateSettings
+from recsys_ray.evaluation.config import EvaluationSettings
 from recsys_ray.evaluation.report import EVERYONE, HEAD, TAIL, Mean, Partial, means
 
 # Users that get their bootstrap weights together: bounds the (R, users) matrix to a few megabytes.
@@ -57,7 +57,7 @@ def evaluate_part(
     targets: ItemLists,
     history_lengths_B: LongArray,
     items: ItemCounts,
-    settings: EvaluateSettings,
+    settings: EvaluationSettings,
     shard: int,
 ) -> Partial:
     """The contribution of one shard.
@@ -179,7 +179,7 @@ def _match(items_BK: LongArray, targets: ItemLists, head_I: BoolArray) -> _Hits:
     )
 
 
-def _segments(hits: _Hits, history_B: LongArray, settings: EvaluateSettings) -> dict[str, _Segment]:
+def _segments(hits: _Hits, history_B: LongArray, settings: EvaluationSettings) -> dict[str, _Segment]:
     """What ranking metrics are taken over, by the name of the segment."""
     some_B = hits.targets_B > 0
     tail_B = hits.targets_B - hits.head_targets_B
@@ -237,7 +237,7 @@ def _exposure(items_BK: LongArray, cutoffs: list[int], num_items: int) -> IntArr
 
 
 def _replicates(
-    values_BM: DoubleArray, counts_BM: DoubleArray, settings: EvaluateSettings, shard: int
+    values_BM: DoubleArray, counts_BM: DoubleArray, settings: EvaluationSettings, shard: int
 ) -> dict[str, DoubleArray]:
     """The sums under the Poisson(1) weights of every replicate, from the random stream of (seed, shard)."""
     if settings.bootstrap == 0:

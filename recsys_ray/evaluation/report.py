@@ -20,7 +20,7 @@ import numpy.typing as npt
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import DoubleArray
 from recsys_ray.evaluation import metrics
-from recsys_ray.evaluation.config import EvaluateSettings
+from recsys_ray.evaluation.config import EvaluationSettings
 
 EVERYONE = "all"
 HEAD, TAIL = "head items", "tail items"
@@ -43,7 +43,7 @@ class Mean:
         return f"{self.metric}@{self.k}"
 
 
-def means(settings: EvaluateSettings) -> list[Mean]:
+def means(settings: EvaluationSettings) -> list[Mean]:
     """All means that an evaluation takes, in the order of the last axis of the sums."""
     wanted = [(EVERYONE, metric) for metric in (*metrics.RANKING, *LIST_METRICS)]
     wanted += [(segment, metric) for segment in settings.history_segments for metric in SEGMENT_METRICS]
@@ -74,7 +74,7 @@ class Partial:
             merged[name] = array if mine is None else mine + array
         return Partial(merged)
 
-    def finish(self, settings: EvaluateSettings) -> Report:
+    def finish(self, settings: EvaluationSettings) -> Report:
         """Metrics of all users merged so far. A mean over nobody is left out, and so is its segment.
 
         Raises DataError when nothing was measured, or when there are lists but no user has a target.
@@ -92,7 +92,7 @@ class Partial:
         overall.metrics.update(self._rating_metrics())
         return Report(overall.metrics, overall.intervals, found, counts, settings, overall.replicates)
 
-    def _segments(self, settings: EvaluateSettings, num_users: int) -> dict[str, Segment]:
+    def _segments(self, settings: EvaluationSettings, num_users: int) -> dict[str, Segment]:
         found: dict[str, Segment] = {}
         for column, mean in enumerate(means(settings)):
             weight = float(self.sums["weight"][column])
@@ -116,7 +116,7 @@ class Partial:
         np.divide(values_R, weights_R, out=means_R, where=weights_R > 0)
         return means_R
 
-    def _exposure_metrics(self, settings: EvaluateSettings) -> dict[str, float]:
+    def _exposure_metrics(self, settings: EvaluationSettings) -> dict[str, float]:
         exposure_KI = self.sums.get("exposure")
         if exposure_KI is None:
             return {}
@@ -154,7 +154,7 @@ class Report:
     intervals: dict[str, Interval]
     segments: dict[str, Segment]
     counts: dict[str, int]
-    settings: EvaluateSettings
+    settings: EvaluationSettings
     replicates: dict[str, DoubleArray]
 
     def to_json(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _intervals(replicates: dict[str, DoubleArray], confidence: float) -> dict[st
     return found
 
 
-def _bootstrap(settings: EvaluateSettings) -> tuple[int, int]:
+def _bootstrap(settings: EvaluationSettings) -> tuple[int, int]:
     return settings.seed, settings.bootstrap
 
 

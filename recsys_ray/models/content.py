@@ -177,12 +177,12 @@ class Content(Model):
             ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for weights.
         """
         if data.content is None:
-            raise ModelError("content needs item vectors; add an embeddings section")
+            raise ModelError("content needs item vectors; add a section content")
         _check(data.histories, self)
         content = centered(data.content) if self.center else data.content
         if not content.present_I.any():
             raise ModelError(
-                "content: no item has a vector of its own; see what the embeddings section reads, or set "
+                "content: no item has a vector of its own; see what the section content reads, or set "
                 "model.center=false"
             )
         return ContentScorer(
@@ -197,5 +197,5 @@ class Content(Model):
         vectors = 4 * counts.num_items * LONG_VECTOR
         return MemoryEstimate(
             2 * vectors + counts.num_items,
-            "choose an encoder of shorter vectors in the embeddings section, or drop rare items with data filters",
+            "choose an encoder of shorter vectors in the section content, or drop rare items with data filters",
         )

@@ -11,7 +11,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.rank import predict
 
@@ -21,14 +21,14 @@ class _Shared:
     prepared: str
     bundle: str
     run: str
-    settings: EvaluateSettings
+    settings: EvaluationSettings
 
 
 def evaluate_run(
     prepared: Location,
     bundle: Location,
     run: Location,
-    settings: EvaluateSettings,
+    settings: EvaluationSettings,
     map_blocks: MapBlocks = map_blocks_here,
 ) -> Report:
     """Every metric of the run's Parquet; rating errors too when the model predicts ratings."""

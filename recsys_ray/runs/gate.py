@@ -107,13 +107,13 @@ def check_run(
 def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
     problems = []
     if facts["coverage"] < gate.min_coverage:
-        problems.append(f"coverage {facts['coverage']:.4f} is below publish.gate.min_coverage={gate.min_coverage}")
+        problems.append(f"coverage {facts['coverage']:.4f} is below runs.gate.min_coverage={gate.min_coverage}")
     if facts["fallback_share"] > gate.max_fallback:
         problems.append(
-            f"fallback share {facts['fallback_share']:.4f} is above publish.gate.max_fallback={gate.max_fallback}"
+            f"fallback share {facts['fallback_share']:.4f} is above runs.gate.max_fallback={gate.max_fallback}"
         )
     if facts["overlap"] is not None and facts["overlap"] < gate.min_overlap:
-        problems.append(f"overlap {facts['overlap']:.4f} is below publish.gate.min_overlap={gate.min_overlap}")
+        problems.append(f"overlap {facts['overlap']:.4f} is below runs.gate.min_overlap={gate.min_overlap}")
     return problems
 
 

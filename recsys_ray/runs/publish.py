@@ -61,9 +61,7 @@ def latest_run(root: Location) -> Location | None:
     if run_id is None:
         return None
     if not is_published(root / run_id):
-        raise PublishError(
-            f"{root / LATEST} names {run_id}, which has no {RECORD}; run rollback with publish.to=RUN_ID"
-        )
+        raise PublishError(f"{root / LATEST} names {run_id}, which has no {RECORD}; run rollback with runs.to=RUN_ID")
     return root / run_id
 
 

@@ -230,7 +230,7 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
     if file.name == RECORD and record.get("format") != FORMAT:
         raise PublishError(
             f"{file}: format {record.get('format')!r}, this version reads 0 to {FORMAT}; use the version that "
-            "published it, or roll back with publish.to=RUN_ID"
+            "published it, or roll back with runs.to=RUN_ID"
         )
     try:
         return reader(record)
@@ -239,11 +239,11 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
         key = ".".join(map(str, first["loc"])) or "the record"
         unknown = first["type"] == "extra_forbidden"
         found = "unknown field" if unknown else f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        cure = "it was written by another version: use that one, or roll back with publish.to=RUN_ID"
+        cure = "it was written by another version: use that one, or roll back with runs.to=RUN_ID"
         raise PublishError(f"{file}: {key}: {found}; {cure if unknown else _CURE}") from error
 
 
-_CURE = "copy the run's directory again, or roll back with publish.to=RUN_ID"
+_CURE = "copy the run's directory again, or roll back with runs.to=RUN_ID"
 
 
 def _format_1(record: dict[str, Any]) -> PublishedRun:

@@ -1,4 +1,4 @@
-"""The settings of the service: the section ``serve`` of the configuration."""
+"""The settings of the service: the section ``serving`` of the configuration."""
 
 from __future__ import annotations
 
@@ -140,12 +140,13 @@ class DeploymentSettings(Settings):
     def _at_least(self) -> DeploymentSettings:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(
-                f"serve.deployment.max_replicas={self.max_replicas} is below serve.deployment.replicas={self.replicas}"
+                f"serving.deployment.max_replicas={self.max_replicas} is below "
+                f"serving.deployment.replicas={self.replicas}"
             )
         return self
 
 
-class ServeSettings(Settings):
+class ServingSettings(Settings):
     """The online service."""
 
     host: str = "127.0.0.1"
@@ -191,9 +192,9 @@ class ServeSettings(Settings):
     def _distinct(cls, variants: list[VariantSettings]) -> list[VariantSettings]:
         names = [variant.name for variant in variants]
         if len(set(names)) < len(names):
-            raise ValueError(f"serve.variants: names must differ, found {', '.join(names)}")
+            raise ValueError(f"serving.variants: names must differ, found {', '.join(names)}")
         if sum(variant.weight for variant in variants) <= 0:
-            raise ValueError("serve.variants: the weights add up to 0; give one of them a share")
+            raise ValueError("serving.variants: the weights add up to 0; give one of them a share")
         return variants
 
     @field_validator("keys")
@@ -201,5 +202,5 @@ class ServeSettings(Settings):
     def _one_holder(cls, keys: list[KeySettings]) -> list[KeySettings]:
         names = [key.name for key in keys]
         if len(set(names)) < len(names):
-            raise ValueError(f"serve.keys: names must differ, found {', '.join(names)}")
+            raise ValueError(f"serving.keys: names must differ, found {', '.join(names)}")
         return keys

@@ -32,7 +32,7 @@ from recsys_ray.serving.answers.narrator import Narrator
 from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
-from recsys_ray.serving.config import ServeSettings
+from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.metrics import Metrics
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
@@ -47,7 +47,7 @@ EXPOSURES = logging.getLogger("recsys_ray.exposures")
 class Service:
     """All parts together. ``start`` before the first request, ``stop`` after the last."""
 
-    def __init__(self, settings: ServeSettings, output: Location) -> None:
+    def __init__(self, settings: ServingSettings, output: Location) -> None:
         self.settings, self.output = settings, output
         self.metrics = Metrics()
         self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
@@ -292,9 +292,9 @@ async def _every(seconds: float, work: Any) -> None:
             log.exception("background work failed")
 
 
-def _state_file(settings: ServeSettings, output: Location) -> Path:
+def _state_file(settings: ServingSettings, output: Location) -> Path:
     if settings.state is not None:
         return Path(settings.state).expanduser().absolute() / "state.sqlite"
     if not output.is_local:
-        raise ConfigError(f"serve.state: set a local directory for what users send; output {output} is not local")
+        raise ConfigError(f"serving.state: set a local directory for what users send; output {output} is not local")
     return Path(output.url) / FOLDER / "state.sqlite"

@@ -18,7 +18,7 @@ import pytest
 import recsys_ray as rr
 from recsys_ray.base.errors import BundleError, ConfigError, DataError, RecsysError, SizeError
 from recsys_ray.base.storage import Location
-from recsys_ray.evaluation import EvaluateSettings
+from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.models import MODELS
 from recsys_ray.runs.evaluate import evaluate_run
 from tests.serving_worlds import prepared_world, publish_run, published_rows
@@ -158,7 +158,7 @@ def test_evaluation_equals_that_of_a_run(published: Any, events: pd.DataFrame, m
     train, _, test = rr.Dataset(events, items=movies).split("leave_last_out", valid=True)
     lists = rr.EASE(regularization=20.0).fit(train).recommend(n=10)
     report = rr.evaluate(lists, test, k=[5, 10])
-    settings = EvaluateSettings(k=[5, 10])
+    settings = EvaluationSettings(k=[5, 10])
     expected = evaluate_run(prepared.location, Location.of(folder) / "models" / "ease-a", run, settings)
     for name in ("recall@10", "ndcg@5", "hit_rate@10", "mrr@5", "coverage@10"):
         assert report.metrics[name] == pytest.approx(expected.metrics[name], rel=1e-6), name

@@ -42,7 +42,7 @@ def test_a_broken_one_says_what_broke(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("redis", "redis.asyncio"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r'serve\.redis needs redis.*pip install "recsys_ray\[redis\]"$'):
+    with pytest.raises(ConfigError, match=r'serving\.redis needs redis.*pip install "recsys_ray\[redis\]"$'):
         Redis("redis://127.0.0.1:6379/0", "prefix")
 
 

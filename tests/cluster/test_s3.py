@@ -52,7 +52,7 @@ def test_published_rows_are_the_same_as_on_a_disk(tmp_path: Path, ray_session: A
             data={"source": "table", "path": path, "columns": COLUMNS, "shards": 2, "split": split},
             model={"name": "item_cf"},  # whose sums do not depend on the number of threads
             recommend={"n": 3},
-            evaluate={"k": [3], "bootstrap": 0, "baselines": []},
+            evaluation={"k": [3], "bootstrap": 0, "baselines": []},
         )
         # Workers that are there already know nothing of the mock server; those of a command of its own do.
         result = world.run() if output.startswith("/") else world.process("run", variables=s3)

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from recsys_ray.cluster.serve import environment, why
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 
 
 def test_a_service_listens_on_no_port_that_another_would_share() -> None:
-    named = {name: value for name, value in environment(ServeSettings()).items() if name.endswith("_PORT")}
+    named = {name: value for name, value in environment(ServingSettings()).items() if name.endswith("_PORT")}
     assert {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"} <= set(named)
     assert len(set(named.values())) == len(named) and not {"8500", "9500", "8404", "30000"} & set(named.values())
 
@@ -39,9 +39,9 @@ def test_a_deployment_that_fails_says_why_in_one_line() -> None:
     message = """Deploying application recsys_ray failed: The deployment failed to start 3 times in a row.
 Traceback (most recent call last):
   File "state.py", line 98, in __init__
-recsys_ray.base.errors.StorageError: /x/state.sqlite: can't keep what users send; set serve.state
+recsys_ray.base.errors.StorageError: /x/state.sqlite: can't keep what users send; set serving.state
 """
-    assert why(message) == "/x/state.sqlite: can't keep what users send; set serve.state"
+    assert why(message) == "/x/state.sqlite: can't keep what users send; set serving.state"
     assert why("\nThe actor died.\nIt never ran.\n") == "It never ran."
 
 
@@ -57,6 +57,6 @@ def test_the_configuration_for_a_cluster_is_one_that_serve_takes() -> None:
     ServeDeploySchema.model_validate(tree)
     [asked] = tree["applications"]
     assert asked["import_path"] == f"{application.__module__}:{application.__name__}"
-    arguments = asked["args"] | {"config": str(root / asked["args"]["config"]), "overrides": ["serve.port=8123"]}
+    arguments = asked["args"] | {"config": str(root / asked["args"]["config"]), "overrides": ["serving.port=8123"]}
     deployment = application(arguments)._bound_deployment
     assert '"port":8123' in deployment.init_args[0]

@@ -28,8 +28,8 @@ def nodes() -> Iterator[Any]:
 
 @pytest.mark.timeout(400)
 def test_the_pipeline_through_ray_job_submit(tmp_path: Path, nodes: Any) -> None:
-    world = World(tmp_path, train={"refit": "train+valid"})
-    entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluate.baselines=[]"]
+    world = World(tmp_path, training={"refit": "train+valid"})
+    entry = [sys.executable, "jobs/pipeline.py", "--config", str(world.config), "evaluation.baselines=[]"]
     submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", f"http://{nodes.webui_url}"]
     variables = soak.environment(None) | {"RAY_AUTH_MODE": "token"}
     done = subprocess.run(
@@ -59,7 +59,7 @@ def test_two_nodes_of_which_one_is_lost_give_the_rows_of_one(tmp_path: Path, ray
 def test_every_job_file_calls_its_stage(
     tmp_path: Path, ray_session: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(tmp_path, train={"refit": "train+valid"}, evaluate={"baselines": [], "bootstrap": 0})
+    world = World(tmp_path, training={"refit": "train+valid"}, evaluation={"baselines": [], "bootstrap": 0})
     for name in ("pipeline", "prepare", "train", "evaluate", "recommend"):
         monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", "--config", str(world.config)])
         with pytest.raises(SystemExit) as stopped:

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from recsys_ray.base.errors import ConfigError, EncoderError
-from recsys_ray.content.config import EmbeddingSettings, FusionSettings, ImageSettings, TextSettings
+from recsys_ray.content.config import ContentSettings, FusionSettings, ImageSettings, TextSettings
 from recsys_ray.content.encoders import palette
 from recsys_ray.content.encoders import text as text_module
 from recsys_ray.content.encoders.fusion import fuse, pool
@@ -30,11 +30,11 @@ from recsys_ray.content.encoders.text import MINILM_PACKAGE, compose, open_text_
 
 
 def test_something_must_be_embedded() -> None:
-    assert EmbeddingSettings().kinds == ("text",)
-    assert EmbeddingSettings(text=None, image=ImageSettings()).kinds == ("image",)
-    assert EmbeddingSettings(image=ImageSettings()).kinds == ("text", "image")
-    with pytest.raises(ValidationError, match=r"embeddings\.text and embeddings\.image"):
-        EmbeddingSettings(text=None)
+    assert ContentSettings().kinds == ("text",)
+    assert ContentSettings(text=None, image=ImageSettings()).kinds == ("image",)
+    assert ContentSettings(image=ImageSettings()).kinds == ("text", "image")
+    with pytest.raises(ValidationError, match=r"content\.text and content\.image"):
+        ContentSettings(text=None)
     with pytest.raises(ValidationError, match=r"fusion\.text and fusion\.image"):
         FusionSettings(text=0, image=0)
     with pytest.raises(ValidationError, match=r"image\.root instead"):
@@ -102,7 +102,7 @@ def test_chunks_slices_and_large_strings_read_the_same() -> None:
 
 
 def test_a_catalogue_without_any_of_the_fields_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"embeddings\.text\.fields.*none of overview, cast.*item_id, title"):
+    with pytest.raises(ConfigError, match=r"content\.text\.fields.*none of overview, cast.*item_id, title"):
         compose(catalogue(title=["a"]), ["overview", "cast"])
     with pytest.raises(ConfigError, match=r"'poster_bytes'.*struct"):
         compose(catalogue(poster_bytes=[{"a": 1}]), ["poster_bytes"])
@@ -151,7 +151,7 @@ def test_fingerprints_of_images_change_with_the_weights(tmp_path: Path) -> None:
     assert found[0] == found[2] != found[1]
     published = [image_fingerprint(ImageSettings(encoder=name)) for name in ("resnet18", "resnet50", "palette")]
     assert len({json.dumps(fingerprint) for fingerprint in [*found, *published]}) == 5
-    with pytest.raises(EncoderError, match=r"embeddings\.image\.weights"):
+    with pytest.raises(EncoderError, match=r"content\.image\.weights"):
         image_fingerprint(ImageSettings(encoder="resnet18", weights=str(tmp_path / "nowhere")))
 
 
@@ -159,7 +159,7 @@ def test_readers_need_no_torch() -> None:
     """What the reading side does must not import torch: its workers stay small."""
     code = (
         "import io, sys; from PIL import Image; from recsys_ray import encoders as e\n"
-        "s = e.EmbeddingSettings(image=e.ImageSettings()); sink = io.BytesIO()\n"
+        "s = e.ContentSettings(image=e.ImageSettings()); sink = io.BytesIO()\n"
         "Image.new('RGB', (9, 9)).save(sink, 'PNG'); pixels = e.prepare_image(sink.getvalue(), s.image)\n"
         "e.text_fingerprint(s.text), e.image_fingerprint(s.image), e.read_posters([None], ['a'], s.image)\n"
         "e.open_image_encoder(s.image).encode(pixels[None])\n"
@@ -305,7 +305,7 @@ def test_prompt_tokens_and_precision(minilm: Any) -> None:
     np.testing.assert_allclose(encoded(texts[:1], max_tokens=4), minilm.encode(["one two"]), atol=1e-5)
     half = encoded(texts, precision="bfloat16")
     assert half.dtype == np.float32 and 1e-5 < np.abs(half - plain).max() < 0.02
-    with pytest.raises(EncoderError, match=r"embeddings\.text\.max_tokens=513: the model reads at most 512"):
+    with pytest.raises(EncoderError, match=r"content\.text\.max_tokens=513: the model reads at most 512"):
         encoded(texts, max_tokens=513)
 
 
@@ -321,7 +321,7 @@ def test_other_weights_than_the_published_ones_are_refused(tmp_path: Path, monke
     for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
         with pytest.raises(EncoderError, match="not the published weights") as caught:
             open_text_encoder(TextSettings(model=name))
-        assert "embeddings.text.model" in str(caught.value) and "\n" not in str(caught.value)
+        assert "content.text.model" in str(caught.value) and "\n" not in str(caught.value)
     weights.unlink()
     with pytest.raises(EncoderError, match="no file"):
         open_text_encoder(TextSettings())
@@ -360,12 +360,12 @@ def test_without_a_network_the_error_comes_at_once(model: str, monkeypatch: pyte
     message = str(caught.value)
     assert time.monotonic() - started < 10
     assert message.startswith(f"text encoder {model}: can't be downloaded") and "\n" not in message
-    assert "set embeddings.text.model to a local directory" in message and "extra embeddings" in message
+    assert "set content.text.model to a local directory" in message and "extra embeddings" in message
 
 
 def test_a_path_is_never_looked_up_on_the_hub() -> None:
     for model in ("/nowhere/model", "./model", "../model", "~/no such model"):
-        with pytest.raises(EncoderError, match=r"no such directory; set embeddings\.text\.model"):
+        with pytest.raises(EncoderError, match=r"no such directory; set content\.text\.model"):
             resolve_model(TextSettings(model=model))
 
 
@@ -426,7 +426,7 @@ def test_without_published_weights_there_is_no_encoder(
     with pytest.raises(EncoderError) as caught:
         open_image_encoder(ImageSettings.model_validate({"encoder": name}))
     message = str(caught.value)
-    assert name in message and "embeddings.image.weights" in message and "palette" in message and "\n" not in message
+    assert name in message and "content.image.weights" in message and "palette" in message and "\n" not in message
 
 
 def test_downloaded_weights_are_those_that_were_evaluated_with_our_preparation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,7 +464,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         settings = ImageSettings.model_validate({"encoder": encoder, "weights": str(tmp_path / name)})
         with pytest.raises(EncoderError, match=message) as caught:
             open_image_encoder(settings, device="cpu")
-        assert "embeddings.image.weights" in str(caught.value) and "\n" not in str(caught.value)
+        assert "content.image.weights" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_classifier_of_other_classes_does_not_matter(tmp_path: Path) -> None:

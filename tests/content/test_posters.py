@@ -75,7 +75,7 @@ def test_a_local_file_by_every_kind_of_address(tmp_path: Path, monkeypatch: pyte
         assert read_one(reference) == Poster(PNG), reference
     assert read_one("p%.png", ImageSettings(root=str(folder))) == Poster(PNG)
     assert read_one("../a folder/p%.png", ImageSettings(root=str(folder))) == Poster(PNG)
-    assert "embeddings.image.root" in str(read_one("p%.png").problem)
+    assert "content.image.root" in str(read_one("p%.png").problem)
 
 
 def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ def test_private_addresses_are_not_asked(web: Server) -> None:
     for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
         assert problem(web.url("/p.png", host), ImageSettings()) == "private address", host
     assert not web.asked
-    assert "embeddings.image.private_hosts" in str(read_one(web.url("/p.png")).problem)
+    assert "content.image.private_hosts" in str(read_one(web.url("/p.png")).problem)
 
 
 def redirect(to: str, status: int = 302) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -763,6 +763,6 @@ def test_random_damage_never_stops_the_reading() -> None:
 
 def test_the_limit_on_pixels_is_a_setting() -> None:
     data = encoded(Image.new("L", (200, 100)))
-    with pytest.raises(PosterError, match=r"too large: 200 x 100 pixels, embeddings.image.max_megapixels is 0.01"):
+    with pytest.raises(PosterError, match=r"too large: 200 x 100 pixels, content.image.max_megapixels is 0.01"):
         prepare_image(data, ImageSettings(max_megapixels=0.01))
     assert prepare_image(data, ImageSettings(max_megapixels=0.02)).shape == shape(PALETTE)

@@ -12,8 +12,9 @@ import pytest
 
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import ItemContent
+from recsys_ray.content.config import ReportSettings
 from recsys_ray.content.report import neighbours
-from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts
+from recsys_ray.content.report.embeddings import Analysis, analyse, embedding_facts
 from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.neighbours import cosines, nearest, random_others
 from recsys_ray.content.report.page import embedding_report
@@ -52,12 +53,12 @@ def at_angles(*degrees: float | None) -> ItemContent:
 def analysed(items: pa.Table, content: ItemContent, counts: Any = None, **values: Any) -> Analysis:
     everyone = np.ones(items.num_rows, np.bool_)
     counts_I = np.zeros(items.num_rows, np.int64) if counts is None else np.array(counts)
-    return analyse(items, content, everyone, everyone, counts_I, AnalysisSettings(**(QUICK | values)))
+    return analyse(items, content, everyone, everyone, counts_I, ReportSettings(**(QUICK | values)))
 
 
 def reported(items: pa.Table, content: ItemContent, facts: dict[str, Any] | None = None, **values: Any) -> str:
     everyone = np.ones(items.num_rows, np.bool_)
-    counts_I, settings = np.arange(items.num_rows), AnalysisSettings(**(QUICK | values))
+    counts_I, settings = np.arange(items.num_rows), ReportSettings(**(QUICK | values))
     return embedding_report(items, content, everyone, everyone, counts_I, settings, facts or {})[1]
 
 
@@ -155,14 +156,14 @@ def test_what_is_missing_is_counted_and_named() -> None:
     has_text[[4, 9]], has_image[9] = False, True
     content = unit(np.eye(30))
     items = table(genres, [None, *(f"t{row}" for row in range(1, 30))])
-    found = analyse(items, content, has_text, has_image, np.zeros(30), AnalysisSettings(**QUICK))
+    found = analyse(items, content, has_text, has_image, np.zeros(30), ReportSettings(**QUICK))
     assert (found.without_text.count, found.without_image.count, found.without_both.count) == (2, 29, 1)
     assert [(item.item_id, item.title) for item in found.without_text.first] == [(104, "t4"), (109, "t9")]
     assert [item.item_id for item in found.without_image.first] == [*range(100, 109), *range(110, 121)]
     assert found.without_image.first[0].title == "100"  # no title: the id stands for it
     assert [item.title for item in found.without_both.first] == ["t4"]
     assert found.purity is None and found.genre_purity == {}
-    facts, page = embedding_report(items, content, has_text, has_image, np.zeros(30), AnalysisSettings(**QUICK), {})
+    facts, page = embedding_report(items, content, has_text, has_image, np.zeros(30), ReportSettings(**QUICK), {})
     assert facts["without_image"] == 29 and "genre_purity" not in facts
     assert "No item has a genre." in page and "The first 20 of 29, by id." in page
 
@@ -193,9 +194,7 @@ def test_a_large_catalogue_is_measured_on_a_sample() -> None:
 
 @pytest.mark.parametrize("content", [at_angles(None, None, None), at_angles(None, 5, None)])
 def test_too_few_vectors_are_refused(content: ItemContent) -> None:
-    with pytest.raises(
-        DataError, match=r"^[01] of 3 items have a vector, and a report needs two; set embeddings\.text"
-    ):
+    with pytest.raises(DataError, match=r"^[01] of 3 items have a vector, and a report needs two; set content\.text"):
         analysed(table([["X"]] * 3), content)
 
 

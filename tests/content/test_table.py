@@ -19,7 +19,7 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.content import encode
 from recsys_ray.content import table as table_module
-from recsys_ray.content.config import EmbeddingSettings
+from recsys_ray.content.config import ContentSettings
 from recsys_ray.content.encode import ShardEncoder, ShardReader
 from recsys_ray.content.table import (
     START,
@@ -88,7 +88,7 @@ def write_items(folder: Path, titles: Sequence[str | None], posters: Sequence[st
     return Location.of(folder / "items.parquet")
 
 
-def embed(items: Location, store: Location, settings: EmbeddingSettings, stop_after: int | None = None) -> Location:
+def embed(items: Location, store: Location, settings: ContentSettings, stop_after: int | None = None) -> Location:
     """All shards here, one after the other; with ``stop_after``, as if killed behind that many parts."""
     facts = table_facts(items, settings)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -103,8 +103,8 @@ def embed(items: Location, store: Location, settings: EmbeddingSettings, stop_af
     return job.table
 
 
-def settings(**changes: Any) -> EmbeddingSettings:
-    return EmbeddingSettings.model_validate({"items_per_shard": 20, "text": {"fields": ["title"]}, **changes})
+def settings(**changes: Any) -> ContentSettings:
+    return ContentSettings.model_validate({"items_per_shard": 20, "text": {"fields": ["title"]}, **changes})
 
 
 TITLES = [f"Title {row}" for row in range(ITEMS)]

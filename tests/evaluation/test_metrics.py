@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import ItemLists
-from recsys_ray.evaluation import EvaluateSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
 from recsys_ray.evaluation.metrics import gini, head_items
 
 Lists = Sequence[Sequence[Any]]
@@ -45,7 +45,7 @@ def table_of(users: Sequence[Any], lists: Lists, item_type: pa.DataType = STRING
 
 # Six items; a, b, c hold 6 of the 8 interactions (the head at a share of 0.7), d, e, f are the tail.
 CATALOGUE = ItemCounts(pa.array(list("abcdef")), np.array([3, 2, 1, 1, 1, 0]))
-SETTINGS = EvaluateSettings(k=[2, 3], head_share=0.7, history_edges=[1, 5], bootstrap=50)
+SETTINGS = EvaluationSettings(k=[2, 3], head_share=0.7, history_edges=[1, 5], bootstrap=50)
 USERS = pa.array(["one", "two", "three"])
 SHOWN = [list("adb"), list("ca"), list("abc")]
 TARGETS = ItemLists.from_lists([[3, 1], [2, 4, 5], []])  # one: d b   two: c e f   three: nothing
@@ -147,7 +147,7 @@ def test_recall_counts_a_repeated_target_once() -> None:
 
 # A random world, and an evaluator written with lists and sets only.
 
-WORLD = EvaluateSettings(k=[1, 4, 10], head_share=0.6, history_edges=[1, 3, 9], bootstrap=20)
+WORLD = EvaluationSettings(k=[1, 4, 10], head_share=0.6, history_edges=[1, 3, 9], bootstrap=20)
 
 
 class World:
@@ -256,7 +256,7 @@ def test_long_and_nested_tables_say_the_same() -> None:
 # Confidence intervals. Every user is shown one item; it is the target with a known probability.
 
 
-def coin_part(hits: np.ndarray, settings: EvaluateSettings, shard: int) -> Partial:
+def coin_part(hits: np.ndarray, settings: EvaluationSettings, shard: int) -> Partial:
     users = pa.array(np.arange(len(hits)))
     return evaluate_part(
         table_of(users.to_pylist(), [["a"]] * len(hits)),
@@ -270,7 +270,7 @@ def coin_part(hits: np.ndarray, settings: EvaluateSettings, shard: int) -> Parti
 
 
 def test_a_95_percent_interval_covers_the_truth_in_about_95_percent_of_samples() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=200)
+    settings = EvaluationSettings(k=[1], bootstrap=200)
     rng = np.random.default_rng(0)
     covered = 0
     for sample in range(200):
@@ -281,7 +281,7 @@ def test_a_95_percent_interval_covers_the_truth_in_about_95_percent_of_samples()
 
 
 def test_the_interval_has_the_width_of_the_theory_and_shrinks_with_users() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=1000)
+    settings = EvaluationSettings(k=[1], bootstrap=1000)
     widths = {}
     for users in (400, 1600, 6400):
         hits = np.arange(users) % 5 == 0
@@ -293,7 +293,7 @@ def test_the_interval_has_the_width_of_the_theory_and_shrinks_with_users() -> No
 
 
 def test_shards_draw_different_weights_and_a_seed_draws_the_same() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=30)
+    settings = EvaluationSettings(k=[1], bootstrap=30)
     hits = np.arange(50) % 3 == 0
 
     def replicates(shard: int, seed: int) -> list[float]:
@@ -306,14 +306,14 @@ def test_shards_draw_different_weights_and_a_seed_draws_the_same() -> None:
 
 
 def test_no_bootstrap_no_intervals() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=0)
+    settings = EvaluationSettings(k=[1], bootstrap=0)
     report = coin_part(np.array([True, False]), settings, 0).finish(settings)
     assert report.metrics["recall@1"] == 0.5 and report.intervals == {}
     assert "[" not in report.table()
 
 
 def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=400)
+    settings = EvaluationSettings(k=[1], bootstrap=400)
     better = np.arange(500) % 2 == 0
     worse = better & (np.arange(500) >= 20)  # ten users fewer are served well
     one, two = (coin_part(hits, settings, 0).finish(settings) for hits in (better, worse))
@@ -325,7 +325,7 @@ def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
 
 
 def test_comparing_different_users_or_seeds_is_refused() -> None:
-    settings = EvaluateSettings(k=[1], bootstrap=20)
+    settings = EvaluationSettings(k=[1], bootstrap=20)
     other = settings.model_copy(update={"seed": 9})
     report = coin_part(np.array([True, False]), settings, 0).finish(settings)
     for against in (
@@ -471,10 +471,10 @@ def test_rating_errors_refuse_what_is_not_a_number() -> None:
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        EvaluateSettings(**wrong)
+        EvaluationSettings(**wrong)
 
 
 def test_names_of_history_segments() -> None:
-    assert EvaluateSettings().history_segments == ["history 0", "history 1-4", "history 5-19", "history 20+"]
-    assert EvaluateSettings(history_edges=[2, 3]).history_segments == ["history 0-1", "history 2", "history 3+"]
-    assert EvaluateSettings(history_edges=[]).history_segments == ["history 0+"]
+    assert EvaluationSettings().history_segments == ["history 0", "history 1-4", "history 5-19", "history 20+"]
+    assert EvaluationSettings(history_edges=[2, 3]).history_segments == ["history 0-1", "history 2", "history 3+"]
+    assert EvaluationSettings(history_edges=[]).history_segments == ["history 0+"]

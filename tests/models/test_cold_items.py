@@ -259,7 +259,7 @@ def test_without_cold_items_or_for_a_model_of_content_nothing_changes() -> None:
 
 def test_what_cannot_be_extended_is_refused_in_one_line() -> None:
     base = fit("ease")
-    with pytest.raises(ModelError, match=r"^cold items need item vectors; .*embeddings.*train\.cold_items$"):
+    with pytest.raises(ModelError, match=r"^cold items need item vectors; .*content.*training\.cold_items$"):
         extend_to_cold_items(base, replace(WORLD, content=None), SETTINGS)
     nobody_warm = WORLD.item_counts() == 0
     with pytest.raises(ModelError, match=r"^cold items: no item with training interactions has a vector; "):

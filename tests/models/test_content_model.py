@@ -176,7 +176,7 @@ def test_batch_is_one_by_one_to_the_bit_and_survives_saving(rating_weight: str) 
 
 def test_no_vectors_is_one_line() -> None:
     given = TrainData(Histories.from_lists([[0]]), pa.table({"item_id": [1]}))
-    with pytest.raises(ModelError, match=r"^content needs item vectors; add an embeddings section$"):
+    with pytest.raises(ModelError, match=r"^content needs item vectors; add a section content$"):
         Content().fit_scorer(given, FitContext())
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, Scorer, TrainData
-from recsys_ray.evaluation import EvaluateSettings, ItemCounts, evaluate_part
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, evaluate_part
 from recsys_ray.models import MODELS
 from recsys_ray.models.linalg.sparse import SparseRows
 from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
@@ -254,7 +254,7 @@ def test_a_run_with_reasons_passes_the_gate_and_is_evaluated(trained: Bundle, tm
         ItemLists.from_lists([[0]] * len(requests)),
         requests.histories.lengths_B,
         ItemCounts(trained.item_ids, trained.item_counts()),
-        EvaluateSettings(bootstrap=0),
+        EvaluationSettings(bootstrap=0),
         shard=0,
     )
     assert int(evaluated.sums["users"]) == len(requests)

@@ -16,7 +16,7 @@ from recsys_ray.cli import main
 from recsys_ray.runs import publish
 from recsys_ray.runs.published import RECORD, part_stamps
 from recsys_ray.runs.verify import KEY_VARIABLE, verify
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
@@ -44,7 +44,7 @@ def run_of(world: Path) -> Location:
 
 
 def test_a_whole_run_and_its_service_pass(world: Path) -> None:
-    with listening(ServeSettings(), world) as url:
+    with listening(ServingSettings(), world) as url:
         findings = found(world, url)
     assert not failed(findings)
     assert "200 users with 2,000 rows" in findings["lists"]
@@ -90,7 +90,7 @@ def test_lists_that_break_a_rule_or_differ_from_the_facts_are_seen(world: Path) 
 def test_a_service_that_answers_otherwise_is_seen(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_of(world).name
     key, digest = new_key()
-    settings = ServeSettings.model_validate({"follow_latest": False, "keys": [{"name": "k", "sha256": digest}]})
+    settings = ServingSettings.model_validate({"follow_latest": False, "keys": [{"name": "k", "sha256": digest}]})
     with listening(settings, world) as url:
         refused = found(world, url)
         assert failed(refused) == ["service runs", "service lists"] and f"set {KEY_VARIABLE}" in refused["service runs"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import client, listening, prepared_world, publish_run
 
@@ -56,7 +56,7 @@ def test_no_request_makes_the_service_fail_or_break_its_description(world: Path,
     pytest.importorskip("schemathesis")
     key, digest = new_key()
     keys = [{"name": "fuzz", "role": "admin", "sha256": digest}]
-    with listening(ServeSettings.model_validate({"state": str(tmp_path), "keys": keys}), world) as address:
+    with listening(ServingSettings.model_validate({"state": str(tmp_path), "keys": keys}), world) as address:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"),
             *("--checks", ",".join(CHECKS), "--max-examples", "10", "--seed", "1", "--no-color"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from recsys_ray.serving import ServeSettings
+from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import listening, prepared_world, publish_run
 
@@ -112,7 +112,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no Chromium here")
     folder = tmp_path_factory.mktemp("world")
     publish_run(folder, prepared_world(folder, posters=True))
-    with listening(ServeSettings(), folder) as found:
+    with listening(ServingSettings(), folder) as found:
         yield f"{found}/"
 
 
@@ -198,7 +198,7 @@ def test_a_failing_call_is_said_on_the_page(address: str, page: Browser) -> None
 def test_the_page_asks_for_a_key_where_one_is_needed(tmp_path: Path, page: Browser) -> None:
     publish_run(tmp_path, prepared_world(tmp_path))
     key, digest = new_key()
-    settings = ServeSettings.model_validate({"keys": [{"name": "page", "sha256": digest}]})
+    settings = ServingSettings.model_validate({"keys": [{"name": "page", "sha256": digest}]})
     with listening(settings, tmp_path) as address:
         page.send("Page.navigate", url=address)
         page.until("document.getElementById('key-form') && !document.getElementById('key-form').hidden")

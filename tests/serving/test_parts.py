@@ -28,7 +28,7 @@ from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue, poster_path
 from recsys_ray.serving.answers.live_run import open_run
 from recsys_ray.serving.answers.variants import Assignment
-from recsys_ray.serving.config import ServeSettings, VariantSettings
+from recsys_ray.serving.config import ServingSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
 from recsys_ray.serving.http.messages import decoded
 from recsys_ray.serving.service import Service
@@ -409,7 +409,7 @@ def test_memory_stays_where_it_is_under_load(world: Path, tmp_path: Path) -> Non
 
     async def soak() -> list[int]:
         application = Application(
-            Service(ServeSettings.model_validate(settings | {"state": str(tmp_path)}), Location.of(world))
+            Service(ServingSettings.model_validate(settings | {"state": str(tmp_path)}), Location.of(world))
         )
         await application.service.start()
         used = await work(application)

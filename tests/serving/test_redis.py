@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recsys_ray.base.errors import ConfigError
-from recsys_ray.serving import ServeSettings, build_app
+from recsys_ray.serving import ServingSettings, build_app
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 
@@ -115,5 +115,5 @@ def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path,
 
 def test_an_address_that_is_none_is_refused_at_once(world: Path) -> None:
     pytest.importorskip("redis")
-    with pytest.raises(ConfigError, match=r"serve\.redis"):
-        build_app(ServeSettings(redis="http://nowhere"), str(world))
+    with pytest.raises(ConfigError, match=r"serving\.redis"):
+        build_app(ServingSettings(redis="http://nowhere"), str(world))

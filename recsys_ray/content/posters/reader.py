@@ -103,7 +103,7 @@ def _from_root(reference: str, root: str | None) -> Path | str:
     path = Path(reference).expanduser() if reference.startswith("~/") else Path(reference)
     if root is None and not path.is_absolute():
         # The current directory of a worker is nobody's choice.
-        raise PosterError(problems.NOT_FOUND, f"relative path {reference!r}; set embeddings.image.root")
+        raise PosterError(problems.NOT_FOUND, f"relative path {reference!r}; set content.image.root")
     return Path(root or "/") / path
 
 
@@ -183,7 +183,7 @@ def _read_store(url: str, settings: ImageSettings) -> bytes:
     if CHAIN in url:
         raise PosterError(problems.UNSUPPORTED, "several filesystems in one address")
     if scheme in HOST_SCHEMES and not settings.private_hosts:
-        raise PosterError(problems.UNSUPPORTED, f"{scheme}:// needs embeddings.image.private_hosts")
+        raise PosterError(problems.UNSUPPORTED, f"{scheme}:// needs content.image.private_hosts")
     limit = int(settings.max_mib * MIB)
     try:
         with Location.of(url).open() as file:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from recsys_ray.base.errors import DataError
-from recsys_ray.base.types import BoolArray, FloatArray, ItemContent, LongArray, Settings
+from recsys_ray.base.types import BoolArray, FloatArray, ItemContent, LongArray
+from recsys_ray.content.config import ReportSettings
 from recsys_ray.content.report.item_labels import ItemLabels, Named
 from recsys_ray.content.report.neighbours import cosines, nearest, random_others
 from recsys_ray.content.report.purity import Purity, genre_purity
@@ -26,28 +26,6 @@ from recsys_ray.content.report.purity import Purity, genre_purity
 MOST_LISTED = 20
 """Items, or pairs, that are named in a list; the rest is counted."""
 BINS = 60
-
-
-class AnalysisSettings(Settings):
-    """How the vectors of items are looked at."""
-
-    titles: int = Field(default=10, ge=0, le=100)
-    """How many of the items with most interactions are shown with their neighbours."""
-    neighbours: int = Field(default=10, ge=1, le=100)
-    """Nearest neighbours of an item that are shown, and that count for genre purity."""
-    max_queries: int = Field(default=20_000, ge=1)
-    """Purity, similarities and near-duplicates are measured on at most so many items, drawn at random; the neighbours
-    of each are searched among all items."""
-    near_duplicate: float = Field(default=0.999, gt=0, le=1)
-    """Two items with a cosine above this count as near-duplicates."""
-    projection: Literal["pca", "tsne"] = "tsne"
-    """How vectors become points of the map: pca keeps large distances, tsne keeps neighbours together."""
-    projected: int = Field(default=3000, ge=2, le=3000)
-    """At most so many items are drawn on the map, chosen at random."""
-    bootstrap: int = Field(default=1000, ge=100)
-    """Resamples behind every 95 % interval."""
-    seed: int = Field(default=0, ge=0)
-    """Decides all that is drawn at random; the same seed gives the same page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +101,7 @@ def analyse(
     has_text_I: BoolArray,
     has_image_I: BoolArray,
     counts_I: LongArray,
-    settings: AnalysisSettings,
+    settings: ReportSettings,
 ) -> Analysis:
     """Measure the vectors of a catalogue in vocabulary order.
 
@@ -137,7 +115,7 @@ def analyse(
     if len(present_P) < 2:
         raise DataError(
             f"{len(present_P)} of {items.num_rows} items have a vector, and a report needs two; "
-            "set embeddings.text.fields to columns that hold text"
+            "set content.text.fields to columns that hold text"
         )
     labels = ItemLabels.of(items)
     vectors_PD = content.vectors_ID if len(present_P) == items.num_rows else content.vectors_ID[present_P]

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from recsys_ray.base.optional import require
 from recsys_ray.base.types import BoolArray, ItemContent, LongArray
-from recsys_ray.content.report.embeddings import Analysis, AnalysisSettings, analyse, embedding_facts, sample
+from recsys_ray.content.config import ReportSettings
+from recsys_ray.content.report.embeddings import Analysis, analyse, embedding_facts, sample
 from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
 from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.projection import project
@@ -44,7 +45,7 @@ def embedding_report(
     has_text_I: BoolArray,
     has_image_I: BoolArray,
     counts_I: LongArray,
-    settings: AnalysisSettings,
+    settings: ReportSettings,
     facts: Mapping[str, Any],
 ) -> tuple[dict[str, Any], str]:
     """The numbers of ``embedding_facts``, and the page.
@@ -76,7 +77,7 @@ def embedding_report(
     return embedding_facts(analysis), page
 
 
-def _map(labels: ItemLabels, content: ItemContent, settings: AnalysisSettings) -> ItemMap:
+def _map(labels: ItemLabels, content: ItemContent, settings: ReportSettings) -> ItemMap:
     present_P = np.flatnonzero(content.present_I)
     rng = np.random.default_rng([settings.seed, 4])
     rows_S = present_P[sample(rng, len(present_P), settings.projected)]

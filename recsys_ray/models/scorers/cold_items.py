@@ -82,16 +82,18 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         ModelError: there are no content vectors, none of a warm item, or the scores are not linear in the items.
     """
     if data.content is None:
-        raise ModelError("cold items need item vectors; add an embeddings section or unset train.cold_items")
+        raise ModelError("cold items need item vectors; add a section content or unset training.cold_items")
     counts_I = data.item_counts()
     cold_I = data.content.present_I & (counts_I == 0)
     mappable = isinstance(scorer, TakesItems | SumsHistories)
     if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].all()):
         return scorer
     if not mappable:
-        raise ModelError(f"cold items: {type(scorer).__name__} has no item vectors to extend; unset train.cold_items")
+        raise ModelError(
+            f"cold items: {type(scorer).__name__} has no item vectors to extend; unset training.cold_items"
+        )
     if not (data.content.present_I & (counts_I > 0)).any():
-        raise ModelError("cold items: no item with training interactions has a vector; unset train.cold_items")
+        raise ModelError("cold items: no item with training interactions has a vector; unset training.cold_items")
     content_map = fit_map(data.content, counts_I, settings)
     if isinstance(scorer, SumsHistories):
         queries_IK = scorer.apply_to(content_map.map_IK)

@@ -37,7 +37,7 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     use_features: bool = True
     """Features of items (genres, year, numeric columns, popularity, ratings) and of histories as inputs."""
     use_content: bool = False
-    """Vectors of the items' texts and posters as an input; needs an embeddings section."""
+    """Vectors of the items' texts and posters as an input; needs a section content."""
     user_id: bool = False
     """A vector of each user's own as an input of the user tower, beside the history."""
     id_dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -131,7 +131,7 @@ class TwoTower(TwoTowerConfig, Model):
 def _check(data: TrainData, config: TwoTowerConfig) -> None:
     ratings_E = data.histories.ratings_E
     if config.use_content and data.content is None:
-        raise ModelError("two_tower: use_content needs item vectors; add an embeddings section or unset it")
+        raise ModelError("two_tower: use_content needs item vectors; add a section content or unset it")
     if config.half_life_days is not None and not data.histories.timestamps_E.any():
         raise ModelError("two_tower: half_life_days needs timestamps, and the interactions have none; unset it")
     usable_E = np.isfinite(ratings_E)

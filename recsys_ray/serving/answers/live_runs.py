@@ -2,8 +2,8 @@
 
 A request takes its run once and keeps it to the end, so no response mixes two runs and no request waits for a swap. The
 choice of an administrator is a small file beside the runs, which every process and machine reads each
-``serve.poll_seconds``; without one the variant follows LATEST. The run that answered before is read from files too, so
-that every replica rolls back to the same run, also one that has just started.
+``serving.poll_seconds``; without one the variant follows LATEST. The run that answered before is read from files too,
+so that every replica rolls back to the same run, also one that has just started.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recsys_ray.runs import publish
 from recsys_ray.runs.publish import FOLDER, POINTER, RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published, read_run
 from recsys_ray.serving.answers.live_run import LiveRun, open_run
-from recsys_ray.serving.config import ServeSettings, VariantSettings
+from recsys_ray.serving.config import ServingSettings, VariantSettings
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 30.0
@@ -55,7 +55,7 @@ class Slot:
 class LiveRuns:
     """The runs of all variants."""
 
-    def __init__(self, settings: ServeSettings, output: Location, executor: Executor) -> None:
+    def __init__(self, settings: ServingSettings, output: Location, executor: Executor) -> None:
         self._settings, self._executor = settings, executor
         self.on_swap: Callable[[str, LiveRun], None] = lambda variant, run: None
         self.slots = {

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.config import ServeSettings
+from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.http.auth import Keys, Refused
 from recsys_ray.serving.http.handlers import Handlers
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, Receive, Scope, Send, decoded, encode, raw_path
@@ -36,7 +36,7 @@ POLICY = (
 )
 
 
-def build_app(settings: ServeSettings, output: str) -> App:
+def build_app(settings: ServingSettings, output: str) -> App:
     """The service over the published runs of one output directory, as a plain ASGI application."""
     application: App = Application(Service(settings, Location.of(output)))
     if settings.cors_origins:

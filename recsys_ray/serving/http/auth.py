@@ -32,7 +32,7 @@ class Keys:
         """
         if not self._keys:
             if role == "admin":
-                raise Refused(403, "this call needs an admin key, and none is set up; add one to serve.keys")
+                raise Refused(403, "this call needs an admin key, and none is set up; add one to serving.keys")
             return None
         given = presented(dict(headers))
         if given is None:
@@ -57,6 +57,6 @@ def presented(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def new_key() -> tuple[str, str]:
-    """A random key and its digest for ``serve.keys``."""
+    """A random key and its digest for ``serving.keys``."""
     key = secrets.token_urlsafe(32)
     return key, hashlib.sha256(key.encode()).hexdigest()

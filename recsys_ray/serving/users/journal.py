@@ -90,7 +90,7 @@ class Journal:
             # A connection of its own: a reader never waits for the disk flush of a writer.
             self._reader = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{file}: can't keep what users send ({error}); set serve.state") from error
+            raise StorageError(f"{file}: can't keep what users send ({error}); set serving.state") from error
         self._lock, self._list_lock = threading.Lock(), threading.Lock()
         self._writer = ThreadPoolExecutor(1, "journal")
         self._waiting: list[_Write] = []
@@ -149,7 +149,7 @@ class Journal:
                     self._db.execute("ROLLBACK")
                     raise
         except sqlite3.Error as failure:
-            error = StorageError(f"{self.file}: can't write ({failure}); free space or set serve.state")
+            error = StorageError(f"{self.file}: can't write ({failure}); free space or set serving.state")
         for write in writes:
             loop.call_soon_threadsafe(_finish, write.done, error)
 

@@ -33,11 +33,11 @@ class Redis:
     """One connection pool; a call that fails is counted, and for a while none is made."""
 
     def __init__(self, url: str, prefix: str, on_error: Callable[[], None] = lambda: None) -> None:
-        client = require("redis.asyncio", extra="redis", what="serve.redis")
+        client = require("redis.asyncio", extra="redis", what="serving.redis")
         try:
             self._client = client.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         except ValueError as error:
-            raise ConfigError(f"serve.redis: {error}; write redis://host:port/0") from error
+            raise ConfigError(f"serving.redis: {error}; write redis://host:port/0") from error
         self._errors = (client.RedisError, OSError)
         self._on_error, self._prefix = on_error, prefix
         self._paused_until = 0.0
