@@ -16,7 +16,6 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, ItemContent
 from recsys_ray.data.prepared import Prepared
@@ -38,9 +37,7 @@ DATA: dict[str, Any] = {
 }
 
 
-def prepared_world(folder: Path, **data: Any) -> Prepared:
-    """In a directory of its own for each setting of the data, as a run has it; "world" for none."""
-    name = "world" if not data else fingerprint(data)[:8]
+def prepared_world(folder: Path, name: str = "world", **data: Any) -> Prepared:
     return prepare_values(folder / "prepared" / name, **DATA | data)
 
 
