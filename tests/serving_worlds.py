@@ -37,8 +37,8 @@ DATA: dict[str, Any] = {
 }
 
 
-def prepared_world(folder: Path, **data: Any) -> Prepared:
-    return prepare_values(folder / "prepared" / "world", **DATA | data)
+def prepared_world(folder: Path, name: str = "world", **data: Any) -> Prepared:
+    return prepare_values(folder / "prepared" / name, **DATA | data)
 
 
 def publish_run(

@@ -251,7 +251,7 @@ def test_the_ranker_is_a_model_section(tmp_path: Path) -> None:
     config = load_config(str(path))
     assert config.recommend.ranker is not None
     assert (config.recommend.ranker.model.name, config.recommend.ranker.pool) == ("ncf", 50)
-    assert config.chosen_ranker().embedding_dim == 4
+    assert config.chosen_ranker().embedding_dim == 4  # type: ignore[union-attr,attr-defined]
     notes: list[str] = []
     other = load_config(str(path), ["recommend.ranker.model.name=als"], notes.append)
     assert other.recommend.ranker is not None and other.recommend.ranker.model.name == "als"

@@ -20,13 +20,13 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
     BoolArray,
     Counts,
+    DoubleArray,
     FitContext,
     FloatArray,
     Histories,
@@ -41,8 +41,6 @@ from recsys_ray.base.types import (
 from recsys_ray.models.base import Model
 from recsys_ray.models.linalg.pooling import age_weights, last_events, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, comparable
-
-DoubleArray = npt.NDArray[np.float64]
 
 NOTHING = 1e-5
 """A sum of unit vectors this short, for weights that add up to 1, is what rounding left of one that cancels."""

@@ -62,13 +62,21 @@ def load_scorer(kind: str, state: ScorerState, *more: type[Model]) -> Scorer:
     try:
         settings = _today(kind, state.settings)
         parts = {
-            name: load_scorer(part["kind"], ScorerState(_inside(state.arrays, name), part["settings"]), *more)
+            name: load_scorer(
+                _known(part["kind"], known), ScorerState(_inside(state.arrays, name), part["settings"]), *more
+            )
             for name, part in settings.pop("parts", {}).items()
         }
         own = {name: array for name, array in state.arrays.items() if name.partition(".")[0] not in parts}
         return known[kind].from_state(ScorerState(own, settings, parts))
     except (KeyError, TypeError) as error:
         raise BundleError(f"scorer {kind!r}: saved state is incomplete or of another version ({error})") from error
+
+
+def _known(kind: str, known: dict[str, type[Scorer]]) -> str:
+    if kind not in known:
+        raise KeyError(f"a part of the unknown kind {kind!r}")
+    return kind
 
 
 def _inside(arrays: dict[str, Any], part: str) -> dict[str, Any]:

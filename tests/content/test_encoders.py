@@ -158,11 +158,14 @@ def test_fingerprints_of_images_change_with_the_weights(tmp_path: Path) -> None:
 def test_readers_need_no_torch() -> None:
     """What the reading side does must not import torch: its workers stay small."""
     code = (
-        "import io, sys; from PIL import Image; from recsys_ray import encoders as e\n"
-        "s = e.ContentSettings(image=e.ImageSettings()); sink = io.BytesIO()\n"
-        "Image.new('RGB', (9, 9)).save(sink, 'PNG'); pixels = e.prepare_image(sink.getvalue(), s.image)\n"
-        "e.text_fingerprint(s.text), e.image_fingerprint(s.image), e.read_posters([None], ['a'], s.image)\n"
-        "e.open_image_encoder(s.image).encode(pixels[None])\n"
+        "import io, sys; from PIL import Image\n"
+        "from recsys_ray.content.config import ContentSettings, ImageSettings\n"
+        "from recsys_ray.content.encoders import image, text\n"
+        "from recsys_ray.content.posters.reader import read_posters\n"
+        "s = ContentSettings(image=ImageSettings()); sink = io.BytesIO()\n"
+        "Image.new('RGB', (9, 9)).save(sink, 'PNG'); pixels = image.prepare_image(sink.getvalue(), s.image)\n"
+        "text.text_fingerprint(s.text), image.image_fingerprint(s.image), read_posters([None], ['a'], s.image)\n"
+        "image.open_image_encoder(s.image).encode(pixels[None])\n"
         "print([name for name in sys.modules if name in ('torch', 'torchvision', 'transformers', 'huggingface_hub')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -236,8 +236,8 @@ def test_a_held_out_item_is_found_by_those_it_is_for() -> None:
     allowed = np.isin(np.arange(20), new)
     for name in ("ease", "item_cf", "graph_filter", "als", "pure_svd"):
         entry = MODELS[name]
-        settings = {"embedding_dim": 4} if "embedding_dim" in entry.config.model_fields else {}
-        base = entry.fit(given, entry.config(**settings), FitContext())
+        settings = {"embedding_dim": 4} if "embedding_dim" in entry.model_fields else {}
+        base = entry(**settings).fit_scorer(given, FitContext())
         scorer = extend_to_cold_items(base, given, ColdItemSettings(regularization=1.0))
         bundle = Bundle(Location("memory"), {"user_id_type": "int64", "num_users": 40}, scorer, items)
         rows = recommend(bundle, everyone, Options(n=1, allowed_I=allowed, fallback=False)).to_pylist()
@@ -274,7 +274,7 @@ def test_what_cannot_be_extended_is_refused_in_one_line() -> None:
 
 
 def test_incomplete_state_is_a_bundle_error() -> None:
-    state = extend_to_cold_items(fit("ease"), WORLD, SETTINGS).state()
+    _, state = save_scorer(extend_to_cold_items(fit("ease"), WORLD, SETTINGS))
     with pytest.raises(BundleError, match="incomplete"):
         load_scorer("cold", ScorerState(state.arrays, {"base": "nonsense", "base_settings": {}}))
     arrays: dict[str, Any] = {key: array for key, array in state.arrays.items() if key != "base.trained"}

@@ -42,7 +42,7 @@ def fit(histories: Histories, vectors: Any = VECTORS, **settings: Any) -> Conten
 
 
 def queries(histories: Histories, **settings: Any) -> np.ndarray:
-    return fit(histories, **settings).queries(histories)
+    return fit(histories, **settings).queries_of(histories)
 
 
 def unit(x: float, y: float) -> list[float]:
@@ -108,7 +108,7 @@ def test_weights_that_cancel_leave_the_plain_mean_and_vectors_that_cancel_leave_
     np.testing.assert_allclose(queries(uneven, rating_weight="centered"), [[1, 0]] * 3)
     opposite = np.array([[1, 0], [-1, 0], [0, 1]])
     scorer = fit(histories, opposite)
-    np.testing.assert_array_equal(scorer.queries(histories)[1], [0, 0])
+    np.testing.assert_array_equal(scorer.queries_of(histories)[1], [0, 0])
     np.testing.assert_array_equal(scorer.score(ask(histories))[1], [0, 0, 0])
 
 
@@ -235,8 +235,7 @@ def test_only_scorable_items_are_similar() -> None:
     """An item without training interactions is like nothing to a model of interactions."""
     histories = Histories.from_lists([[0, 1], [0, 1, 2], [2]])
     given = TrainData(histories, pa.table({"item_id": ["a", "b", "c", "new"]}))
-    entry = MODELS["item_cf"]
-    bundle = bundle_of(entry.fit(given, entry.config(), FitContext()), ["a", "b", "c", "new"])
+    bundle = bundle_of(MODELS["item_cf"]().fit_scorer(given, FitContext()), ["a", "b", "c", "new"])
     rows = similar_items(bundle, np.arange(4, dtype=np.int32), 4).to_pylist()
     assert {row["item_id"] for row in rows} == {"a", "b", "c"} == {row["similar_item_id"] for row in rows}
     assert next(row["similar_item_id"] for row in rows if row["item_id"] == "a") == "b"

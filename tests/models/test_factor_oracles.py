@@ -192,7 +192,7 @@ def test_als_loss_keeps_up_with_exact_half_steps(popularity: float, unobserved: 
 def test_als_fitted_users_have_zero_gradient(popularity: float) -> None:
     data = random_data(density=0.4)
     config = ALS.model_copy(update={"popularity_power": popularity})
-    scorer = als.fit_als(data, config, FitContext())
+    scorer = config.fit_scorer(data, FitContext())
     matrix, zeros = dense(data), zero_weights(dense(data), config)
     x, y = scorer.users_UD.astype(float), scorer.items_ID.astype(float)
     ridge = config.regularization * (matrix.sum(axis=1) + config.unobserved_weight * ITEMS)
@@ -222,14 +222,14 @@ def test_als_loss_is_the_slow_one_and_falls(popularity: float) -> None:
 @pytest.mark.parametrize("weighting", ["binary", "rating"])
 def test_als_stored_row_is_the_fold_in_of_its_history(weighting: str) -> None:
     data = random_data()
-    scorer = als.fit_als(data, ALS.model_copy(update={"weighting": weighting}), FitContext())
+    scorer = ALS.model_copy(update={"weighting": weighting}).fit_scorer(data, FitContext())
     np.testing.assert_array_equal(scorer.solve(data.histories), scorer.users_UD)
     np.testing.assert_array_equal(scorer.score(ask(data)), scorer.score(ask(data, known=False)))
 
 
 def test_als_user_without_training_history_is_answered_from_the_request() -> None:
     data = random_data()
-    scorer = als.fit_als(data, ALS, FitContext())
+    scorer = ALS.fit_scorer(data, FitContext())
     last = USERS - 1
     later = Histories.from_lists([[1, 2, 3]])
     as_known = Requests(pa.array([last]), np.array([last], np.int32), later, ItemLists.empty(1))
@@ -240,9 +240,9 @@ def test_als_user_without_training_history_is_answered_from_the_request() -> Non
 
 def test_als_in_blocks_is_als_in_one() -> None:
     data = random_data()
-    whole = als.fit_als(data, ALS, FitContext())
+    whole = ALS.fit_scorer(data, FitContext())
     for count in (2, 7, USERS + 5):
-        parts = als.fit_als(data, ALS, in_pieces(count))
+        parts = ALS.fit_scorer(data, in_pieces(count))
         np.testing.assert_array_equal(whole.users_UD, parts.users_UD)
         np.testing.assert_array_equal(whole.items_ID, parts.items_ID)
 
@@ -250,7 +250,7 @@ def test_als_in_blocks_is_als_in_one() -> None:
 def test_als_refuses_ratings_that_are_not_positive() -> None:
     data = TrainData(Histories.from_lists([[0, 1]], [[1.0, 0.0]]), pa.table({"item_id": np.arange(2)}))
     with pytest.raises(ModelError, match=r"found 0\.0"):
-        als.fit_als(data, als.ALS(weighting="rating"), FitContext())
+        als.ALS(weighting="rating").fit_scorer(data, FitContext())
 
 
 # --- SVD
@@ -271,7 +271,7 @@ def low_rank_world(rank: int = 2) -> tuple[TrainData, np.ndarray]:
 def test_svd_recovers_a_low_rank_world_for_known_and_unknown_users() -> None:
     data, truth = low_rank_world()
     config = svd.SVD(embedding_dim=4, epochs=80, learning_rate=0.02, regularization=0.005)
-    scorer = svd.fit_svd(data, config, FitContext())
+    scorer = config.fit_scorer(data, FitContext())
     hidden = np.ones(truth.shape, bool)
     hidden[data.histories.rows_E, data.histories.items_E] = False
     spread = truth[hidden].std()
@@ -283,7 +283,7 @@ def test_svd_recovers_a_low_rank_world_for_known_and_unknown_users() -> None:
 def test_svd_error_falls_and_is_reported() -> None:
     data, _ = low_rank_world()
     lines: list[str] = []
-    svd.fit_svd(data, svd.SVD(embedding_dim=4), FitContext(progress=lines.append))
+    svd.SVD(embedding_dim=4).fit_scorer(data, FitContext(progress=lines.append))
     errors = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert len(errors) == 20 and errors[-1] < errors[0] and errors == sorted(errors, reverse=True)
 
@@ -317,7 +317,7 @@ def test_svd_pass_is_the_update_of_the_paper() -> None:
 
 def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
     data, _ = low_rank_world()
-    scorer = svd.fit_svd(data, svd.SVD(embedding_dim=4, regularization=0.1), FitContext())
+    scorer = svd.SVD(embedding_dim=4, regularization=0.1).fit_scorer(data, FitContext())
     assert scorer.bias_I is not None
     queries = scorer.solve(data.histories)
     for user in (0, 7):
@@ -332,10 +332,10 @@ def test_svd_fold_in_is_the_ridge_regression_on_the_residuals() -> None:
 def test_svd_says_what_to_set() -> None:
     data, _ = low_rank_world()
     with pytest.raises(ModelError, match=r"^svd: .*lower learning_rate"):
-        svd.fit_svd(data, svd.SVD(learning_rate=50.0), FitContext())
+        svd.SVD(learning_rate=50.0).fit_scorer(data, FitContext())
     same = TrainData(Histories.from_lists([[0, 1]]), pa.table({"item_id": np.arange(2)}))
     with pytest.raises(ModelError, match="needs ratings that differ"):
-        svd.fit_svd(same, svd.SVD(), FitContext())
+        svd.SVD().fit_scorer(same, FitContext())
 
 
 def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
@@ -343,8 +343,8 @@ def test_scores_do_not_change_by_a_bit_with_the_number_of_threads() -> None:
     results = []
     for threads in (one_thread(), nullcontext()):
         with threads:
-            scorer = als.fit_als(data, ALS, FitContext())
-            linear = graph_filter.fit_graph_filter(data, graph_filter.GraphFilter(), FitContext())
+            scorer = ALS.fit_scorer(data, FitContext())
+            linear = graph_filter.GraphFilter().fit_scorer(data, FitContext())
             results.append((scorer.users_UD, linear.score(ask(data))))
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)

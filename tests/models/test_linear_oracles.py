@@ -23,7 +23,7 @@ DAY = 86_400_000
 @pytest.mark.parametrize("weighting", ["binary", "rating"])
 def test_ease_column_is_the_ridge_regression_on_the_other_items(weighting: str) -> None:
     data, regularization = random_data(), 7.0
-    scorer = ease.fit_ease(data, ease.EASE(regularization=regularization, weighting=weighting), FitContext())
+    scorer = ease.EASE(regularization=regularization, weighting=weighting).fit_scorer(data, FitContext())
     matrix = dense(data, ratings=weighting == "rating")
     weights = weights_of(scorer)
     for item in range(ITEMS - 1):
@@ -37,13 +37,13 @@ def test_ease_column_is_the_ridge_regression_on_the_other_items(weighting: str) 
 
 def test_ease_is_not_transposed() -> None:
     """With unequal popularity B differs from its transpose, so the test above can tell them apart."""
-    weights = weights_of(ease.fit_ease(random_data(), ease.EASE(regularization=7.0), FitContext()))
+    weights = weights_of(ease.EASE(regularization=7.0).fit_scorer(random_data(), FitContext()))
     assert np.abs(weights - weights.T).max() > 0.05
 
 
 def test_ease_larger_than_a_tile() -> None:
     data = random_data(users=400, items=150)
-    weights = weights_of(ease.fit_ease(data, ease.EASE(regularization=20.0), FitContext()))
+    weights = weights_of(ease.EASE(regularization=20.0).fit_scorer(data, FitContext()))
     inverse = np.linalg.inv(dense(data).T @ dense(data) + 20.0 * np.eye(150))
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
@@ -91,7 +91,7 @@ def similarities(matrix: np.ndarray, config: item_cf.ItemCF) -> np.ndarray:
 def test_item_cf_is_its_formula(settings: dict[str, Any], weighting: str) -> None:
     data = random_data()
     config = item_cf.ItemCF(neighbors=ITEMS, weighting=weighting, **settings)
-    scorer = item_cf.fit_item_cf(data, config, in_pieces(3))
+    scorer = config.fit_scorer(data, in_pieces(3))
     matrix = dense(data, ratings=weighting == "rating")
     expected = matrix @ similarities(matrix, config)
     scores = scorer.score(ask(data))
@@ -104,7 +104,7 @@ def test_item_cf_keeps_the_nearest_and_the_lower_of_equals() -> None:
     lists = [[0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [0, 5]]
     data = TrainData(Histories.from_lists(lists), pa.table({"item_id": np.arange(6)}))
     for neighbors, kept in ((1, [5]), (3, [1, 2, 5]), (9, [1, 2, 3, 4, 5])):
-        scorer = item_cf.fit_item_cf(data, item_cf.ItemCF(neighbors=neighbors), FitContext())
+        scorer = item_cf.ItemCF(neighbors=neighbors).fit_scorer(data, FitContext())
         assert np.flatnonzero(weights_of(scorer)[0]).tolist() == kept
 
 
@@ -116,7 +116,7 @@ def test_item_cf_refuses_settings_without_effect(settings: dict[str, Any]) -> No
 
 def test_graph_filter_is_its_formula() -> None:
     data = random_data()
-    scorer = graph_filter.fit_graph_filter(data, graph_filter.GraphFilter(), in_pieces(4))
+    scorer = graph_filter.GraphFilter().fit_scorer(data, in_pieces(4))
     matrix = dense(data)
     users, items = np.maximum(matrix.sum(axis=1), 1), np.maximum(matrix.sum(axis=0), 1)
     normal = matrix / np.sqrt(users)[:, None] / np.sqrt(items)
@@ -127,8 +127,8 @@ def test_graph_filter_is_its_formula() -> None:
 
 def test_graph_filter_keeps_the_largest() -> None:
     data = random_data()
-    whole = weights_of(graph_filter.fit_graph_filter(data, graph_filter.GraphFilter(), FitContext()))
-    cut = weights_of(graph_filter.fit_graph_filter(data, graph_filter.GraphFilter(neighbors=5), FitContext()))
+    whole = weights_of(graph_filter.GraphFilter().fit_scorer(data, FitContext()))
+    cut = weights_of(graph_filter.GraphFilter(neighbors=5).fit_scorer(data, FitContext()))
     for row, kept in zip(whole, cut, strict=True):
         assert np.sort(kept[kept != 0]).tolist() == np.sort(row[row != 0])[-5:].tolist()
 
@@ -139,7 +139,7 @@ def test_graph_filter_keeps_the_largest() -> None:
 @pytest.mark.parametrize("dim", [3, 20])  # by iteration, and whole
 def test_pure_svd_is_the_projection(dim: int) -> None:
     data = random_data()
-    scorer = pure_svd.fit_pure_svd(data, pure_svd.PureSVD(embedding_dim=dim), FitContext())
+    scorer = pure_svd.PureSVD(embedding_dim=dim).fit_scorer(data, FitContext())
     matrix = dense(data)
     leading = np.linalg.svd(matrix)[2][:dim]
     np.testing.assert_allclose(scorer.score(ask(data)), matrix @ leading.T @ leading, atol=1e-5)
@@ -155,7 +155,7 @@ def test_popularity_counts_and_decays() -> None:
 
     def scores(**settings: float) -> list[float]:
         config = popularity.Popularity(**settings)
-        return popularity.fit_popularity(data, config, FitContext()).scores_I.tolist()
+        return config.fit_scorer(data, FitContext()).scores_I.tolist()
 
     assert scores() == [1, 2, 1, 0]
     assert scores(window_days=5.0) == [0, 2, 1, 0]
@@ -166,7 +166,7 @@ def test_popularity_needs_timestamps_for_a_window() -> None:
     histories = Histories.from_lists([[0, 1]], timestamps=[[0, 0]])
     data = TrainData(histories, pa.table({"item_id": np.arange(2)}))
     with pytest.raises(ModelError, match="need timestamps"):
-        popularity.fit_popularity(data, popularity.Popularity(window_days=1.0), FitContext())
+        popularity.Popularity(window_days=1.0).fit_scorer(data, FitContext())
 
 
 def test_linear_scores_beyond_one_tile_sparse_and_dense() -> None:

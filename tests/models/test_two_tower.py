@@ -16,7 +16,6 @@ import torch.distributed as dist
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists, Requests, TrainData
 from recsys_ray.models.linalg.pooling import Pooling
-from recsys_ray.models.registry import MODELS
 from recsys_ray.models.two_tower.fit import TwoTower
 from recsys_ray.models.two_tower.network import TwoTowerJob, TwoTowerNetwork, train_two_tower
 from recsys_ray.models.two_tower.scorer import TowerScorer
@@ -283,8 +282,7 @@ def test_what_is_asked_for_must_be_there(settings: dict[str, Any], message: str)
 
 
 def test_content_is_asked_for_by_the_setting() -> None:
-    needs = MODELS["two_tower"].needs_content
-    assert not needs(TwoTower()) and needs(TwoTower(use_content=True))
+    assert not TwoTower().needs_content and TwoTower(use_content=True).needs_content
 
 
 WORKED: dict[str, Any] = {"epochs": 2, "user_id": True, "use_content": True, "positives_per_user": 4}

@@ -14,7 +14,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Requests
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import MODELS
-from recsys_ray.recommend.bundle import MANIFEST, Bundle, open_bundle, write_bundle
+from recsys_ray.recommend.bundle import MANIFEST, Bundle, bundle_in_memory, open_bundle, save_bundle
 from tests.data_worlds import prepare_values
 
 WORLD: dict[str, Any] = {
@@ -33,8 +33,8 @@ def world(output: Path, parts: tuple[str, ...] = PARTS, alone: bool = False) -> 
     """An output directory with prepared data and a bundle."""
     prepared = prepare_values(output / "prepared" / "abc", **WORLD)
     location = Location.of(output / "models" / "item_cf-1")
-    scorer = MODELS["item_cf"].fit(prepared.train_data(parts), MODELS["item_cf"].config(), FitContext())
-    write_bundle(location, scorer, prepared, parts, {"model": "item_cf"}, alone=alone)
+    scorer = MODELS["item_cf"]().fit_scorer(prepared.train_data(parts), FitContext())
+    save_bundle(bundle_in_memory(scorer, prepared, parts, {"model": "item_cf"}), location, alone=alone)
     return prepared, open_bundle(location, verify=True)
 
 

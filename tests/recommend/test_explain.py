@@ -170,11 +170,29 @@ def one(items: list[int], ratings: list[float] | None = None) -> Requests:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_linear_model_by_hand(sparse: bool) -> None:
-    """Item c from a (rated 3), b (rated 1) and d (rated 4): 3 x 1 + 1 x 1 - 4: two speak for it, d against."""
-    (reason,) = explain(linear(sparse=sparse), one([0, 1, 3], [3, 1, 4]), np.array([[2, -1]], np.int32))[0]
-    cited = (Cited(0, "a", "Alpha", 3.0, 3.0, 0.75), Cited(1, "b", None, 1.0, 1.0, 0.25))
+    """Item c from a (rated 5), b (rated 4) and d (rated 3): 5 x 1 + 4 x 1 - 3: two speak for it, d against."""
+    (reason,) = explain(linear(sparse=sparse), one([0, 1, 3], [5, 4, 3]), np.array([[2, -1]], np.int32))[0]
+    cited = (Cited(0, "a", "Alpha", 5.0, 5.0, 5 / 9), Cited(1, "b", None, 4.0, 4.0, 4 / 9))
     assert reason == Reason(2, "contribution", cited, ("war", "epic"), 0.0, True)
-    assert template(reason) == 'Because of "Alpha" (rated 3; 75%) and "b" (rated 1; 25%). Shared genres: war, epic.'
+    assert template(reason) == 'Because of "Alpha" (rated 5; 56%) and "b" (rated 4; 44%). Shared genres: war, epic.'
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_what_the_user_did_not_like_is_not_cited(sparse: bool) -> None:
+    """b (rated 1) speaks for item c as the model sees it, but below the user's mean it is no reason to give."""
+    (reason,) = explain(linear(sparse=sparse), one([0, 1, 3], [3, 1, 4]), np.array([[2, -1]], np.int32))[0]
+    assert reason.cited == (Cited(0, "a", "Alpha", 3.0, 3.0, 0.75),)
+
+
+def test_nothing_is_cited_that_would_be_printed_as_none() -> None:
+    (reason,) = explain(linear(), one([0, 1], [500, 500]), np.array([[2]], np.int32))[0]
+    assert [cited.row for cited in reason.cited] == [0, 1]
+    small = linear()
+    weights = np.array(small.scorer.weights)  # type: ignore[attr-defined]
+    weights[1] *= 0.001
+    small.scorer.weights = weights  # type: ignore[attr-defined]
+    (reason,) = explain(small, one([0, 1], [500, 500]), np.array([[2]], np.int32))[0]
+    assert [cited.row for cited in reason.cited] == [0]
 
 
 def test_where_nothing_speaks_for_an_item_its_genres_do_and_else_its_users() -> None:

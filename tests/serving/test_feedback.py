@@ -25,7 +25,7 @@ def test_what_users_sent_is_in_the_next_run_and_not_recommended_again(tmp_path: 
         assert service.post("/v1/feedback", json={"events": sent + new}).status_code == 200
         later = service.get("/v1/recommendations/7").json()["items"]
 
-    after = prepared_world(tmp_path / "next", feedback=feedback)
+    after = prepared_world(tmp_path, "next", feedback=feedback)
     old, found = histories(before)[7], histories(after)
     assert found[7] == [one for one in old if one[0] != again] + [(liked, "train"), (again, "train")]
     assert sorted(item for item, _ in found[9001]) == sorted(one["item_id"] for one in new)

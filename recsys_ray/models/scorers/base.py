@@ -13,7 +13,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, ItemVectors, Requests
 
 NO_OPINION = np.float32(-np.inf)
@@ -70,9 +69,8 @@ class ReplaceableItems(VectorScorer):
 
 def knows_item(histories: Histories, known_I: BoolArray) -> BoolArray:
     """(B,) whether a history holds at least one of the known items."""
-    hits = offsets(known_I[histories.items_E])
-    known: BoolArray = np.diff(hits[histories.offsets_B1]) > 0
-    return known
+    known_B: BoolArray = histories.per_row(known_I[histories.items_E]) > 0
+    return known_B
 
 
 def has_stored_row(requests: Requests, known_U: BoolArray) -> BoolArray:

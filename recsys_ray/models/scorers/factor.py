@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from recsys_ray.base.ragged import offsets
+from recsys_ray.base.ragged import kept_offsets
 from recsys_ray.base.types import (
     BoolArray,
     DoubleArray,
@@ -135,7 +135,7 @@ class FactorScorer(ReplaceableItems):
             bias_E = 0.0 if self.bias_I is None else self.bias_I[rows.columns]
             targets_E = (ratings.values / repeats.data - bias_E).astype(np.float32)
         keep_E = self.scorable_I[rows.columns] & (rows.values > 0)
-        offsets_B1 = offsets(keep_E)[rows.offsets]
+        offsets_B1 = kept_offsets(rows.offsets, keep_E)
         return offsets_B1, rows.columns[keep_E], rows.values[keep_E], targets_E[keep_E]
 
     def _ridge(self, num_events: Any) -> Any:

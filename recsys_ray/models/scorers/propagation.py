@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from recsys_ray.base.ragged import offsets
+from recsys_ray.base.ragged import kept_offsets
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, Requests, ScorerState
 from recsys_ray.models.base import history_rows
 from recsys_ray.models.linalg.pooling import Recent
@@ -95,7 +95,7 @@ def history_sums(histories: Histories, vectors_ID: FloatArray, known_I: BoolArra
     """(B, D) |H|^-1/2 times the sum of the vectors over H, the known items of a history, each counted once."""
     rows = history_rows(histories, len(vectors_ID), "binary")
     keep_E = known_I[rows.columns]
-    offsets_B1 = offsets(keep_E)[rows.offsets]
+    offsets_B1 = kept_offsets(rows.offsets, keep_E)
     counts_B = np.diff(offsets_B1)
     scale_B = np.maximum(counts_B, 1).astype(np.float32) ** np.float32(-0.5)
     kept = SparseRows(offsets_B1, rows.columns[keep_E], np.repeat(scale_B, counts_B))
