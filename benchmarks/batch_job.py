@@ -27,7 +27,7 @@ import numpy as np
 
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import ItemLists
-from recsys_ray.cluster.batch import run_batch
+from recsys_ray.cluster.recommend import run_batch
 from recsys_ray.cluster.session import Session, set_threads
 from recsys_ray.config import Config
 from recsys_ray.pipeline import Pipeline

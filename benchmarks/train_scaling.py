@@ -45,9 +45,9 @@ class Watched(SASRecNetwork):
 
     seen: list[int]
 
-    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
+    def examples(self, users_B: LongArray, draws_BJ: FloatArray) -> Examples:
         self.seen += users_B.tolist()
-        return super().examples(users_B, draws_BW)
+        return super().examples(users_B, draws_BJ)
 
 
 def job(users: int, epochs: int, batch_size: int) -> SequenceJob:

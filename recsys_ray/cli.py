@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("config", help="YAML file, see configs/")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
     parsed, overrides = parser.parse_known_args(arguments)  # argparse takes none behind an option
-    if strange := [word for word in overrides if word.startswith("-")]:
+    if strange := [override for override in overrides if override.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
     stage = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
     options = {"url": parsed.url} if stage == "verify" else {}

@@ -19,9 +19,9 @@ from recsys_ray.base.errors import ConfigError, PublishError
 from recsys_ray.base.provenance import fingerprint, versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.batch import run_batch
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.fit import run_fit
+from recsys_ray.cluster.recommend import run_batch
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump

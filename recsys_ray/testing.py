@@ -70,9 +70,9 @@ def checkerboard(model: type[Model]) -> TrainData:
                 suits
             ).tolist()  # in item order, what comes next would have nothing to do with parity
         others = [item for item in range(SIZE) if (user + item) % 2 == 1 and (user + item) % 4 == 1]
-        shown = others if model.predicts_ratings else []
-        items.append(suits + shown)
-        ratings.append([LIKED] * len(suits) + [DISLIKED] * len(shown))
+        disliked = others if model.predicts_ratings else []
+        items.append(suits + disliked)
+        ratings.append([LIKED] * len(suits) + [DISLIKED] * len(disliked))
     table = pa.table({"item_id": pa.array(range(SIZE + 1))})
     content = parity_content() if model().needs_content else None
     return TrainData(Histories.from_lists(items, ratings), table, content)
@@ -87,7 +87,7 @@ def parity_content() -> ItemContent:
     return ItemContent(vectors, np.asarray(vectors.any(axis=1)))
 
 
-def ask(data: TrainData, known: bool = True, rows: slice = slice(None)) -> Requests:
+def requests_of(data: TrainData, known: bool = True, rows: slice = slice(None)) -> Requests:
     """Requests with the training histories, as known users or as strangers."""
     users = np.arange(data.num_users, dtype=np.int32) if known else np.full(data.num_users, -1, np.int32)
     requests = Requests(pa.array(range(data.num_users)), users, data.histories, ItemLists.empty(data.num_users))
@@ -107,7 +107,7 @@ def unseen_best(scores: FloatArray, data: TrainData) -> LongArray:
     return np.asarray(np.argmax(scores[:, :SIZE], axis=1))
 
 
-def through_a_file(state: ScorerState) -> ScorerState:
+def saved_and_loaded(state: ScorerState) -> ScorerState:
     """The arrays as a bundle gives them back: read-only."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **state.arrays)
@@ -147,10 +147,10 @@ class ModelConformance:
     def test_withheld_item_is_on_top(self, model: type[Model], data: TrainData, scorer: Scorer, known: bool) -> None:
         if not model.personal:
             pytest.skip("the same list for everybody")
-        assert unseen_best(scorer.score(ask(data, known)), data).tolist() == list(range(SIZE))
+        assert unseen_best(scorer.score(requests_of(data, known)), data).tolist() == list(range(SIZE))
 
     def test_scores_are_a_finite_float32_block(self, data: TrainData, scorer: Scorer) -> None:
-        scores = scorer.score(ask(data))
+        scores = scorer.score(requests_of(data))
         assert scores.shape == (SIZE, SIZE + 1) and scores.dtype == np.float32
         assert scorer.num_items == SIZE + 1
         assert not np.isnan(scores).any() and not np.isposinf(scores).any()
@@ -160,12 +160,12 @@ class ModelConformance:
         vectors = by_inner_product(scorer)
         if vectors is None:
             pytest.skip("not an inner product")
-        queries_BD, items = vectors.queries(ask(data)), vectors.items
+        queries_BD, items = vectors.queries(requests_of(data)), vectors.items
         assert isinstance(items, ItemVectors)
         for array in (queries_BD, items.vectors_ID):
             assert array.dtype == np.float32 and array.flags.c_contiguous
         bias = 0 if items.bias_I is None else items.bias_I
-        np.testing.assert_allclose(queries_BD @ items.vectors_ID.T + bias, scorer.score(ask(data)), atol=1e-5)
+        np.testing.assert_allclose(queries_BD @ items.vectors_ID.T + bias, scorer.score(requests_of(data)), atol=1e-5)
 
     def test_untrained_item_is_never_the_models_answer(self, model: type[Model], scorer: Scorer) -> None:
         assert scorer.scorable_I.dtype == np.bool_
@@ -174,7 +174,7 @@ class ModelConformance:
 
     def test_answers_say_who_is_known(self, model: type[Model], data: TrainData, scorer: Scorer) -> None:
         personal = model.personal
-        assert scorer.answers(ask(data)).all()
+        assert scorer.answers(requests_of(data)).all()
         assert scorer.answers(strangers([0, 2], [], [UNTRAINED], [UNTRAINED, 3])).tolist() == [
             True,
             not personal,
@@ -189,17 +189,17 @@ class ModelConformance:
         assert len(finite) in (0, SIZE)
 
     def test_no_requests_no_rows(self, data: TrainData, scorer: Scorer) -> None:
-        assert scorer.score(ask(data, rows=slice(0, 0))).shape == (0, SIZE + 1)
+        assert scorer.score(requests_of(data, rows=slice(0, 0))).shape == (0, SIZE + 1)
 
     @pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])
     def test_batch_is_one_by_one(self, data: TrainData, scorer: Scorer, known: bool) -> None:
-        whole = scorer.score(ask(data, known))
-        single = np.concatenate([scorer.score(ask(data, known, slice(row, row + 1))) for row in range(SIZE)])
+        whole = scorer.score(requests_of(data, known))
+        single = np.concatenate([scorer.score(requests_of(data, known, slice(row, row + 1))) for row in range(SIZE)])
         np.testing.assert_allclose(whole, single, rtol=1e-6, atol=1e-6)
 
     def test_same_seed_same_scores(self, model: type[Model], data: TrainData, scorer: Scorer) -> None:
         again = small(model).fit_scorer(data, FitContext(seed=7))
-        np.testing.assert_array_equal(scorer.score(ask(data)), again.score(ask(data)))
+        np.testing.assert_array_equal(scorer.score(requests_of(data)), again.score(requests_of(data)))
 
     def test_order_of_a_history_matters_only_where_said(self, model: type[Model], scorer: Scorer) -> None:
         if model.ordered:
@@ -210,17 +210,19 @@ class ModelConformance:
     def test_saved_and_loaded_scores_the_same(self, model: type[Model], data: TrainData, scorer: Scorer) -> None:
         kind, state = save_scorer(scorer)
         before = {key: array.copy() for key, array in state.arrays.items()}
-        loaded = load_scorer(kind, through_a_file(state), model)
+        loaded = load_scorer(kind, saved_and_loaded(state), model)
         for known in (True, False):
-            np.testing.assert_array_equal(loaded.score(ask(data, known)), scorer.score(ask(data, known)))
+            np.testing.assert_array_equal(
+                loaded.score(requests_of(data, known)), scorer.score(requests_of(data, known))
+            )
         np.testing.assert_array_equal(loaded.scorable_I, scorer.scorable_I)
-        np.testing.assert_array_equal(loaded.answers(ask(data)), scorer.answers(ask(data)))
+        np.testing.assert_array_equal(loaded.answers(requests_of(data)), scorer.answers(requests_of(data)))
         for key, array in before.items():
             np.testing.assert_array_equal(state.arrays[key], array)
 
     def test_memory_map_is_not_copied(self, model: type[Model], scorer: Scorer) -> None:
         kind, saved = save_scorer(scorer)
-        state = through_a_file(saved)
+        state = saved_and_loaded(saved)
         _, again = save_scorer(load_scorer(kind, state, model))
         for key, array in state.arrays.items():
             assert np.shares_memory(again.arrays[key], array), key
@@ -231,7 +233,7 @@ class ModelConformance:
         histories = Histories(*(frozen(array) for array in arrays))
         content = data.content and ItemContent(frozen(data.content.vectors_ID), frozen(data.content.present_I))
         again = small(model).fit_scorer(TrainData(histories, data.items, content), FitContext(seed=7))
-        np.testing.assert_array_equal(scorer.score(ask(data)), again.score(ask(data)))
+        np.testing.assert_array_equal(scorer.score(requests_of(data)), again.score(requests_of(data)))
 
     def test_size_is_predicted_and_refused(self, model: type[Model], data: TrainData) -> None:
         counts = Counts(5_000_000, 500_000, 500_000_000, 10**12)
@@ -259,7 +261,7 @@ class ModelConformance:
         except ModelError as error:
             assert str(error).startswith(model.key) and "\n" not in str(error)
         else:
-            assert np.isfinite(fitted.score(ask(data))).any()
+            assert np.isfinite(fitted.score(requests_of(data))).any()
             assert not model.predicts_ratings and "weighting" not in type(config).model_fields
 
     def test_similar_items_are_of_the_same_kind(self, model: type[Model], scorer: Scorer) -> None:

@@ -207,7 +207,7 @@ def test_no_import_cycle() -> None:
         ("recsys_ray.data.split", "import recsys_ray.retrieval.exact.index"),
         ("recsys_ray.data.split", "if TYPE_CHECKING:\n    from recsys_ray.models import MODELS"),
         ("recsys_ray.base.storage", "from recsys_ray.data.split import assign"),
-        ("recsys_ray.cluster.batch", "from jobs.pipeline import main"),
+        ("recsys_ray.cluster.recommend", "from jobs.pipeline import main"),
         ("recsys_ray.models.als", "from recsys_ray.elsewhere import thing"),
         ("recsys_ray", "from recsys_ray.models.als import ALS"),
     ],
@@ -219,7 +219,7 @@ def test_the_import_rule_catches(name: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("recsys_ray.cluster.batch", "import ray\nfrom recsys_ray.models import MODELS"),
+        ("recsys_ray.cluster.recommend", "import ray\nfrom recsys_ray.models import MODELS"),
         ("jobs.train", "import ray\nfrom recsys_ray.cli import main"),
         ("recsys_ray.data.split", "from recsys_ray.data.vocab import Vocabulary\nfrom . import sources"),
         ("recsys_ray.models.als", "import rays\nfrom recsys_ray import __version__"),

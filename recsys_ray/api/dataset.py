@@ -26,7 +26,7 @@ from recsys_ray.data.prepare.driver import prepare
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.frame import FrameSettings, FrameSource
-from recsys_ray.data.sources.table import TableSettings, TableSource, column_names
+from recsys_ray.data.sources.table_files import TableSettings, TableSource, column_names
 
 if TYPE_CHECKING:
     from recsys_ray.api.recommender import Recommender

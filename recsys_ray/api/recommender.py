@@ -55,7 +55,7 @@ class Recommender:
 
     @property
     def num_users(self) -> int:
-        return len(self._everybody)
+        return len(self._all_requests)
 
     @property
     def num_items(self) -> int:
@@ -164,25 +164,25 @@ class Recommender:
         """
         save_bundle(self.bundle, Location.of(path))
 
-    # -- what is asked, as requests and options --
+    # -- arguments as requests and options --
 
     @cached_property
-    def _everybody(self) -> Requests:
+    def _all_requests(self) -> Requests:
         return Requests.concatenate([self.bundle.requests(shard) for shard in range(self.bundle.num_shards)])
 
     def _requests(self, users: Any) -> Requests:
         if users is None:
-            return self._everybody
-        known = self._everybody.user_ids
-        asked = _ids(users, known.type, "user")
-        rows = pc.index_in(asked, value_set=known)
+            return self._all_requests
+        known = self._all_requests.user_ids
+        ids = _ids(users, known.type, "user")
+        rows = pc.index_in(ids, value_set=known)
         if rows.null_count:
-            missing = asked.filter(pc.is_null(rows))[0].as_py()
+            missing = ids.filter(pc.is_null(rows))[0].as_py()
             raise DataError(
                 f"user {missing!r} is not one of the {len(known):,} users the model knows; give history=[...] for "
                 "somebody new"
             )
-        return self._everybody.take(rows.to_numpy())
+        return self._all_requests.take(rows.to_numpy())
 
     def _stranger(self, users: Any, history: Sequence[Any] | Mapping[Any, float]) -> Requests:
         if users is not None:
@@ -191,8 +191,8 @@ class Recommender:
         rows = self._item_rows(list(history)).tolist() if len(history) else []
         ratings = [[float(rating) for rating in history.values()]] if isinstance(history, Mapping) else None
         histories = Histories.from_lists([rows], ratings if rated else None)
-        nobody = pa.array([None], self.bundle.user_id_type)
-        return Requests(nobody, np.array([-1], np.int32), histories, ItemLists.empty(1))
+        no_id = pa.array([None], self.bundle.user_id_type)
+        return Requests(no_id, np.array([-1], np.int32), histories, ItemLists.empty(1))
 
     def _options(
         self,

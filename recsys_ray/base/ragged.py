@@ -4,8 +4,6 @@ Row r of B rows is ``offsets[r]:offsets[r + 1]`` of the E entries; the offsets b
 
 >>> offsets(np.array([2, 0, 1]))
 array([0, 2, 2, 3])
-
-Shape suffixes: B rows, B1 their offsets (B + 1), E entries end to end, R rows asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The types that rooms hand each other. No algorithm, no file format, no Ray.
-
-Shape suffixes: B rows of a batch, U users, I items, D dimension, E interactions (all histories of a batch, end to end).
-"""
+"""The types that rooms hand each other, and the letters that array names end in (SUFFIXES). No algorithm, no Ray."""
 
 from __future__ import annotations
 
@@ -16,13 +13,13 @@ import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict
 
 from recsys_ray.base import ragged
+from recsys_ray.base.arrays import SUFFIXES as SUFFIXES
 from recsys_ray.base.arrays import BoolArray as BoolArray
 from recsys_ray.base.arrays import ByteArray as ByteArray
 from recsys_ray.base.arrays import DoubleArray as DoubleArray
 from recsys_ray.base.arrays import FloatArray as FloatArray
 from recsys_ray.base.arrays import IntArray as IntArray
 from recsys_ray.base.arrays import LongArray as LongArray
-from recsys_ray.base.ragged import Ragged
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -35,7 +32,7 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Histories(Ragged):
+class Histories(ragged.Ragged):
     """The histories of B users, oldest event first."""
 
     items_E: IntArray
@@ -77,7 +74,7 @@ class Histories(Ragged):
 
 
 @dataclass(frozen=True, slots=True)
-class ItemLists(Ragged):
+class ItemLists(ragged.Ragged):
     """B lists of item rows; used for what must not be shown, and for held-out targets."""
 
     items_E: IntArray
@@ -343,10 +340,10 @@ class TakesItems(Protocol):
 class SumsHistories(Protocol):
     """``history x W``: its scores are sums over a history, without item vectors."""
 
-    def apply_to(self, map_IK: FloatArray) -> FloatArray:
-        """(I, K) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
+    def apply_to(self, map_IJ: FloatArray) -> FloatArray:
+        """(I, J) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
         ...
 
-    def add_up(self, histories: Histories, rows_IK: FloatArray) -> FloatArray:
-        """(B, K) the sum over a history of the rows of its items, each event counting as it does in the scores."""
+    def add_up(self, histories: Histories, rows_IJ: FloatArray) -> FloatArray:
+        """(B, J) the sum over a history of the rows of its items, each event counting as it does in the scores."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recsys_ray.base.types import FitContext
-from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.progress import Outlet
 from recsys_ray.cluster.session import ClusterSettings, Session, available_memory
 from recsys_ray.runs.fit import FitJob, fit_bundle
 from recsys_ray.training import WorkerSettings

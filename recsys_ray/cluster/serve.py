@@ -75,14 +75,14 @@ def application(settings: ServingSettings, output: Location) -> Any:
     """The Serve application, for ``serve.run`` and for a configuration file's ``import_path``."""
     from ray import serve
 
-    asked, limit = settings.deployment, settings.limits.in_flight
-    scaling: dict[str, Any] = {"num_replicas": asked.replicas}
-    if asked.max_replicas is not None:
+    wanted, limit = settings.deployment, settings.limits.in_flight
+    scaling: dict[str, Any] = {"num_replicas": wanted.replicas}
+    if wanted.max_replicas is not None:
         scaling = {
             "autoscaling_config": {
-                "min_replicas": asked.replicas,
-                "max_replicas": asked.max_replicas,
-                "target_ongoing_requests": asked.target_ongoing_requests,
+                "min_replicas": wanted.replicas,
+                "max_replicas": wanted.max_replicas,
+                "target_ongoing_requests": wanted.target_ongoing_requests,
             }
         }
     deployment: Any = serve.deployment(
@@ -92,7 +92,7 @@ def application(settings: ServingSettings, output: Location) -> Any:
         max_ongoing_requests=4 * limit,
         health_check_period_s=2,  # a killed replica is missed, and replaced, that soon
         graceful_shutdown_timeout_s=20,
-        ray_actor_options={"num_cpus": asked.cpus},
+        ray_actor_options={"num_cpus": wanted.cpus},
         **scaling,
     )
     return deployment.bind(settings.model_dump_json(), str(output))

@@ -2,7 +2,7 @@
 
 ``map_blocks`` runs small pieces as Ray tasks, ``run`` places one big piece (a fit) on a machine with room. Both call
 plain module-level functions that know nothing of Ray. Nothing that workers print is shown; what they have to say comes
-through ``messages``.
+through ``progress``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import Field
 from recsys_ray.base.errors import ConfigError, RecsysError, StorageError
 from recsys_ray.base.types import Settings
 from recsys_ray.cluster.environment import set_environment
-from recsys_ray.cluster.messages import Inlet
+from recsys_ray.cluster.progress import Inlet
 
 Result = TypeVar("Result")
 
@@ -98,8 +98,8 @@ class Session:
         """Cores of the whole cluster as it stands, or as ``actors`` asks an autoscaling one to become."""
         self.connect()
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        asked = (self.settings.actors or 0) * self.settings.actor_cpus
-        return max(1, int(max(resources.get("CPU", 1), asked)))
+        requested = (self.settings.actors or 0) * self.settings.actor_cpus
+        return max(1, int(max(resources.get("CPU", 1), requested)))
 
     def map_blocks(
         self, fn: Callable[[Any, Any], Result], blocks: Iterable[Any], shared: Any = None, label: str | None = None
@@ -121,7 +121,7 @@ class Session:
 
     def run(self, fn: Callable[..., Result], *args: Any) -> Result:
         """One call on a machine with room: the cores of a fit, its errors as they were raised, what it tells as
-        ``progress``. ``fn`` takes, before ``args``, an outlet for messages (see ``messages``)."""
+        ``progress``. ``fn`` takes, before ``args``, an outlet for messages (see ``progress.py``)."""
         self.connect()
         cpus = self.settings.fit_cpus or largest_machine()
         inlet = Inlet(self.progress)

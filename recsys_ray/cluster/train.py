@@ -21,7 +21,7 @@ from ray.train import TrainingFailedError, WorkerGroupError
 from recsys_ray.base.errors import ModelError, RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import RunWorkers
-from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.progress import Outlet
 from recsys_ray.cluster.session import largest_machine, set_threads
 from recsys_ray.training import WorkerSettings, progress_line
 

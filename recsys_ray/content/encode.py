@@ -1,6 +1,6 @@
 """One shard of items to vectors: read, hash, look up what is known, decode; then encode, fuse, write.
 
-Shape suffixes: N items of a shard, M of them to be encoded, I items of the catalogue.
+N are the items of a shard, R those to be encoded.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Todo:
 
     hashes_N: list[str]
     known: dict[str, FloatArray]
-    missing_M: list[str] = field(default_factory=list)
+    missing_R: list[str] = field(default_factory=list)
     """Hashes nobody has a vector for, each once."""
-    inputs_M: Any = field(default_factory=list)
-    """Their texts, or their decoded images as one (M, H, W, 3) uint8 array."""
+    inputs_R: Any = field(default_factory=list)
+    """Their texts, or their decoded images as one (R, Y, X, 3) uint8 array."""
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class ShardReader:
         hashes_N = [found if text else NOTHING for text, found in zip(texts, made, strict=True)]
         todo = self._todo("text", hashes_N, shard)
         inputs = dict(zip(hashes_N, texts, strict=True))
-        todo.inputs_M = [inputs[found] for found in todo.missing_M]
+        todo.inputs_R = [inputs[found] for found in todo.missing_R]
         _count(facts, "text", todo)
         return todo
 
@@ -108,7 +108,7 @@ class ShardReader:
         todo = self._todo("image", hashes_N, shard)
         rows = {found: row for row, found in enumerate(hashes_N)}
         decoded, images = [], []
-        for missing in todo.missing_M:
+        for missing in todo.missing_R:
             bytes_ = data[rows[missing]]
             assert bytes_ is not None
             try:
@@ -116,7 +116,7 @@ class ShardReader:
                 decoded.append(missing)
             except PosterError as error:
                 problems |= {row: str(error) for row, found in enumerate(hashes_N) if found == missing}
-        todo.missing_M, todo.inputs_M = decoded, np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
+        todo.missing_R, todo.inputs_R = decoded, np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)
         todo.hashes_N = [NOTHING if row in problems else found for row, found in enumerate(hashes_N)]
         _count(facts, "image", todo)
         facts["problems"] = [(item_ids[row], problem) for row, problem in sorted(problems.items())]
@@ -178,8 +178,8 @@ class ShardEncoder:
 
     def _column(self, kind: str, todo: Todo) -> FloatArray:
         by_hash = dict(todo.known)
-        if len(todo.missing_M):
-            by_hash |= zip(todo.missing_M, self._encoder(kind).encode(todo.inputs_M), strict=True)
+        if len(todo.missing_R):
+            by_hash |= zip(todo.missing_R, self._encoder(kind).encode(todo.inputs_R), strict=True)
         dim = len(next(iter(by_hash.values()))) if by_hash else self._encoder(kind).dim
         vectors_ND = np.zeros((len(todo.hashes_N), dim), np.float32)
         for row, found in enumerate(todo.hashes_N):

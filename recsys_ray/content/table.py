@@ -8,7 +8,7 @@ Every vector is kept beside a hash of what it was made from (text or poster, enc
 same store are the cache: an item whose hash is found there is never encoded again, and since shards are hash buckets
 of the item id, a worker looks into the one old part (or the few) that can hold its items.
 
-Shape suffixes: N items of a shard, D dimension, I items of the catalogue.
+N are the items of a shard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prepared data as later stages read it: item table, user shards, counts. Suffixes as in ``contracts``."""
+"""Prepared data as later stages read it: item table, user shards, counts."""
 
 from __future__ import annotations
 

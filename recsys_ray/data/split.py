@@ -72,7 +72,7 @@ class SplitPlan:
                 return self.item_parts_I[shard.items_E]
 
 
-def asked_parts(settings: SplitConfig) -> list[tuple[str, str]]:
+def requested_parts(settings: SplitConfig) -> list[tuple[str, str]]:
     """Held-out parts a split must not leave empty, each with the setting that asks for it."""
     match settings:
         case NoSplit():

@@ -1,7 +1,6 @@
 """Compares the written recommendations of one shard of users with what these users did next.
 
-Shape suffixes: B users of the shard, K ranks up to the largest k, E rows of a table or entries of all lists end to end,
-I items of the catalogue, M means, R bootstrap replicates.
+E are rows of a table or entries of all lists end to end, Q the means that are taken, A the bootstrap replicates.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from recsys_ray.evaluation import metrics
 from recsys_ray.evaluation.config import EvaluationSettings
 from recsys_ray.evaluation.report import EVERYONE, HEAD, TAIL, Mean, Partial, means
 
-# Users that get their bootstrap weights together: bounds the (R, users) matrix to a few megabytes.
+# Users that get their bootstrap weights together: bounds the (A, users) matrix to a few megabytes.
 BOOTSTRAP_USERS = 1024
 
 
@@ -73,22 +72,22 @@ def evaluate_part(
         lengths = (len(user_ids), len(targets), len(history_lengths_B))
         raise DataError(f"evaluation: (users, target lists, history lengths) must agree, got {lengths}")
     head_I = metrics.head_items(items.counts_I, settings.head_share)
-    items_BK, shown_B = _read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
+    items_BK, listed_B = _read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
     hits = _match(items_BK, targets, head_I)
     segments = _segments(hits, history_lengths_B, settings)
     item_values = _item_values(items.counts_I, head_I)
-    values_BM, counts_BM = _measure(items_BK, segments, item_values, means(settings))
+    values_BQ, counts_BQ = _measure(items_BK, segments, item_values, means(settings))
     with_targets = int(np.count_nonzero(hits.targets_B))
     sums = {
         "users": np.array(len(user_ids), np.int64),
         "users_with_targets": np.array(with_targets, np.int64),
         "users_without_targets": np.array(len(user_ids) - with_targets, np.int64),
-        "users_without_list": np.array(len(user_ids) - np.count_nonzero(shown_B), np.int64),
-        "value": values_BM.sum(axis=0),
-        "weight": counts_BM.sum(axis=0),
+        "users_without_list": np.array(len(user_ids) - np.count_nonzero(listed_B), np.int64),
+        "value": values_BQ.sum(axis=0),
+        "weight": counts_BQ.sum(axis=0),
         "exposure": _exposure(items_BK, settings.k, len(items)),
     }
-    return Partial(sums | _replicates(values_BM, counts_BM, settings, shard))
+    return Partial(sums | _replicates(values_BQ, counts_BQ, settings, shard))
 
 
 def rating_errors(predicted_E: FloatArray | DoubleArray, actual_E: FloatArray | DoubleArray) -> Partial:
@@ -113,15 +112,17 @@ def _read_lists(table: pa.Table, user_ids: pa.Array, item_ids: pa.Array, width: 
     _no_repeats(_rows_of(user_ids, user_ids, "user"), 1, user_ids, "the shard has it twice")
     rows_E, ranks_E, ids = _entries(table, user_ids, item_ids.type)
     items_E = _rows_of(ids, item_ids, "item")
+    # One number for each (user, rank) and each (user, item): what is there twice is listed twice.
     most = int(ranks_E.max(initial=0)) + 1
     _no_repeats(rows_E * most + ranks_E, most, user_ids, "a rank occurs twice")
     _no_repeats(rows_E * len(item_ids) + items_E, len(item_ids), user_ids, "an item occurs twice")
-    shown_B = np.zeros(len(user_ids), np.bool_)
-    shown_B[rows_E] = True
+    listed_B = np.zeros(len(user_ids), np.bool_)
+    listed_B[rows_E] = True
+    # From one row per entry to one row per user: rank r goes to column r - 1, ranks beyond the width are dropped.
     near = ranks_E <= width
     items_BK = np.full((len(user_ids), width), -1, np.int64)
     items_BK[rows_E[near], ranks_E[near] - 1] = items_E[near]
-    return items_BK, shown_B
+    return items_BK, listed_B
 
 
 def _entries(table: pa.Table, user_ids: pa.Array, item_type: pa.DataType) -> tuple[LongArray, LongArray, pa.Array]:
@@ -167,10 +168,12 @@ def _match(items_BK: LongArray, targets: ItemLists, head_I: BoolArray) -> _Hits:
     if outside.any():
         worst = int(targets.items_E[outside][0])
         raise DataError(f"evaluation: target item row {worst} is outside the catalogue of {num_items} items")
+    # E: the distinct targets of all users; a key falls apart into its user and its item again.
     keys_E = np.unique(targets.rows_E.astype(np.int64) * num_items + targets.items_E)
     users_E, items_E = keys_E // num_items, keys_E % num_items
-    shown_BK = items_BK + num_items * np.arange(num_users)[:, None]
-    hits_BK = (items_BK >= 0) & np.isin(shown_BK, keys_E)
+    present_BK = items_BK + num_items * np.arange(num_users)[:, None]
+    # A listed item is a target where its key is one of them; unused ranks (-1) would be keys of the user before.
+    hits_BK = (items_BK >= 0) & np.isin(present_BK, keys_E)
     return _Hits(
         hits_BK=hits_BK,
         targets_B=np.bincount(users_E, minlength=num_users),
@@ -210,8 +213,8 @@ def _item_values(counts_I: LongArray, head_I: BoolArray) -> dict[str, DoubleArra
 def _measure(
     items_BK: LongArray, segments: dict[str, _Segment], item_values: dict[str, DoubleArray], wanted: list[Mean]
 ) -> tuple[DoubleArray, DoubleArray]:
-    """(B, M) every metric of every user, 0 where the user does not count for it; and 1 where the user does."""
-    values_BM, counts_BM = np.zeros((2, len(items_BK), len(wanted)))
+    """(B, Q) every metric of every user, 0 where the user does not count for it; and 1 where the user does."""
+    values_BQ, counts_BQ = np.zeros((2, len(items_BK), len(wanted)))
     for column, mean in enumerate(wanted):
         if mean.metric in metrics.RANKING:
             hits_BK, targets_B, counted_B = segments[mean.segment]
@@ -219,34 +222,35 @@ def _measure(
         else:
             counted_B = np.asarray((items_BK[:, : mean.k] >= 0).any(axis=1))
             values_B = _list_means(items_BK[counted_B, : mean.k], item_values[mean.metric])
-        values_BM[counted_B, column] = values_B
-        counts_BM[counted_B, column] = 1.0
-    return values_BM, counts_BM
+        values_BQ[counted_B, column] = values_B
+        counts_BQ[counted_B, column] = 1.0
+    return values_BQ, counts_BQ
 
 
 def _list_means(items_BK: LongArray, values_I: DoubleArray) -> DoubleArray:
     """(B,) the mean value of the items shown; every list has at least one."""
-    shown_BK = items_BK >= 0
-    return np.asarray(np.where(shown_BK, values_I[items_BK], 0.0).sum(axis=1) / shown_BK.sum(axis=1), np.float64)
+    present_BK = items_BK >= 0
+    return np.asarray(np.where(present_BK, values_I[items_BK], 0.0).sum(axis=1) / present_BK.sum(axis=1), np.float64)
 
 
 def _exposure(items_BK: LongArray, cutoffs: list[int], num_items: int) -> IntArray:
-    """(K, I) how many users see each item within each cut-off."""
+    """(N, I) how many users see each item within each cut-off."""
     tops = (items_BK[:, :k] for k in cutoffs)
     return np.stack([np.bincount(top[top >= 0], minlength=num_items) for top in tops]).astype(np.int32)
 
 
 def _replicates(
-    values_BM: DoubleArray, counts_BM: DoubleArray, settings: EvaluationSettings, shard: int
+    values_BQ: DoubleArray, counts_BQ: DoubleArray, settings: EvaluationSettings, shard: int
 ) -> dict[str, DoubleArray]:
     """The sums under the Poisson(1) weights of every replicate, from the random stream of (seed, shard)."""
     if settings.bootstrap == 0:
         return {}
     rng = np.random.default_rng([settings.seed, shard])
-    value_RM, weight_RM = np.zeros((2, settings.bootstrap, values_BM.shape[1]))
-    for start in range(0, len(values_BM), BOOTSTRAP_USERS):
+    value_AQ, weight_AQ = np.zeros((2, settings.bootstrap, values_BQ.shape[1]))
+    for start in range(0, len(values_BQ), BOOTSTRAP_USERS):
         block = slice(start, start + BOOTSTRAP_USERS)
-        drawn_RB = rng.poisson(1.0, (settings.bootstrap, len(values_BM[block]))).astype(np.float64)
-        value_RM += drawn_RB @ values_BM[block]
-        weight_RM += drawn_RB @ counts_BM[block]
-    return {"replicate_value": value_RM, "replicate_weight": weight_RM}
+        # Of this block of users: how often each of them counts in each replicate; the product sums over users.
+        drawn_AB = rng.poisson(1.0, (settings.bootstrap, len(values_BQ[block]))).astype(np.float64)
+        value_AQ += drawn_AB @ values_BQ[block]
+        weight_AQ += drawn_AB @ counts_BQ[block]
+    return {"replicate_value": value_AQ, "replicate_weight": weight_AQ}

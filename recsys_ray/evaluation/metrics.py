@@ -1,9 +1,6 @@
 """Ranking metrics of single users, and metrics of what all lists show together.
 
-Shape suffixes: B users (with at least one target each), K ranks, I items of the catalogue.
-``hits_BK[u, r]`` says whether the item that user u was shown at rank r + 1 is a target, ``targets_B[u]`` how many
-targets there are. An unused rank is a miss. Every metric of a user is in [0, 1], higher is better, and sees the first
-k ranks only.
+B are users with at least one target each.
 """
 
 from __future__ import annotations
@@ -80,12 +77,12 @@ def coverage(exposure_I: npt.NDArray[np.integer]) -> float:
 def gini(exposure_I: npt.NDArray[np.integer]) -> float:
     """Inequality of exposure over the whole catalogue: 0 when all items are shown equally often, (I - 1) / I when one
     item takes every place. NaN when nothing is shown."""
-    shown = np.sort(exposure_I).astype(np.float64)
-    places = len(shown)
-    if not shown.any():
+    exposures = np.sort(exposure_I).astype(np.float64)
+    places = len(exposures)
+    if not exposures.any():
         return float("nan")
     ranks = 2.0 * np.arange(1, places + 1) - places - 1
-    return float(ranks @ shown / (places * shown.sum()))
+    return float(ranks @ exposures / (places * exposures.sum()))
 
 
 def head_items(counts_I: LongArray, share: float) -> BoolArray:

@@ -1,6 +1,6 @@
 """From sums over shards to a report.
 
-Shape suffixes: M means (one metric, at one k, in one segment), R bootstrap replicates, K cut-offs, I items.
+Q are the means (one metric, at one k, in one segment), A the bootstrap replicates, N the cut-offs.
 
 Confidence intervals come from the Poisson bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012): every replicate
 weighs every user by its own Poisson(1) draw, so that the replicates of a union of shards are the sums of the replicates
@@ -55,8 +55,8 @@ def means(settings: EvaluationSettings) -> list[Mean]:
 class Partial:
     """What some of the users contribute: named arrays and counts that add up, in any order and grouping.
 
-    ``value``, ``weight`` (M,): sums over users of a metric, and over users that count for it; ``replicate_value``,
-    ``replicate_weight`` (R, M): the same under bootstrap weights; ``exposure`` (K, I): users that see an item.
+    ``value``, ``weight`` (Q,): sums over users of a metric, and over users that count for it; ``replicate_value``,
+    ``replicate_weight`` (A, Q): the same under bootstrap weights; ``exposure`` (N, I): users that see an item.
     ``Partial()`` is the neutral element.
     """
 
@@ -109,20 +109,20 @@ class Partial:
         return found
 
     def _replicates(self, column: int) -> DoubleArray:
-        """(R,) the mean in every replicate; NaN in those that drew none of the users."""
-        weights_R: DoubleArray = self.sums["replicate_weight"][:, column]
-        values_R: DoubleArray = self.sums["replicate_value"][:, column]
-        means_R = np.full(len(weights_R), np.nan)
-        np.divide(values_R, weights_R, out=means_R, where=weights_R > 0)
-        return means_R
+        """(A,) the mean in every replicate; NaN in those that drew none of the users."""
+        weights_A: DoubleArray = self.sums["replicate_weight"][:, column]
+        values_A: DoubleArray = self.sums["replicate_value"][:, column]
+        means_A = np.full(len(weights_A), np.nan)
+        np.divide(values_A, weights_A, out=means_A, where=weights_A > 0)
+        return means_A
 
     def _exposure_metrics(self, settings: EvaluationSettings) -> dict[str, float]:
-        exposure_KI = self.sums.get("exposure")
-        if exposure_KI is None:
+        exposure_NI = self.sums.get("exposure")
+        if exposure_NI is None:
             return {}
-        found = {f"coverage@{k}": metrics.coverage(shown_I) for k, shown_I in zip(settings.k, exposure_KI, strict=True)}
-        if exposure_KI.any():
-            found |= {f"gini@{k}": metrics.gini(shown_I) for k, shown_I in zip(settings.k, exposure_KI, strict=True)}
+        found = {f"coverage@{k}": metrics.coverage(seen_I) for k, seen_I in zip(settings.k, exposure_NI, strict=True)}
+        if exposure_NI.any():
+            found |= {f"gini@{k}": metrics.gini(seen_I) for k, seen_I in zip(settings.k, exposure_NI, strict=True)}
         return found
 
     def _rating_metrics(self) -> dict[str, float]:
@@ -237,8 +237,8 @@ def _number(value: float) -> str:
 def _intervals(replicates: dict[str, DoubleArray], confidence: float) -> dict[str, Interval]:
     """Percentile intervals over the replicates that drew anybody; none where no replicate did."""
     found = {}
-    for name, replicates_R in replicates.items():
-        drawn = replicates_R[np.isfinite(replicates_R)]
+    for name, replicates_A in replicates.items():
+        drawn = replicates_A[np.isfinite(replicates_A)]
         if len(drawn):
             low, high = np.quantile(drawn, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
             found[name] = (float(low), float(high))

@@ -12,7 +12,7 @@ weighted vectors cancel, events count by their age alone. Where even that sum ca
 scores with it.
 Time: O(items * D) for the fit, O(recent * D) for a query. Memory: items * D floats.
 
-Shape suffixes: B rows of a batch, R items asked about, I items, D dimension, E events of a batch, K those that count.
+E are the events of a batch, P those that count.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ class ContentScorer(VectorScorer):
     def queries_of(self, histories: Histories) -> FloatArray:
         """(B, D) of length 1, or zero where a history holds nothing with a vector or its vectors cancel."""
         recent = last_events(histories, self.scorable_I, self.recent)
-        age_K = self._age_weights(recent)
-        queries_BD, sound_B = self._sums(recent, age_K * self._rating_weights(recent))
+        age_P = self._age_weights(recent)
+        queries_BD, sound_B = self._sums(recent, age_P * self._rating_weights(recent))
         if not sound_B.all():
-            by_age_BD, by_age_sound_B = self._sums(recent, age_K)
+            by_age_BD, by_age_sound_B = self._sums(recent, age_P)
             queries_BD[~sound_B] = by_age_BD[~sound_B]
             queries_BD[~(sound_B | by_age_sound_B)] = 0
         return queries_BD
@@ -119,20 +119,20 @@ class ContentScorer(VectorScorer):
         return age_weights(recent, self.half_life_days)
 
     def _rating_weights(self, recent: Histories) -> DoubleArray:
-        ratings_K = recent.ratings_E.astype(np.float64)
+        ratings_P = recent.ratings_E.astype(np.float64)
         if self.rating_weight == "none":
-            return np.ones_like(ratings_K)
+            return np.ones_like(ratings_P)
         if self.rating_weight == "rating":
-            return ratings_K
+            return ratings_P
         # Sums of float32 in float64 are exact: equal ratings leave exactly nothing.
-        sums_B = np.bincount(recent.rows_E, ratings_K, minlength=len(recent))
-        return ratings_K - np.repeat(sums_B / np.maximum(recent.lengths_B, 1), recent.lengths_B)
+        sums_B = np.bincount(recent.rows_E, ratings_P, minlength=len(recent))
+        return ratings_P - np.repeat(sums_B / np.maximum(recent.lengths_B, 1), recent.lengths_B)
 
-    def _sums(self, recent: Histories, weights_K: DoubleArray) -> tuple[FloatArray, BoolArray]:
+    def _sums(self, recent: Histories, weights_P: DoubleArray) -> tuple[FloatArray, BoolArray]:
         """((B, D) weighted sums of the events' vectors at length 1, (B,) whether there was a length to begin with)."""
-        totals_B = np.bincount(recent.rows_E, np.abs(weights_K), minlength=len(recent))
-        shares_K = weights_K / np.repeat(np.where(totals_B > 0, totals_B, 1), recent.lengths_B)
-        sums_BD = weighted_sums(recent, shares_K, self.items_ID)
+        totals_B = np.bincount(recent.rows_E, np.abs(weights_P), minlength=len(recent))
+        shares_P = weights_P / np.repeat(np.where(totals_B > 0, totals_B, 1), recent.lengths_B)
+        sums_BD = weighted_sums(recent, shares_P, self.items_ID)
         lengths_B = np.linalg.norm(sums_BD, axis=1)
         sums_BD /= np.maximum(lengths_B, NOTHING)[:, None]
         return sums_BD, lengths_B > NOTHING

@@ -82,37 +82,37 @@ def sweep(matrix_II: FloatArray, context: FitContext) -> None:
     for first in range(0, size, BLOCK):
         context.progress(f"ease: inverse, {100 * first // size} %")
         last = min(first + BLOCK, size)
-        panel_KI = np.empty((last - first, size), np.float32)
-        panel_KI[:, :first] = matrix_II[:first, first:last].T
-        panel_KI[:, first:] = matrix_II[first:last, first:]
-        pivot_KK = _inverse(panel_KI[:, first:last])
-        swept_KI = pivot_KK @ panel_KI
-        _subtract_product(matrix_II, panel_KI, swept_KI)
-        matrix_II[:first, first:last] = swept_KI[:, :first].T
-        matrix_II[first:last, last:] = swept_KI[:, last:]
-        matrix_II[first:last, first:last] = -pivot_KK
+        panel_RI = np.empty((last - first, size), np.float32)
+        panel_RI[:, :first] = matrix_II[:first, first:last].T
+        panel_RI[:, first:] = matrix_II[first:last, first:]
+        pivot_RR = _inverse(panel_RI[:, first:last])
+        swept_RI = pivot_RR @ panel_RI
+        _subtract_product(matrix_II, panel_RI, swept_RI)
+        matrix_II[:first, first:last] = swept_RI[:, :first].T
+        matrix_II[first:last, last:] = swept_RI[:, last:]
+        matrix_II[first:last, first:last] = -pivot_RR
 
 
-def _inverse(upper_KK: FloatArray) -> FloatArray:
+def _inverse(upper_RR: FloatArray) -> FloatArray:
     """The full inverse of a small positive definite block, given by its upper triangle."""
-    full_KK = np.triu(upper_KK).astype(np.float64)
-    full_KK += np.triu(full_KK, 1).T
+    full_RR = np.triu(upper_RR).astype(np.float64)
+    full_RR += np.triu(full_RR, 1).T
     try:
-        np.linalg.cholesky(full_KK)  # fails where the inverse alone would give numbers without meaning
-        inverse_KK: FloatArray = np.linalg.inv(full_KK).astype(np.float32)
+        np.linalg.cholesky(full_RR)  # fails where the inverse alone would give numbers without meaning
+        inverse_RR: FloatArray = np.linalg.inv(full_RR).astype(np.float32)
     except np.linalg.LinAlgError as error:
         raise ModelError("ease: the Gram matrix is not positive definite in float32; raise regularization") from error
-    return inverse_KK
+    return inverse_RR
 
 
-def _subtract_product(matrix_II: FloatArray, left_KI: FloatArray, right_KI: FloatArray) -> None:
+def _subtract_product(matrix_II: FloatArray, left_RI: FloatArray, right_RI: FloatArray) -> None:
     """``matrix -= left.T @ right`` on the upper triangle, by tiles that leave the product in cache."""
     size = len(matrix_II)
     for top in range(0, size, BLOCK):
         rows = slice(top, min(top + BLOCK, size))
         for start in range(top, size, 4 * BLOCK):
             columns = slice(start, min(start + 4 * BLOCK, size))
-            matrix_II[rows, columns] -= left_KI[:, rows].T @ right_KI[:, columns]
+            matrix_II[rows, columns] -= left_RI[:, rows].T @ right_RI[:, columns]
 
 
 @njit(cache=True, parallel=True)

@@ -1,6 +1,6 @@
 """Held-out events inside a fit, for early stopping: taken from the training histories, never from the run's own parts.
 
-Shape suffixes: U users, I items, D dimension, B watched users, K ranks, E events.
+B are the watched users.
 """
 
 from __future__ import annotations

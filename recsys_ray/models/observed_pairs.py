@@ -1,6 +1,6 @@
 """Observed pairs of users and items as the examples of a training.
 
-Shape suffixes: E pairs, U users, I items, N = U + I, D dimension, B rows of a batch, M negatives.
+E are pairs; N = U + I: users, then items.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, load_scorer, save_scorer
-from recsys_ray.recommend.histories import (
+from recsys_ray.recommend.bundle_users import (
     HistoryStore,
     PreparedHistories,
     open_histories,

@@ -9,7 +9,7 @@
 Contributions are exact; each scorer that has them says how it takes them. Only items the user liked are cited, and none
 whose share would be printed as 0 %. With a ranker it is the model that retrieved the item which is explained.
 
-Shape suffixes: B requests, K items to explain, H distinct items of a history, I items, D dimension.
+K are the items to explain.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from the best of them. Without a ranker and re-ranking the candidates are the li
 The batch job maps it over user shards, an endpoint calls it on a micro-batch, tests call it on one user.
 The answer to a request does not depend on the other requests beside it.
 
-Shape suffixes: B requests, I items, K ranks or candidates, E rows of all lists end to end, S requests with short lists.
+E are the rows of all lists end to end, R the requests with short lists.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def recommend(bundle: Bundle, requests: Requests, options: Options) -> pa.Table:
 def predict(bundle: Bundle, requests: Requests, targets: ItemLists) -> FloatArray:
     """(E,) the model's score of every listed (request, item) pair, in the order of ``targets.items_E``; NaN where
     the model has no opinion."""
-    rows_E = np.repeat(np.arange(len(targets)), targets.lengths_B)
+    rows_E = np.repeat(np.arange(len(targets)), targets.lengths_B)  # the request of each entry
     vectors = bundle.vectors
     if vectors is None:
         scores_E = bundle.scorer.score(requests)[rows_E, targets.items_E]
@@ -152,9 +152,10 @@ def _scored_anew(ranker: ScoresPairs, requests: Requests, found: TopK) -> TopK:
     """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
     candidates it knows none."""
     scores_BK = ranker.score_pairs(requests, found.rows_BK)
-    knows_B1 = (scores_BK > -np.inf).any(axis=1, keepdims=True)
-    scores_BK = np.where(knows_B1, scores_BK, found.scores_BK)
+    knows = (scores_BK > -np.inf).any(axis=1, keepdims=True)
+    scores_BK = np.where(knows, scores_BK, found.scores_BK)
     rows_BK = np.where(scores_BK > -np.inf, found.rows_BK, NO_ITEM)
+    # Inside each row: by score, of equals the lower item row, as everywhere.
     order_BK = np.lexsort((rows_BK, -scores_BK))
     return TopK(np.take_along_axis(rows_BK, order_BK, axis=1), np.take_along_axis(scores_BK, order_BK, axis=1))
 
@@ -163,27 +164,31 @@ def _fill(
     bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
 ) -> None:
     """Complete the rows numbered ``short`` in place, by popularity."""
-    listed_SK = rows_BK[short]
-    have_S = (listed_SK >= 0).sum(axis=1)
-    taken = exclude.take(short).join(ItemLists(offsets(have_S), listed_SK[listed_SK >= 0]))
+    # R: the short lists alone, and how many items the model gave each of them.
+    listed_RK = rows_BK[short]
+    have_R = (listed_RK >= 0).sum(axis=1)
+    # What must not come again: what is excluded anyway, and these items.
+    taken = exclude.take(short).join(ItemLists(offsets(have_R), listed_RK[listed_RK >= 0]))
     queries = np.zeros((len(short), 0), np.float32)
     fill = bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
     if options.reranker is not None:
-        fill = options.reranker.within_caps(fill, listed_SK, options.n)
+        fill = options.reranker.within_caps(fill, listed_RK, options.n)
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
-    columns_SK = have_S[:, None] + np.arange(options.n)
-    fits_SK = columns_SK < options.n
-    rows_SK, last_S = np.broadcast_to(short[:, None], columns_SK.shape), np.ones(len(short), np.float32)
-    some = have_S > 0
-    last_S[some] = scores_BK[short[some], have_S[some] - 1]
-    rows_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = fill.rows_BK[fits_SK]
-    continued_SK = last_S[:, None] - np.float32(1.0) + fill.scores_BK
-    scores_BK[rows_SK[fits_SK], columns_SK[fits_SK]] = continued_SK[fits_SK]
+    columns_RK = have_R[:, None] + np.arange(options.n)
+    fits_RK = columns_RK < options.n
+    # Each entry of the fill with its row among all B; scores go on from the model's last, from 1 where it has none.
+    rows_RK, last_R = np.broadcast_to(short[:, None], columns_RK.shape), np.ones(len(short), np.float32)
+    some = have_R > 0
+    last_R[some] = scores_BK[short[some], have_R[some] - 1]
+    rows_BK[rows_RK[fits_RK], columns_RK[fits_RK]] = fill.rows_BK[fits_RK]
+    continued_RK = last_R[:, None] - np.float32(1.0) + fill.scores_BK
+    scores_BK[rows_RK[fits_RK], columns_RK[fits_RK]] = continued_RK[fits_RK]
 
 
 def to_table(bundle: Bundle, requests: Requests, ranked: Ranked, explainer: Explainer | None = None) -> pa.Table:
     """The lists with outside ids, a row a recommendation, as ``schema.recommendations``."""
     present_BK = ranked.rows_BK >= 0
+    # E: the entries that are there, list by list and rank by rank; a mask picks them from an array in the same order.
     rows_E, columns_E = np.nonzero(present_BK)
     source = pa.DictionaryArray.from_arrays(pa.array(ranked.sources_BK[present_BK]), pa.array(SOURCES))
     columns = [

@@ -1,6 +1,6 @@
 """Which items are like an item, as the model of a bundle sees it.
 
-Shape suffixes: R items to compare, I items of the catalogue, K ranks, E found items of all lists end to end.
+R are the items to compare, E the items found for all of them end to end.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def similar_items(bundle: Bundle, item_rows: IntArray, n: int) -> pa.Table:
     rows_R = np.asarray(item_rows, np.int32)
     top = similar_rows(bundle, rows_R, n)
     found_RK = top.rows_BK >= 0
+    # E: what was found, item by item and rank by rank; places among the R, columns are ranks from 0.
     places_E, columns_E = np.nonzero(found_RK)
     return pa.table(
         [

@@ -14,7 +14,7 @@ for; where fewer than k are left (a narrow ``allowed``, a graph that led nowhere
 A bias is one more coordinate, 1 in every query. A query is answered alike in any batch and by any number of threads:
 FAISS's switch to another order of summation for large batches is turned off, and building takes one thread.
 
-Shape suffixes: B queries, R of them, K candidates, I items, D dimension, J coordinates as FAISS sees them.
+J are coordinates as FAISS sees them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ import numpy as np
 from recsys_ray.base.errors import BundleError, ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, ItemVectors
 from recsys_ray.retrieval.config import IndexSettings
-from recsys_ray.retrieval.exact.workers import num_workers
+from recsys_ray.retrieval.exact.threads import num_workers
 from recsys_ray.retrieval.pairs import pair_scores
 from recsys_ray.retrieval.topk import NO_ITEM, Index, TopK, checked_filters, checked_finite
 
 FAISS: Any = faiss  # the types it ships know only a part of it
 ONE_ORDER = 2**31 - 1  # queries per batch from which FAISS would multiply matrices instead
 TRAINING_ROUNDS, POINTS_PER_CELL = 10, 64
-MOST_ASKED = 4  # where more than 1 / MOST_ASKED of the items would be asked for, exact search is the faster one
+LARGEST_PART = 4  # where more than 1 / LARGEST_PART of the items would be asked for, exact search is the faster one
 
 
 class ApproximateIndex:
@@ -72,7 +72,7 @@ class ApproximateIndex:
                 f"queries have {queries_BD.shape[1]} columns, the index has {self._items.vectors_ID.shape[1]}"
             )
         exclude, allowed_I = checked_filters(len(queries_BD), self.num_items, k, exclude, allowed_I)
-        top = self._approximate(queries_BD, k, exclude, allowed_I, self.num_items // MOST_ASKED)
+        top = self._approximate(queries_BD, k, exclude, allowed_I, self.num_items // LARGEST_PART)
         short_R = np.flatnonzero((top.rows_BK == NO_ITEM).any(axis=1))
         if len(short_R):
             exact = self._exact().search(queries_BD[short_R], k, exclude.take(short_R), allowed_I)
@@ -88,13 +88,14 @@ class ApproximateIndex:
     ) -> TopK:
         """Lists of what is found by asking for at most so many candidates, and empty ones where it takes more."""
         top = TopK.nothing(len(queries_BD), k)
-        # What a query asks for depends on its own list alone; powers of two let many go together.
-        asked_B = 1 << np.ceil(np.log2(k + exclude.lengths_B)).astype(np.int64)
-        asked_B[(asked_B > most) & (k + exclude.lengths_B <= most)] = most
-        asked_B[asked_B > most] = 0
-        for asked in np.unique(asked_B[asked_B > 0]):
-            rows_R = np.flatnonzero(asked_B == asked)
-            found = self._found(queries_BD[rows_R], int(asked), allowed_I)
+        # How many candidates a query takes depends on its own list alone; powers of two let many go together.
+        depth_B = 1 << np.ceil(np.log2(k + exclude.lengths_B)).astype(np.int64)
+        depth_B[(depth_B > most) & (k + exclude.lengths_B <= most)] = most
+        depth_B[depth_B > most] = 0
+        for depth in np.unique(depth_B[depth_B > 0]):
+            # R: the queries that take so many candidates; their lists are sorted by score, of equals the lower row.
+            rows_R = np.flatnonzero(depth_B == depth)
+            found = self._found(queries_BD[rows_R], int(depth), allowed_I)
             _drop(found, exclude.take(rows_R))
             scores_RK = pair_scores(queries_BD[rows_R], self._items, found)
             if not (np.isfinite(scores_RK) | (found < 0)).all():
@@ -104,21 +105,21 @@ class ApproximateIndex:
             top.scores_BK[rows_R, : order_RK.shape[1]] = np.take_along_axis(scores_RK, order_RK, axis=1)
         return top
 
-    def _found(self, queries_RD: FloatArray, asked: int, allowed_I: BoolArray | None) -> IntArray:
-        """(R, asked) candidates of each query in no order, -1 where there are fewer."""
+    def _found(self, queries_RD: FloatArray, depth: int, allowed_I: BoolArray | None) -> IntArray:
+        """(R, K) candidates of each query in no order, -1 where there are fewer."""
         FAISS.cvar.distance_compute_blas_threshold = ONE_ORDER
         FAISS.omp_set_num_threads(num_workers())
         mask = None if allowed_I is None else np.packbits(allowed_I, bitorder="little")
         chosen = {} if mask is None else {"sel": FAISS.IDSelectorBitmap(mask)}
         if self._settings.kind == "hnsw":
-            chosen |= {"efSearch": max(asked, self._settings.ef_search)}
+            chosen |= {"efSearch": max(depth, self._settings.ef_search)}
             parameters = FAISS.SearchParametersHNSW(**chosen)
         elif self._settings.kind == "ivf":
             parameters = FAISS.SearchParametersIVF(nprobe=self._settings.nprobe, **chosen)
         else:
             parameters = FAISS.SearchParameters(**chosen)
         seen = _query_coordinates(queries_RD, self._items.bias_I is not None, self._settings.kind)
-        _, rows_RK = self._graph.search(seen, asked, params=parameters)
+        _, rows_RK = self._graph.search(seen, depth, params=parameters)
         return np.asarray(rows_RK, np.int32)
 
     def saved(self) -> bytes:

@@ -1,7 +1,4 @@
-"""Scores of single pairs, as exact search gives them: the inner product in float64 in one fixed order, plus the bias.
-
-Shape suffixes: B queries, K items of each, I items, D dimension.
-"""
+"""Scores of single pairs as exact search gives them: the inner product in float64 in one fixed order, plus the bias."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import numpy as np
 from recsys_ray.base.types import FloatArray, IntArray, ItemVectors
 from recsys_ray.retrieval.exact.ranking import compiled
 from recsys_ray.retrieval.exact.scan import exact_dot
-from recsys_ray.retrieval.exact.workers import run_blocks
+from recsys_ray.retrieval.exact.threads import run_blocks
 
 ROWS_PER_BLOCK = 64
 

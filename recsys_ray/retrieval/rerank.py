@@ -7,8 +7,8 @@ brought to 0..1 between the worst and the best candidate of the user, similarity
 vectors, where what points apart counts as nothing alike. So nothing becomes more valuable while a list grows, and the
 values never rise with the rank.
 
-Time: n * pool similarities a user. Shape suffixes: B users, K candidates, L items listed before, N ranks asked for,
-I items, D dimension, G genres, E genres of all items end to end.
+Time: n * pool similarities a user. K are candidates, L ranks of the list that is picked, J items listed before, E the
+genres of all items end to end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray, 
 from recsys_ray.retrieval.config import RerankSettings
 from recsys_ray.retrieval.exact.ranking import compiled, rank_key
 from recsys_ray.retrieval.exact.scan import exact_dot
-from recsys_ray.retrieval.exact.workers import run_blocks
+from recsys_ray.retrieval.exact.threads import run_blocks
 from recsys_ray.retrieval.topk import TopK
 
 ROWS_PER_BLOCK = 64
@@ -69,12 +69,12 @@ class Reranker:
         nothing = np.zeros((len(candidates), 0), np.int32)
         return self._picked(candidates.rows_BK, relevance_BK, nothing, n, self.settings.diversity)
 
-    def within_caps(self, candidates: TopK, listed_BL: IntArray, n: int) -> TopK:
+    def within_caps(self, candidates: TopK, listed_BJ: IntArray, n: int) -> TopK:
         """The first n candidates, in their order, that the caps leave room for below the items listed (-1: none)."""
-        return self._picked(candidates.rows_BK, candidates.scores_BK, listed_BL, n, 0.0)
+        return self._picked(candidates.rows_BK, candidates.scores_BK, listed_BJ, n, 0.0)
 
     def _picked(
-        self, rows_BK: IntArray, relevance_BK: FloatArray, listed_BL: IntArray, n: int, diversity: float
+        self, rows_BK: IntArray, relevance_BK: FloatArray, listed_BJ: IntArray, n: int, diversity: float
     ) -> TopK:
         found = TopK.nothing(len(rows_BK), n)
         cap = self.settings.max_per_genre or 0
@@ -83,7 +83,7 @@ class Reranker:
             _pick_rows(
                 rows_BK[start:stop],
                 relevance_BK[start:stop],
-                listed_BL[start:stop],
+                listed_BJ[start:stop],
                 np.float32(diversity),
                 cap,
                 self._catalogue,
@@ -99,8 +99,10 @@ def _between_0_and_1(candidates: TopK) -> FloatArray:
     """(B, K) the scores of each row, brought to 1 at its best and 0 at its worst candidate; all 1 where they agree."""
     present_BK = candidates.rows_BK >= 0
     scores_BK = np.where(present_BK, candidates.scores_BK, 0).astype(np.float64)
+    # Over what is there in each row; a row without candidates has best -inf and worst inf.
     best_B = np.where(present_BK, scores_BK, -np.inf).max(axis=1, initial=-np.inf)
     worst_B = np.where(present_BK, scores_BK, np.inf).min(axis=1, initial=np.inf)
+    # Rows whose candidates agree, or that have none, count from one below: so all of theirs come to 1.
     spread_B = np.where(best_B > worst_B, best_B - worst_B, 1.0)
     worst_B = np.where(best_B > worst_B, worst_B, best_B - 1.0)
     relevance_BK = np.where(present_BK, (scores_BK - worst_B[:, None]) / spread_B[:, None], 0.0)
@@ -191,30 +193,31 @@ def _lower_values(
 def _pick_rows(
     rows_BK: IntArray,
     relevance_BK: FloatArray,
-    listed_BL: IntArray,
+    listed_BJ: IntArray,
     diversity: Any,
     cap: int,
     items: Any,
-    out_rows_BN: IntArray,
-    out_values_BN: FloatArray,
+    out_rows_BL: IntArray,
+    out_values_BL: FloatArray,
 ) -> None:
     """Fill the rows of ``out``; ``relevance_BK`` is weighted already, and a ``cap`` of 0 is none."""
     counts_G = np.zeros(items.num_genres, np.int64)
     for row in range(len(rows_BK)):
+        # One user: K candidates, what each is worth now, whether it may still be picked; G genres, how often listed.
         rows_K, relevance_K, values_K = rows_BK[row], relevance_BK[row], relevance_BK[row].copy()
         open_K = rows_K >= 0
         counts_G[:] = 0
-        for listed in listed_BL[row]:
+        for listed in listed_BJ[row]:
             if listed >= 0:
                 _count(listed, counts_G, items)
-        for place in range(out_rows_BN.shape[1]):
+        for place in range(out_rows_BL.shape[1]):
             if cap > 0:
                 _close_full_genres(rows_K, open_K, counts_G, cap, items)
             best = _best_open(rows_K, values_K, open_K)
             if best < 0:
                 break
             chosen = rows_K[best]
-            out_rows_BN[row, place], out_values_BN[row, place] = chosen, values_K[best]
+            out_rows_BL[row, place], out_values_BL[row, place] = chosen, values_K[best]
             open_K[best] = False
             _count(chosen, counts_G, items)
             if diversity > 0:

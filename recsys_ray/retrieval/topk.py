@@ -1,6 +1,6 @@
 """Ranked lists, what an index is, the checks every search shares, and the ranking of finished score blocks.
 
-Shape suffixes: B rows of a call, D dimension, I items, K ranks, E hidden items end to end.
+E are the hidden items of all rows end to end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists
 from recsys_ray.retrieval.exact.ranking import rank_rows, sort_lists
-from recsys_ray.retrieval.exact.workers import run_blocks
+from recsys_ray.retrieval.exact.threads import run_blocks
 
 NO_ITEM = -1
 ROWS_PER_BLOCK = 256

@@ -33,8 +33,8 @@ from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServingSettings
-from recsys_ray.serving.metrics import Metrics
 from recsys_ray.serving.problem import Problem
+from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
 from recsys_ray.serving.users.journal import Event, Journal, UserStates
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates

@@ -1,7 +1,4 @@
-"""Ranking losses over one positive and N negatives a row; every one returns the mean over rows, lower is better.
-
-Shape suffixes: B rows, N negatives, I items of the catalogue, D dimension.
-"""
+"""Ranking losses over one positive and M negatives a row; every one returns the mean over rows, lower is better."""
 
 from __future__ import annotations
 
@@ -14,46 +11,46 @@ from torch.nn import functional
 HIDDEN = float("-inf")
 
 
-def bpr(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
+def bpr(positive_B: Tensor, negative_BM: Tensor) -> Tensor:
     """Bayesian personalized ranking (Rendle et al., UAI 2009): -log sigmoid(positive - negative)."""
-    return functional.softplus(negative_BN - positive_B[:, None]).mean()
+    return functional.softplus(negative_BM - positive_B[:, None]).mean()
 
 
-def binary_cross_entropy(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
-    """The positive towards 1, every negative towards 0, summed over the row (Kang and McAuley 2018, with N = 1)."""
-    return (functional.softplus(-positive_B) + functional.softplus(negative_BN).sum(dim=1)).mean()
+def binary_cross_entropy(positive_B: Tensor, negative_BM: Tensor) -> Tensor:
+    """The positive towards 1, every negative towards 0, summed over the row (Kang and McAuley 2018, with M = 1)."""
+    return (functional.softplus(-positive_B) + functional.softplus(negative_BM).sum(dim=1)).mean()
 
 
-def generalized_bce(positive_B: Tensor, negative_BN: Tensor, sampling_rate: float, calibration: float) -> Tensor:
+def generalized_bce(positive_B: Tensor, negative_BM: Tensor, sampling_rate: float, calibration: float) -> Tensor:
     """gBCE (Petrov and Macdonald, RecSys 2023): BCE whose positive probability is raised to the power beta.
 
     ``sampling_rate`` a = negatives / (items - 1); ``calibration`` t in [0, 1]: 0 is plain BCE, 1 undoes the
     overconfidence of sampling wholly; beta = a (t (1 - 1 / a) + 1 / a).
     """
     beta = sampling_rate * (calibration * (1 - 1 / sampling_rate) + 1 / sampling_rate)
-    return (beta * functional.softplus(-positive_B) + functional.softplus(negative_BN).sum(dim=1)).mean()
+    return (beta * functional.softplus(-positive_B) + functional.softplus(negative_BM).sum(dim=1)).mean()
 
 
-def cosine_contrastive(positive_B: Tensor, negative_BN: Tensor, margin: float, weight: float) -> Tensor:
+def cosine_contrastive(positive_B: Tensor, negative_BM: Tensor, margin: float, weight: float) -> Tensor:
     """CCL (Mao et al., "SimpleX", CIKM 2021) on cosines: 1 - positive, plus ``weight`` times the mean over the
     negatives of what each is above ``margin``; one below it costs nothing."""
-    return (1 - positive_B + weight * functional.relu(negative_BN - margin).mean(dim=1)).mean()
+    return (1 - positive_B + weight * functional.relu(negative_BM - margin).mean(dim=1)).mean()
 
 
 def sampled_softmax(
-    positive_B: Tensor, negative_BN: Tensor, log_expected_N: Tensor | None = None, hidden_BN: Tensor | None = None
+    positive_B: Tensor, negative_BM: Tensor, log_expected_M: Tensor | None = None, hidden_BM: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy of the positive among itself and the negatives.
 
-    ``log_expected_N`` is the log of how often each negative is expected in the sample (or (B, N)); it is taken off the
+    ``log_expected_M`` is the log of how often each negative is expected in the sample (or (B, M)); it is taken off the
     negatives' scores alone, since the positive is there whatever was drawn (Bengio and Senecal 2008, with the
-    positive outside the sample). ``hidden_BN`` are pairs that do not count: a negative that is the positive itself.
+    positive outside the sample). ``hidden_BM`` are pairs that do not count: a negative that is the positive itself.
     """
-    if log_expected_N is not None:
-        negative_BN = negative_BN - log_expected_N
-    if hidden_BN is not None:
-        negative_BN = negative_BN.masked_fill(hidden_BN, HIDDEN)
-    rest_B = torch.logsumexp(negative_BN, dim=1)
+    if log_expected_M is not None:
+        negative_BM = negative_BM - log_expected_M
+    if hidden_BM is not None:
+        negative_BM = negative_BM.masked_fill(hidden_BM, HIDDEN)
+    rest_B = torch.logsumexp(negative_BM, dim=1)
     return functional.softplus(rest_B - positive_B).mean()
 
 
@@ -87,6 +84,6 @@ def info_nce(
     return functional.cross_entropy(scores_BK, targets_B)
 
 
-def log_expected(probability_N: Tensor, draws: int) -> Tensor:
+def log_expected(probability_M: Tensor, draws: int) -> Tensor:
     """log of the expected number of times an item of this probability is among ``draws``."""
-    return torch.log(probability_N.clamp_min(torch.finfo(probability_N.dtype).tiny)) + math.log(draws)
+    return torch.log(probability_M.clamp_min(torch.finfo(probability_M.dtype).tiny)) + math.log(draws)

@@ -2,8 +2,6 @@
 
 Draws depend on the generator alone; with one generator per (seed, epoch, step) nothing has to be saved for a resume,
 and all workers draw the same.
-
-Shape suffixes: I items, B rows, N negatives, C candidates, U1 offsets of users, E interactions.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ Strategy = Literal["uniform", "popularity", "in_batch", "mixed", "hard"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Negatives of a batch: (N,) shared by all rows, or (B, N) for each its own."""
+    """Negatives of a batch: (M,) shared by all rows, or (B, M) for each its own."""
 
     items: Tensor
     log_expected: Tensor
@@ -36,12 +34,12 @@ class NegativeSampler:
     popularity  in proportion to count ^ power
     in_batch    the positives of the other rows, which is popularity by construction
     mixed       half in_batch, half uniform (Yang et al., "Mixed Negative Sampling", WWW 2020)
-    hard        of C uniform candidates a row, the N with the best scores (Zhang et al., "Optimizing Top-N
+    hard        of K uniform candidates a row, the M with the best scores (Zhang et al., "Optimizing Top-N
                 Collaborative Filtering via Dynamic Negative Item Sampling", SIGIR 2013)
 
     Args:
         counts_I: training interactions per item; items without any are never drawn.
-        count: N. strategy: see above. power: of the counts under "popularity". candidates: C under "hard".
+        count: M. strategy: see above. power: of the counts under "popularity". candidates: K under "hard".
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class NegativeSampler:
     ) -> Sample:
         """Negatives for the rows with these positives.
 
-        ``per_row`` draws (B, N) instead of (N,). ``score`` gives (B, C) scores of (B, C) items, for "hard" only, which
+        ``per_row`` draws (B, M) instead of (M,). ``score`` gives (B, K) scores of (B, K) items, for "hard" only, which
         always draws per row.
         """
         shape = (len(positives_B), self.count) if per_row else (self.count,)
@@ -83,8 +81,8 @@ class NegativeSampler:
         assert score is not None
         wide = self._uniform(generator, (len(positives_B), self.candidates))
         with torch.no_grad():
-            best_BN = torch.topk(score(wide.items), self.count, dim=1).indices
-        return Sample(wide.items.gather(1, best_BN), wide.log_expected.gather(1, best_BN))
+            best_BM = torch.topk(score(wide.items), self.count, dim=1).indices
+        return Sample(wide.items.gather(1, best_BM), wide.log_expected.gather(1, best_BM))
 
     def _uniform(self, generator: torch.Generator, shape: tuple[int, ...]) -> Sample:
         places = torch.randint(len(self.known), shape, generator=generator, device=self.known.device)
@@ -110,8 +108,8 @@ class NegativeSampler:
         return Sample(items, torch.log(expected).float())
 
 
-def is_member(rows_B: Tensor, items_BN: Tensor, keys_E: Tensor, num_items: int) -> Tensor:
-    """(B, N) whether user ``rows_B[b]`` has item ``items_BN[b, n]``; ``keys_E`` are all user * I + item, sorted."""
-    wanted = rows_B[:, None].long() * num_items + items_BN
+def is_member(rows_B: Tensor, items_BM: Tensor, keys_E: Tensor, num_items: int) -> Tensor:
+    """(B, M) whether user ``rows_B[b]`` has item ``items_BM[b, n]``; ``keys_E`` are all user * I + item, sorted."""
+    wanted = rows_B[:, None].long() * num_items + items_BM
     places = torch.searchsorted(keys_E, wanted).clamp_max(len(keys_E) - 1)
     return keys_E[places] == wanted

@@ -54,10 +54,10 @@ def all_sum(values: Tensor, worker: Worker) -> Tensor:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows_BD: Tensor, worker: Worker) -> Tensor:
-        lengths_W = torch.zeros(worker.world_size, dtype=torch.int64, device=rows_BD.device)
-        lengths_W[worker.rank] = len(rows_BD)
-        dist.all_reduce(lengths_W)
-        lengths = lengths_W.tolist()
+        lengths_S = torch.zeros(worker.world_size, dtype=torch.int64, device=rows_BD.device)
+        lengths_S[worker.rank] = len(rows_BD)
+        dist.all_reduce(lengths_S)
+        lengths = lengths_S.tolist()
         ctx.own = slice(sum(lengths[: worker.rank]), sum(lengths[: worker.rank + 1]))
         # Collectives want equal shapes.
         padded = rows_BD.new_zeros(max(lengths), *rows_BD.shape[1:])

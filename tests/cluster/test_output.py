@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.base.errors import ConfigError, ModelError
-from recsys_ray.cluster.messages import Outlet
+from recsys_ray.cluster.progress import Outlet
 from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
 from tests.serving_worlds import prepared_world, publish_run
 from tests.soak import free_port

@@ -211,16 +211,16 @@ def test_projections() -> None:
     plane = rng.normal(size=(20, 2)) * [3, 1]
     turned = plane @ np.linalg.qr(rng.normal(size=(5, 2)))[0].T
     found = project(turned.astype(np.float32), "pca", 0)
-    distances = [np.linalg.norm(points[:, None] - points[None], axis=2) for points in (plane, found.points_S2)]
+    distances = [np.linalg.norm(points[:, None] - points[None], axis=2) for points in (plane, found.points_R2)]
     assert np.allclose(*distances, atol=1e-4) and found.method.endswith("hold 100% of the variance")
     side = np.repeat([0, 1], 30)
     two = (np.eye(8)[side] + 0.05 * rng.normal(size=(60, 8))).astype(np.float32)
     tsne = project(two, "tsne", 0)
-    apart = np.linalg.norm(tsne.points_S2[:, None] - tsne.points_S2[None], axis=2) + np.diag(np.full(60, np.inf))
+    apart = np.linalg.norm(tsne.points_R2[:, None] - tsne.points_R2[None], axis=2) + np.diag(np.full(60, np.inf))
     assert (side[apart.argmin(axis=1)] == side).all() and tsne.method.startswith("t-SNE, perplexity 19.7")
-    assert np.array_equal(project(two, "tsne", 0).points_S2, tsne.points_S2)
-    assert project(two[:4, :1], "tsne", 0).points_S2.shape == (4, 2)  # too few for t-SNE, one dimension
-    assert np.isfinite(project(np.ones((12, 3), np.float32), "tsne", 0).points_S2).all()  # no variance at all
+    assert np.array_equal(project(two, "tsne", 0).points_R2, tsne.points_R2)
+    assert project(two[:4, :1], "tsne", 0).points_R2.shape == (4, 2)  # too few for t-SNE, one dimension
+    assert np.isfinite(project(np.ones((12, 3), np.float32), "tsne", 0).points_R2).all()  # no variance at all
 
 
 def test_facts_are_json_ready() -> None:

@@ -61,7 +61,7 @@ def test_the_next_item_is_often_the_successor(made: world.Interactions) -> None:
     slot_of_item[built.item_of_slot_I] = np.arange(600)
     slots, same_user = slot_of_item[made.items_E], np.diff(made.users_E) == 0
     cluster = built.cluster_of_slot_I[slots]
-    first, size = built.first_slot_C1[cluster], np.diff(built.first_slot_C1)[cluster]
+    first, size = built.first_slot_G1[cluster], np.diff(built.first_slot_G1)[cluster]
     follows = (slots[1:] == first[:-1] + (slots[:-1] - first[:-1] + 1) % size[:-1])[same_user]
     assert 0.2 < follows.mean() < 0.4
 

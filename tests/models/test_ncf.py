@@ -67,7 +67,7 @@ def test_the_split_first_layer_is_the_plain_network(hidden_layers: list[int], si
     model = model_of(world(), hidden_layers=hidden_layers, similarity=similarity, temperature=0.5, layers=layers)
     if similarity == "inner":
         torch.nn.init.normal_(model.factor_weights_D)
-    (p, q), (r, s) = (values.detach().split([USERS, ITEMS]) for values in (model.factors_ND, model.inner_NE))
+    (p, q), (r, s) = (values.detach().split([USERS, ITEMS]) for values in (model.factors_ND, model.inner_NF))
     if layers:
         matrix = torch.from_numpy(world().histories.matrix(ITEMS).toarray())
         scale = torch.rsqrt(matrix.sum(dim=1).clamp_min(1))[:, None], torch.rsqrt(matrix.sum(dim=0).clamp_min(1))

@@ -11,7 +11,7 @@ import torch
 from recsys_ray.base.types import Histories
 from recsys_ray.models.two_tower.fit import TwoTower
 from recsys_ray.models.two_tower.inputs import pairs_of
-from recsys_ray.models.two_tower.losses import Compared, objective
+from recsys_ray.models.two_tower.objective import Compared, objective
 from recsys_ray.models.two_tower.towers import FUSIONS
 from tests.training.test_losses import row_loss
 
@@ -22,7 +22,7 @@ def one_by_one(compared: Compared, config: TwoTower, counts: list[int], line: tu
     """The loss from its definition, a query and a candidate at a time."""
     items, users, drawn = compared.items_P.tolist(), compared.users_P.tolist(), compared.items_M.tolist()
     parts = []
-    for query, own in zip(compared.queries_QD.double(), compared.own_Q.tolist(), strict=True):
+    for query, own in zip(compared.queries_RD.double(), compared.own_R.tolist(), strict=True):
         similarity = float(query @ compared.targets_PD[own].double())
         positive = similarity / config.temperature
         if config.loss == "info_nce":
@@ -54,8 +54,8 @@ def test_every_loss_is_its_definition(loss: Any, correct: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn((10, 3), generator=rng), dim=1)
     compared = Compared(
-        queries_QD=vectors[:3],
-        own_Q=torch.tensor([0, 2, 3]),
+        queries_RD=vectors[:3],
+        own_R=torch.tensor([0, 2, 3]),
         targets_PD=vectors[3:7],
         items_P=torch.tensor([1, 2, 1, 3]),
         users_P=torch.tensor([0, 0, 1, 2]),

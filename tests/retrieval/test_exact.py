@@ -22,8 +22,8 @@ from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
 from recsys_ray.retrieval import ExactIndex, Index, TopK, top_k_scores
-from recsys_ray.retrieval.exact import prepared as prepared_module
 from recsys_ray.retrieval.exact import product as product_module
+from recsys_ray.retrieval.exact import scan_items as scan_items_module
 from recsys_ray.retrieval.exact import search as search_module
 from recsys_ray.retrieval.exact.product import BitsArray
 from recsys_ray.retrieval.exact.ranking import (
@@ -433,7 +433,7 @@ def test_early_finish_skips_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_pieces_of_a_bias_add_up_exactly() -> None:
     bias_I = np.concatenate([normal(np.random.default_rng(0), 999), [0.0, -0.0, 1.0 + 2.0**-23]]).astype(np.float32)
     for name in PRECISIONS:
-        pieces = prepared_module.bias_pieces(bias_I, prepared_module.scan_precision(name, 10))
+        pieces = scan_items_module.bias_pieces(bias_I, scan_items_module.scan_precision(name, 10))
         summed = sum(product_module.as_tensor(piece).to(torch.float64) for piece in pieces)
         np.testing.assert_array_equal(summed.numpy(), bias_I.astype(np.float64))
 

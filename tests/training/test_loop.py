@@ -295,7 +295,7 @@ def test_sampled_softmax_over_everything_is_the_full_one() -> None:
     scores = torch.randn((4, 6), generator=torch.Generator().manual_seed(0))
     targets = torch.tensor([0, 3, 5, 3])
     hidden = torch.arange(6)[None, :] == targets[:, None]
-    sampled = losses.sampled_softmax(scores[torch.arange(4), targets], scores, hidden_BN=hidden)
+    sampled = losses.sampled_softmax(scores[torch.arange(4), targets], scores, hidden_BM=hidden)
     torch.testing.assert_close(sampled, losses.full_cross_entropy(scores, targets))
 
 
@@ -444,7 +444,7 @@ def test_an_error_of_ours_on_one_of_two_workers_ends_the_training_at_once(ray_se
 @pytest.mark.ray
 def test_starts_after_lost_workers_are_told_and_counted(ray_session: Any, tmp_path: Path) -> None:
     from recsys_ray.base.storage import Location
-    from recsys_ray.cluster.messages import Inlet
+    from recsys_ray.cluster.progress import Inlet
     from recsys_ray.cluster.train import ray_workers
     from recsys_ray.training import WorkerSettings
     from tests.ray_train_case import Case, fit_line

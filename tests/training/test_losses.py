@@ -119,7 +119,7 @@ def test_ncf(settings: dict[str, Any], similarity: str) -> None:
     )
     model = pair_model(NCFNetwork, config)
     (batch,) = model.batches(0)
-    tables = [table.detach().double().numpy() for table in (model.factors_ND, model.inner_NE)]
+    tables = [table.detach().double().numpy() for table in (model.factors_ND, model.inner_NF)]
     with torch.no_grad():
         final = model.final()
         users, items = model.user_rows(final, torch.arange(len(ROWS))), model.item_rows(final, torch.arange(ITEMS))

@@ -1,6 +1,6 @@
 """One vector per item from the vectors of its text and its poster.
 
-Shape suffixes: N items, D dimension of text, P dimension of images, K dimension asked for.
+D is the dimension of the texts and of what is asked for, J that of the images.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ Fuse = Callable[[FloatArray, FloatArray, FusionSettings], FloatArray]
 
 def normalized(vectors_ND: FloatArray) -> FloatArray:
     """Rows of length 1; rows that point nowhere become zero."""
-    norms_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    scale_N1 = np.divide(1.0, norms_N1, out=np.zeros_like(norms_N1), where=norms_N1 > SMALLEST_NORM)
-    scaled_ND: FloatArray = (vectors_ND * scale_N1).astype(np.float32)
+    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > SMALLEST_NORM)
+    scaled_ND: FloatArray = (vectors_ND * scale).astype(np.float32)
     return scaled_ND
 
 
-def pool(vectors_NP: FloatArray, dim: int) -> FloatArray:
-    """(N, K) from (N, P): averages of neighbouring entries when K < P (adaptive average pooling: entry k is the mean of
-    floor(k P / K) to ceil((k + 1) P / K)), zeros behind when K > P, which changes no inner product."""
-    rows, given = vectors_NP.shape
+def pool(vectors_NJ: FloatArray, dim: int) -> FloatArray:
+    """(N, D) from (N, J): averages of neighbouring entries when D < J (adaptive average pooling: entry d is the mean of
+    floor(d J / D) to ceil((d + 1) J / D)), zeros behind when D > J, which changes no inner product."""
+    rows, given = vectors_NJ.shape
     if dim >= given:
-        return np.pad(vectors_NP, ((0, 0), (0, dim - given))).astype(np.float32)
-    first_K = np.arange(dim) * given // dim
-    behind_K = -(-np.arange(1, dim + 1) * given // dim)
-    sums_NP1 = np.zeros((rows, given + 1))
-    np.cumsum(vectors_NP, axis=1, out=sums_NP1[:, 1:])
-    means_NK: FloatArray = ((sums_NP1[:, behind_K] - sums_NP1[:, first_K]) / (behind_K - first_K)).astype(np.float32)
-    return means_NK
+        return np.pad(vectors_NJ, ((0, 0), (0, dim - given))).astype(np.float32)
+    first_D = np.arange(dim) * given // dim
+    behind_D = -(-np.arange(1, dim + 1) * given // dim)
+    sums_NJ1 = np.zeros((rows, given + 1))
+    np.cumsum(vectors_NJ, axis=1, out=sums_NJ1[:, 1:])
+    means_ND: FloatArray = ((sums_NJ1[:, behind_D] - sums_NJ1[:, first_D]) / (behind_D - first_D)).astype(np.float32)
+    return means_ND
 
 
 def fuse(
     text_ND: FloatArray | None,
-    image_NP: FloatArray | None,
+    image_NJ: FloatArray | None,
     has_text_N: BoolArray | None,
     has_image_N: BoolArray | None,
     settings: FusionSettings,
@@ -50,7 +50,7 @@ def fuse(
     """((N, D) rows of length 1, which items have one). Without a kind (None), or where an item lacks it, the other
     stands alone; an item with neither has a row of zeros. Image vectors are pooled to the dimension of the texts."""
     parts = []
-    for vectors, has_N in ((text_ND, has_text_N), (image_NP, has_image_N)):
+    for vectors, has_N in ((text_ND, has_text_N), (image_NJ, has_image_N)):
         if vectors is not None:
             assert has_N is not None and len(has_N) == len(vectors)
             parts.append(np.where(has_N[:, None], normalized(vectors), np.float32(0)))
@@ -59,10 +59,10 @@ def fuse(
         fused_ND = parts[0]
     else:
         text, image = parts[0], normalized(pool(parts[1], parts[0].shape[1]))
-        both_N1 = text.any(axis=1, keepdims=True) & image.any(axis=1, keepdims=True)
-        fused_ND = np.where(both_N1, _STRATEGIES[settings.strategy](text, image, settings), text + image)
-        cancelled_N1 = ~fused_ND.any(axis=1, keepdims=True)
-        fused_ND = np.where(cancelled_N1, text, fused_ND)
+        both = text.any(axis=1, keepdims=True) & image.any(axis=1, keepdims=True)
+        fused_ND = np.where(both, _STRATEGIES[settings.strategy](text, image, settings), text + image)
+        cancelled = ~fused_ND.any(axis=1, keepdims=True)
+        fused_ND = np.where(cancelled, text, fused_ND)
     present_N: BoolArray = np.any(fused_ND != 0, axis=1)
     return fused_ND, present_N
 

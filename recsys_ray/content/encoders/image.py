@@ -2,8 +2,6 @@
 
 He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (CVPR 2016); Tan, Le, "EfficientNet: Rethinking
 Model Scaling for Convolutional Neural Networks" (ICML 2019). Vectors are what the classifier would read.
-
-Shape suffixes: N images, H rows and W columns of pixels, 3 colours, D dimension.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ class ImageEncoder(Protocol):
     def dim(self) -> int: ...
 
     def encode(self, images: ImageArray) -> FloatArray:
-        """(N, D) from (N, H, W, 3) as ``prepare_image`` makes them."""
+        """(N, D) from (N, Y, X, 3) as ``prepare_image`` makes them."""
         ...
 
 
@@ -75,7 +73,7 @@ Better Loss Functions Lead to Less Transferable Features?", NeurIPS 2021)."""
 
 
 def prepare_image(data: bytes, settings: ImageSettings) -> ImageArray:
-    """(H, W, 3) RGB as the encoder wants it: the first frame, upright, transparency over white.
+    """(Y, X, 3) RGB as the encoder wants it: the first frame, upright, transparency over white.
 
     Networks get a square from the middle; the palette gets the whole image, squeezed into one small size.
 
@@ -88,7 +86,7 @@ def prepare_image(data: bytes, settings: ImageSettings) -> ImageArray:
     except PosterError:
         raise
     except Exception as error:  # decoders meet damaged files with almost every exception there is
-        raise PosterError(problems.DAMAGED, problems.shown(error)) from error
+        raise PosterError(problems.DAMAGED, problems.excerpt(error)) from error
 
 
 @contextmanager
@@ -103,7 +101,7 @@ def _opened(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
             start = data[:16].decode("ascii", "replace").replace("\ufffd", ".")
             raise PosterError(problems.NOT_AN_IMAGE, f"{len(data):,} bytes that begin with {start!r}") from error
         except Image.DecompressionBombError as error:
-            raise PosterError(problems.TOO_LARGE, problems.shown(error)) from error
+            raise PosterError(problems.TOO_LARGE, problems.excerpt(error)) from error
         with image:
             megapixels = image.width * image.height / 1e6
             if megapixels > max_megapixels:
@@ -153,11 +151,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of more than 8 bits. 16 bits are what their mode says; wider ones go by their own brightest pixel."""
-    grey_HW = np.nan_to_num(np.asarray(image, np.float32))
-    largest = 65535.0 if image.mode.startswith("I;16") else max(float(grey_HW.max()), 1.0)
-    np.clip(grey_HW, 0, largest, out=grey_HW)
-    grey_HW *= 255 / largest
-    return Image.fromarray(np.rint(grey_HW, out=grey_HW).astype(np.uint8)).convert("RGB")
+    grey_YX = np.nan_to_num(np.asarray(image, np.float32))
+    largest = 65535.0 if image.mode.startswith("I;16") else max(float(grey_YX.max()), 1.0)
+    np.clip(grey_YX, 0, largest, out=grey_YX)
+    grey_YX *= 255 / largest
+    return Image.fromarray(np.rint(grey_YX, out=grey_YX).astype(np.uint8)).convert("RGB")
 
 
 def image_fingerprint(settings: ImageSettings) -> dict[str, Any]:
@@ -214,7 +212,7 @@ class NetworkEncoder:
         with torch.inference_mode():
             for start in range(0, len(images), self._batch_size):
                 block = slice(start, start + self._batch_size)
-                # Bytes stand colour by colour within a pixel: seen as (N, 3, H, W) that is channels_last already.
+                # Bytes stand colour by colour within a pixel: seen as (N, 3, Y, X) that is channels_last already.
                 pixels = torch.from_numpy(np.ascontiguousarray(images[block])).to(self._device).permute(0, 3, 1, 2)
                 scaled = ((pixels.float() - self._mean) / self._deviation).to(self._dtype)
                 vectors_ND[block] = self._module(scaled).float().cpu().numpy()
@@ -262,7 +260,7 @@ def _published_weights(settings: ImageSettings) -> dict[str, Any]:
             state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # network, disk, hash, format
         raise EncoderError(
-            f"image encoder {settings.encoder}: its weights can't be downloaded ({problems.shown(error)}); "
+            f"image encoder {settings.encoder}: its weights can't be downloaded ({problems.excerpt(error)}); "
             "set content.image.weights to a local file, or content.image.encoder to palette"
         ) from error
     return state
@@ -281,7 +279,7 @@ def _local_weights(settings: ImageSettings) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and tensor formats each fail in their own way
         raise EncoderError(
-            f"{file}: not a readable state dict ({problems.shown(error)}); set content.image.weights"
+            f"{file}: not a readable state dict ({problems.excerpt(error)}); set content.image.weights"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise EncoderError(f"{file}: holds a {type(state).__name__}, not a state dict; set content.image.weights")

@@ -13,8 +13,7 @@ Four blocks, each with the same share of the vector:
 Colours are those of Oklab (Ottosson, 2020), in which equal steps look equal. From each block a constant is subtracted:
 what an average picture has there. So unrelated pictures have a cosine near 0, not near 1.
 
-Shape suffixes: N images, H rows and W columns of pixels, 3 channels, R rows and C columns of cells, K bins,
-D dimension.
+J are the bins of a histogram.
 """
 
 from __future__ import annotations
@@ -75,18 +74,18 @@ def describe(images: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 def _describe(images: npt.NDArray[np.uint8]) -> FloatArray:
-    lab_NHW3 = oklab(images)
-    colour_N6 = np.concatenate([lab_NHW3.mean(axis=(1, 2)), lab_NHW3.std(axis=(1, 2))], axis=1)
-    typical_K = np.repeat([TYPICAL_SHARE_ROOT, TYPICAL_GREY_ROOT], [HUES * LIGHTNESSES, GREYS])
+    lab_NYX3 = oklab(images)
+    colour_N6 = np.concatenate([lab_NYX3.mean(axis=(1, 2)), lab_NYX3.std(axis=(1, 2))], axis=1)
+    typical_J = np.repeat([TYPICAL_SHARE_ROOT, TYPICAL_GREY_ROOT], [HUES * LIGHTNESSES, GREYS])
     blocks = (
         (colour_N6 - TYPICAL_COLOUR) / COLOUR_SPREAD / COLOUR_NORM,
-        _layout(lab_NHW3, colour_N6[:, :3]) / LAYOUT_NORM,
-        (_histogram(lab_NHW3) - typical_K) / HISTOGRAM_NORM,
-        (_edges(lab_NHW3[..., 0]) - TYPICAL_EDGE_ROOT) / EDGES_NORM,
+        _layout(lab_NYX3, colour_N6[:, :3]) / LAYOUT_NORM,
+        (_histogram(lab_NYX3) - typical_J) / HISTOGRAM_NORM,
+        (_edges(lab_NYX3[..., 0]) - TYPICAL_EDGE_ROOT) / EDGES_NORM,
     )
     vectors_ND = np.concatenate(blocks, axis=1, dtype=np.float32)
-    norms_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    described_ND: FloatArray = vectors_ND / np.maximum(norms_N1, np.finfo(np.float32).tiny)
+    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    described_ND: FloatArray = vectors_ND / np.maximum(norms, np.finfo(np.float32).tiny)
     return described_ND
 
 
@@ -99,39 +98,39 @@ def oklab(images: npt.NDArray[np.uint8]) -> FloatArray:
     return lab
 
 
-def _layout(lab_NHW3: FloatArray, mean_N3: FloatArray) -> FloatArray:
-    """(N, R * C * 3) colours of the cells, less the image's own, in units of their usual spread."""
-    images = len(lab_NHW3)
-    cells = lab_NHW3.reshape(images, ROWS, HEIGHT // ROWS, COLUMNS, WIDTH // COLUMNS, 3).mean(axis=(2, 4))
+def _layout(lab_NYX3: FloatArray, mean_N3: FloatArray) -> FloatArray:
+    """(N, rows * columns * 3) colours of the cells, less the image's own, in units of their usual spread."""
+    images = len(lab_NYX3)
+    cells = lab_NYX3.reshape(images, ROWS, HEIGHT // ROWS, COLUMNS, WIDTH // COLUMNS, 3).mean(axis=(2, 4))
     layout: FloatArray = ((cells - mean_N3[:, None, None]) / LAYOUT_SPREAD).reshape(images, -1)
     return layout
 
 
-def _histogram(lab_NHW3: FloatArray) -> FloatArray:
-    """(N, K) square roots of the shares of the colours: hues by lightness, then greys."""
-    light, red, yellow = np.moveaxis(lab_NHW3, -1, 0)
+def _histogram(lab_NYX3: FloatArray) -> FloatArray:
+    """(N, J) square roots of the shares of the colours: hues by lightness, then greys."""
+    light, red, yellow = np.moveaxis(lab_NYX3, -1, 0)
     colour = _steps(_turns(yellow, red, 2 * np.pi), HUES) * LIGHTNESSES + _steps(light, LIGHTNESSES)
     grey = HUES * LIGHTNESSES + _steps(light, GREYS)
-    bins_NHW = np.where(np.hypot(red, yellow) < GREY_CHROMA, grey, colour)
-    roots_NK: FloatArray = np.sqrt(_sums(bins_NHW, NUM_COLOURS) / (HEIGHT * WIDTH))
-    return roots_NK
+    bins_NYX = np.where(np.hypot(red, yellow) < GREY_CHROMA, grey, colour)
+    roots_NJ: FloatArray = np.sqrt(_sums(bins_NYX, NUM_COLOURS) / (HEIGHT * WIDTH))
+    return roots_NJ
 
 
-def _edges(light_NHW: FloatArray) -> FloatArray:
-    """(N, R * C * orientations) square roots of the shares of edge strength."""
-    across = np.zeros_like(light_NHW)
-    down = np.zeros_like(light_NHW)
-    across[:, :, 1:-1] = light_NHW[:, :, 2:] - light_NHW[:, :, :-2]
-    down[:, 1:-1] = light_NHW[:, 2:] - light_NHW[:, :-2]
+def _edges(light_NYX: FloatArray) -> FloatArray:
+    """(N, rows * columns * orientations) square roots of the shares of edge strength."""
+    across = np.zeros_like(light_NYX)
+    down = np.zeros_like(light_NYX)
+    across[:, :, 1:-1] = light_NYX[:, :, 2:] - light_NYX[:, :, :-2]
+    down[:, 1:-1] = light_NYX[:, 2:] - light_NYX[:, :-2]
     # Turned by half a step: upright and level edges, the commonest, lie in the middle of a bin, not between two.
     orientation = _steps((_turns(down, across, np.pi) + 0.5 / ORIENTATIONS) % 1, ORIENTATIONS)
     row = np.arange(HEIGHT)[:, None] // (HEIGHT // ROWS)
     column = np.arange(WIDTH)[None] // (WIDTH // COLUMNS)
-    strength_NHW = np.hypot(across, down)
-    sums_NK = _sums((row * COLUMNS + column) * ORIENTATIONS + orientation, NUM_EDGES, strength_NHW)
-    total_N1 = np.maximum(sums_NK.sum(axis=1, keepdims=True), FAINT * HEIGHT * WIDTH)
-    roots_NK: FloatArray = np.sqrt(sums_NK / total_N1)
-    return roots_NK
+    strength_NYX = np.hypot(across, down)
+    sums_NJ = _sums((row * COLUMNS + column) * ORIENTATIONS + orientation, NUM_EDGES, strength_NYX)
+    totals = np.maximum(sums_NJ.sum(axis=1, keepdims=True), FAINT * HEIGHT * WIDTH)
+    roots_NJ: FloatArray = np.sqrt(sums_NJ / totals)
+    return roots_NJ
 
 
 def _turns(up: FloatArray, right: FloatArray, whole: float) -> FloatArray:
@@ -144,10 +143,10 @@ def _steps(value: FloatArray, steps: int) -> npt.NDArray[np.int64]:
     return np.clip(value * steps, 0, steps - 1).astype(np.int64)
 
 
-def _sums(bins_NHW: npt.NDArray[np.int64], num_bins: int, weights_NHW: FloatArray | None = None) -> FloatArray:
+def _sums(bins_NYX: npt.NDArray[np.int64], num_bins: int, weights_NYX: FloatArray | None = None) -> FloatArray:
     """(N, num_bins) how many pixels of each image fall into each bin, or what they weigh."""
-    images = len(bins_NHW)
-    flat = (bins_NHW + num_bins * np.arange(images)[:, None, None]).ravel()
-    weights = None if weights_NHW is None else weights_NHW.ravel()
+    images = len(bins_NYX)
+    flat = (bins_NYX + num_bins * np.arange(images)[:, None, None]).ravel()
+    weights = None if weights_NYX is None else weights_NYX.ravel()
     sums = np.bincount(flat, weights, minlength=images * num_bins)
     return sums.reshape(images, num_bins).astype(np.float32)

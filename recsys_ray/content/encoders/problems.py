@@ -18,8 +18,8 @@ TOO_LARGE = "too large"
 NOT_AN_IMAGE = "not an image"
 DAMAGED = "damaged"
 
-SHOWN = 120
-"""Characters of an address or message that are worth showing."""
+EXCERPT_LENGTH = 120
+"""Characters of an address or message that an excerpt has at most."""
 
 
 class PosterError(EncoderError):
@@ -29,12 +29,12 @@ class PosterError(EncoderError):
     """
 
     def __init__(self, category: str, detail: str, *, transient: bool = False) -> None:
-        super().__init__(f"{category}: {shown(detail)}")
+        super().__init__(f"{category}: {excerpt(detail)}")
         self.transient = transient
 
 
-def shown(text: object) -> str:
+def excerpt(text: object) -> str:
     """The first line, not too long, without control characters."""
     line = next(iter(str(text).strip().splitlines()), "") or type(text).__name__
     plain = "".join(character if character.isprintable() else "?" for character in line)
-    return plain if len(plain) <= SHOWN else plain[: SHOWN - 3] + "..."
+    return plain if len(plain) <= EXCERPT_LENGTH else plain[: EXCERPT_LENGTH - 3] + "..."

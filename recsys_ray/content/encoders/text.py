@@ -1,8 +1,6 @@
 """Texts of the catalogue to vectors: what is written about an item, and the sentence encoder that reads it.
 
 Reimers, Gurevych, "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks" (EMNLP 2019).
-
-Shape suffixes: N texts, D dimension.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from recsys_ray.base.types import FloatArray
 from recsys_ray.content.config import TextSettings
 from recsys_ray.content.encoders.fusion import normalized
 from recsys_ray.content.encoders.hashing import file_digest
-from recsys_ray.content.encoders.problems import shown
+from recsys_ray.content.encoders.problems import excerpt
 
 COMPOSING = 1
 """Version of ``compose`` and of the encoding: another number makes all vectors anew."""
@@ -82,12 +80,12 @@ def _written(column: pa.ChunkedArray, field: str) -> list[str]:
     else:
         values = [(text or "").strip() for text in texts]
     if field == "title":
-        values = [spoken(value) for value in values]
+        values = [plain_title(value) for value in values]
     name = "" if field in WITHOUT_NAME else f"{field.replace('_', ' ')}: "
     return [name + value if value else "" for value in values]
 
 
-def spoken(title: str) -> str:
+def plain_title(title: str) -> str:
     """A title as it is said: ``Matrix, The (1999)`` is The Matrix. Sentence encoders take a year for a topic: with it,
     what lies nearest is what came out at the same time."""
     name = YEAR.sub("", title) or title
@@ -141,7 +139,7 @@ def _downloaded(name: str) -> Path:
         if not any(directory.rglob("*.safetensors")):
             snapshot_download(repository, allow_patterns=HUB_FILES_OF_OLD_MODELS, **options)
     except Exception as error:  # the hub's client raises those of three libraries
-        raise EncoderError(f"text encoder {name}: can't be downloaded ({shown(error)}); {REMEDY}") from error
+        raise EncoderError(f"text encoder {name}: can't be downloaded ({excerpt(error)}); {REMEDY}") from error
     return directory
 
 
@@ -225,7 +223,7 @@ def open_text_encoder(settings: TextSettings, device: str | None = None) -> Text
                 model_kwargs={"dtype": torch.float32},
             )
     except Exception as error:  # every architecture fails in its own way
-        raise EncoderError(f"{directory}: no usable text encoder ({shown(error)}); {REMEDY}") from error
+        raise EncoderError(f"{directory}: no usable text encoder ({excerpt(error)}); {REMEDY}") from error
     missing = [name for name in not_in_file if UNUSED_WEIGHTS not in name]
     if missing:
         raise EncoderError(f"{directory}: {len(missing)} weights are missing ({missing[0]}, ...); {REMEDY}")

@@ -161,7 +161,7 @@ class Downloads:
                 how = "redirect from a public host to" if was_public else "set content.image.private_hosts for"
                 raise PosterError(problems.PRIVATE, f"{how} {parsed.netloc}")
             was_public |= host.public
-            answer = self._ask(host, parsed)
+            answer = self._fetch(host, parsed)
             if isinstance(answer, bytes):
                 return answer
             url = urljoin(url, answer)
@@ -184,7 +184,7 @@ class Downloads:
         try:
             found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            return PosterError(problems.NO_CONNECTION, f"{name}: {problems.shown(error)}")
+            return PosterError(problems.NO_CONNECTION, f"{name}: {problems.excerpt(error)}")
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         public = [address for address in addresses if is_public(address)]
         # A name with both kinds is asked at its public addresses alone.
@@ -199,7 +199,7 @@ class Downloads:
             address, port, maxsize=size, cert_reqs="CERT_REQUIRED", server_hostname=name, assert_hostname=name
         )
 
-    def _ask(self, host: _Host, url: Url) -> bytes | str:
+    def _fetch(self, host: _Host, url: Url) -> bytes | str:
         """The body of the answer, or the address that it redirects to."""
         if host.failures >= GIVE_UP:
             raise PosterError(problems.NO_CONNECTION, f"{host.header}: given up after {GIVE_UP} failures in a row")
@@ -282,13 +282,13 @@ def _parsed(url: str) -> Url:
 def _named(error: Exception, host: str) -> PosterError:
     """What went wrong below HTTP, without the address: it may carry a password."""
     if isinstance(error, SSLError):
-        return PosterError(problems.BAD_CERTIFICATE, f"{host}: {problems.shown(error)}")
+        return PosterError(problems.BAD_CERTIFICATE, f"{host}: {problems.excerpt(error)}")
     if isinstance(error, NewConnectionError):
         return PosterError(
-            problems.NO_CONNECTION, f"{host}: {problems.shown(error.__cause__ or error)}", transient=True
+            problems.NO_CONNECTION, f"{host}: {problems.excerpt(error.__cause__ or error)}", transient=True
         )
     if isinstance(error, HTTPTimeout | TimeoutError):
         return PosterError(problems.TIMED_OUT, host, transient=True)
     if isinstance(error, DecodeError):
-        return PosterError(problems.DAMAGED, f"{host}: {problems.shown(error)}")
-    return PosterError(problems.NO_CONNECTION, f"{host}: {problems.shown(error)}", transient=True)
+        return PosterError(problems.DAMAGED, f"{host}: {problems.excerpt(error)}")
+    return PosterError(problems.NO_CONNECTION, f"{host}: {problems.excerpt(error)}", transient=True)

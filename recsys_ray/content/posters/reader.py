@@ -190,7 +190,7 @@ def _read_store(url: str, settings: ImageSettings) -> bytes:
             data = file.read(limit + 1)
     except Exception as error:  # clients of stores raise their own
         missing = isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
-        raise PosterError(problems.NOT_FOUND if missing else problems.NOT_READABLE, problems.shown(error)) from error
+        raise PosterError(problems.NOT_FOUND if missing else problems.NOT_READABLE, problems.excerpt(error)) from error
     if len(data) > limit:
         raise too_large(len(data), settings)
     return data

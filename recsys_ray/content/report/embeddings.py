@@ -3,8 +3,7 @@
 Neighbours are compared with random partners, drawn for the same items: the share of neighbours with a genre in common
 is only worth what it is above the share among random items.
 
-Shape suffixes: I items of the catalogue, P items with a vector, Q queries (items whose neighbours are looked up),
-K neighbours, D dimension, G genres.
+P are the items with a vector, R the queries: those whose neighbours are looked up.
 """
 
 from __future__ import annotations
@@ -120,28 +119,28 @@ def analyse(
     labels = ItemLabels.of(items)
     vectors_PD = content.vectors_ID if len(present_P) == items.num_rows else content.vectors_ID[present_P]
     k = min(settings.neighbours, len(present_P) - 1)
-    queries_Q = sample(np.random.default_rng([settings.seed, 0]), len(present_P), settings.max_queries)
-    near_QK, near_cosines_QK = nearest(vectors_PD, queries_Q, k)
-    others_QK = random_others(np.random.default_rng([settings.seed, 1]), queries_Q, len(present_P), k)
-    other_cosines_QK = cosines(vectors_PD, queries_Q, others_QK)
-    near_share_QK = labels.share_a_genre(present_P[queries_Q], present_P[near_QK])
-    other_share_QK = labels.share_a_genre(present_P[queries_Q], present_P[others_QK])
+    queries_R = sample(np.random.default_rng([settings.seed, 0]), len(present_P), settings.max_queries)
+    near_RK, near_cosines_RK = nearest(vectors_PD, queries_R, k)
+    others_RK = random_others(np.random.default_rng([settings.seed, 1]), queries_R, len(present_P), k)
+    other_cosines_RK = cosines(vectors_PD, queries_R, others_RK)
+    near_share_RK = labels.share_a_genre(present_P[queries_R], present_P[near_RK])
+    other_share_RK = labels.share_a_genre(present_P[queries_R], present_P[others_RK])
     edges, distributions = _distributions(
         {
-            "random pairs": other_cosines_QK.ravel(),
-            "random pairs that share a genre": other_cosines_QK[other_share_QK],
-            "nearest neighbours": near_cosines_QK.ravel(),
+            "random pairs": other_cosines_RK.ravel(),
+            "random pairs that share a genre": other_cosines_RK[other_share_RK],
+            "nearest neighbours": near_cosines_RK.ravel(),
         }
     )
     purity, by_genre = genre_purity(
-        labels, present_P[queries_Q], near_share_QK, other_share_QK, settings.bootstrap, settings.seed
+        labels, present_P[queries_R], near_share_RK, other_share_RK, settings.bootstrap, settings.seed
     )
-    is_double_QK = near_cosines_QK > settings.near_duplicate
+    is_double_RK = near_cosines_RK > settings.near_duplicate
     return Analysis(
         num_items=items.num_rows,
         num_with_vector=len(present_P),
         dim=vectors_PD.shape[1],
-        num_queries=len(queries_Q),
+        num_queries=len(queries_R),
         num_neighbours=k,
         without_text=_gap(labels, ~has_text_I),
         without_image=_gap(labels, ~has_image_I),
@@ -152,8 +151,8 @@ def analyse(
         num_genres=len(labels.genre_names),
         purity=purity,
         genre_purity=by_genre,
-        near_duplicates=int(is_double_QK.any(axis=1).sum()),
-        duplicate_pairs=_pairs(labels, present_P[queries_Q], present_P[near_QK], near_cosines_QK, is_double_QK),
+        near_duplicates=int(is_double_RK.any(axis=1).sum()),
+        duplicate_pairs=_pairs(labels, present_P[queries_R], present_P[near_RK], near_cosines_RK, is_double_RK),
     )
 
 
@@ -198,9 +197,9 @@ def _known_titles(
     labels: ItemLabels, vectors_PD: FloatArray, present_P: LongArray, counts_I: LongArray, k: int, titles: int
 ) -> list[KnownTitle]:
     """The items with most interactions among those with a vector, ties by row."""
-    queries_Q = np.argsort(-counts_I[present_P], kind="stable")[:titles]
-    near_QK, cosines_QK = nearest(vectors_PD, queries_Q, k)
-    shares_QK = labels.share_a_genre(present_P[queries_Q], present_P[near_QK])
+    queries_R = np.argsort(-counts_I[present_P], kind="stable")[:titles]
+    near_RK, cosines_RK = nearest(vectors_PD, queries_R, k)
+    shares_RK = labels.share_a_genre(present_P[queries_R], present_P[near_RK])
     return [
         KnownTitle(
             labels.named(int(present_P[query])),
@@ -210,7 +209,7 @@ def _known_titles(
                 for row, cosine, shares in zip(near_K, cosines_K, shares_K, strict=True)
             ],
         )
-        for query, near_K, cosines_K, shares_K in zip(queries_Q, near_QK, cosines_QK, shares_QK, strict=True)
+        for query, near_K, cosines_K, shares_K in zip(queries_R, near_RK, cosines_RK, shares_RK, strict=True)
     ]
 
 
@@ -231,14 +230,14 @@ def _distributions(kinds: dict[str, FloatArray]) -> tuple[list[float], dict[str,
 
 
 def _pairs(
-    labels: ItemLabels, rows_Q: LongArray, near_QK: LongArray, cosines_QK: FloatArray, is_double_QK: BoolArray
+    labels: ItemLabels, rows_R: LongArray, near_RK: LongArray, cosines_RK: FloatArray, is_double_RK: BoolArray
 ) -> list[DuplicatePair]:
     """The first pairs above the threshold, each once, by row."""
-    queries, ranks = np.nonzero(is_double_QK)
+    queries, ranks = np.nonzero(is_double_RK)
     pairs: dict[Sequence[int], float] = {}
     for query, rank in zip(queries, ranks, strict=True):
-        one, other = sorted((int(rows_Q[query]), int(near_QK[query, rank])))
-        pairs.setdefault((one, other), float(cosines_QK[query, rank]))
+        one, other = sorted((int(rows_R[query]), int(near_RK[query, rank])))
+        pairs.setdefault((one, other), float(cosines_RK[query, rank]))
         if len(pairs) == MOST_LISTED:
             break
     return [DuplicatePair(labels.named(one), labels.named(other), cosine) for (one, other), cosine in pairs.items()]

@@ -1,8 +1,6 @@
 """The pictures of a report as inline SVG: transparent, with text and axes in the colour of the page's text.
 
 Only fixed words are written into them; names from the data stand in the page, which escapes them.
-
-Shape suffixes: S points of the map.
 """
 
 from __future__ import annotations
@@ -59,13 +57,13 @@ REST = Key("#8a8f98", ".", "•")
 LINES = (Line("#8a8f98", (6, 3)), Line("#e8710a", (6, 2, 1, 2)), Line("#1f77d0", ()))
 
 
-def draw_map(points_S2: DoubleArray, groups_S: IntArray) -> str:
+def draw_map(points_R2: DoubleArray, groups_R: IntArray) -> str:
     """Points by group: a number in KEYS, or -1 for the rest."""
 
     def paint(axes: Any) -> None:
         for number, key in [(-1, REST), *enumerate(KEYS)]:
-            chosen = groups_S == number
-            axes.scatter(*points_S2[chosen].T, s=POINT_SIZE, c=key.colour, marker=key.marker, linewidths=0, alpha=0.75)
+            chosen = groups_R == number
+            axes.scatter(*points_R2[chosen].T, s=POINT_SIZE, c=key.colour, marker=key.marker, linewidths=0, alpha=0.75)
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():

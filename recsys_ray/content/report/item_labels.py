@@ -1,7 +1,6 @@
 """Names and genres of items, as a report needs them.
 
-Shape suffixes: I items of the catalogue, Q some of their row numbers, K others for each of those, E genre labels of all
-items end to end, G genres.
+E are the genre labels of all items end to end.
 """
 
 from __future__ import annotations
@@ -67,11 +66,11 @@ class ItemLabels:
     def named(self, row: int) -> Named:
         return Named(self.item_ids[row], self.titles[row], self.genres_of(row))
 
-    def share_a_genre(self, rows_Q: LongArray, others_QK: LongArray) -> BoolArray:
-        """(Q, K) whether the item and the other have a genre in common."""
-        repeated = np.repeat(rows_Q, others_QK.shape[1])
-        common = self.labels_IG[repeated].multiply(self.labels_IG[others_QK.ravel()]).sum(axis=1)
-        return np.asarray(common).reshape(others_QK.shape) > 0
+    def share_a_genre(self, rows_R: LongArray, others_RK: LongArray) -> BoolArray:
+        """(R, K) whether the item and the other have a genre in common."""
+        repeated = np.repeat(rows_R, others_RK.shape[1])
+        common = self.labels_IG[repeated].multiply(self.labels_IG[others_RK.ravel()]).sum(axis=1)
+        return np.asarray(common).reshape(others_RK.shape) > 0
 
 
 def _by_frequency(numbers_E: IntArray, num_genres: int) -> tuple[LongArray, IntArray]:

@@ -80,22 +80,22 @@ def embedding_report(
 def _map(labels: ItemLabels, content: ItemContent, settings: ReportSettings) -> ItemMap:
     present_P = np.flatnonzero(content.present_I)
     rng = np.random.default_rng([settings.seed, 4])
-    rows_S = present_P[sample(rng, len(present_P), settings.projected)]
-    projection = project(content.vectors_ID[rows_S], settings.projection, settings.seed)
-    first_S = labels.first_I[rows_S]
-    counts_G = np.bincount(first_S[first_S >= 0], minlength=len(labels.genre_names))
-    shown = [int(genre) for genre in np.argsort(-counts_G, kind="stable")[: len(KEYS)] if counts_G[genre]]
+    rows_R = present_P[sample(rng, len(present_P), settings.projected)]
+    projection = project(content.vectors_ID[rows_R], settings.projection, settings.seed)
+    first_R = labels.first_I[rows_R]
+    counts_G = np.bincount(first_R[first_R >= 0], minlength=len(labels.genre_names))
+    listed = [int(genre) for genre in np.argsort(-counts_G, kind="stable")[: len(KEYS)] if counts_G[genre]]
     group_of_G = np.full(len(counts_G) + 1, -1, np.int32)  # one more, for items without a genre
-    group_of_G[shown] = np.arange(len(shown))
+    group_of_G[listed] = np.arange(len(listed))
     legend = [
         LegendEntry(key.sign, key.colour, labels.genre_names[genre], int(counts_G[genre]))
-        for key, genre in zip(KEYS, shown, strict=False)
+        for key, genre in zip(KEYS, listed, strict=False)
     ]
-    rest = len(rows_S) - sum(entry.items for entry in legend)
+    rest = len(rows_R) - sum(entry.items for entry in legend)
     if rest:
         legend.append(LegendEntry(REST.sign, REST.colour, "other genres, or none", rest))
-    svg = draw_map(projection.points_S2, group_of_G[first_S])
-    return ItemMap(svg, len(rows_S), projection.method, legend)
+    svg = draw_map(projection.points_R2, group_of_G[first_R])
+    return ItemMap(svg, len(rows_R), projection.method, legend)
 
 
 def _cosines(analysis: Analysis) -> str:

@@ -1,7 +1,4 @@
-"""Item vectors as points of a plane.
-
-Shape suffixes: S sampled items, D dimension.
-"""
+"""Item vectors as points of a plane."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ FEWEST_FOR_TSNE = 10
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    points_S2: DoubleArray
+    points_R2: DoubleArray
     method: str
     """What was done, as a caption says it."""
 
 
-def project(vectors_SD: FloatArray, method: str, seed: int) -> Projection:
+def project(vectors_RD: FloatArray, method: str, seed: int) -> Projection:
     """Principal components (pca), or t-SNE of them (tsne; van der Maaten & Hinton 2008); a small sample is always pca.
 
     The same vectors and seed give the same points.
@@ -34,11 +31,11 @@ def project(vectors_SD: FloatArray, method: str, seed: int) -> Projection:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    num_items, dim = vectors_SD.shape
+    num_items, dim = vectors_RD.shape
     kept = min(KEPT_BY_PCA, num_items, dim)
     with np.errstate(invalid="ignore"):  # equal vectors have no variance to share out
-        pca = PCA(kept, svd_solver="full").fit(vectors_SD)
-    directions = np.asarray(pca.transform(vectors_SD), np.float64)
+        pca = PCA(kept, svd_solver="full").fit(vectors_RD)
+    directions = np.asarray(pca.transform(vectors_RD), np.float64)
     if method == "tsne" and num_items >= FEWEST_FOR_TSNE:
         perplexity = min(PERPLEXITY, (num_items - 1) / 3)
         tsne = TSNE(perplexity=perplexity, init=_start(directions), random_state=seed, n_jobs=1)
@@ -50,8 +47,8 @@ def project(vectors_SD: FloatArray, method: str, seed: int) -> Projection:
     return Projection(points, f"first two principal components, which hold {explained:.0%} of the variance")
 
 
-def _start(directions_SD: DoubleArray) -> FloatArray:
+def _start(directions_RD: DoubleArray) -> FloatArray:
     """The first two principal components, scaled to the spread that t-SNE starts from."""
-    start = np.zeros((len(directions_SD), 2))
-    start[:, : directions_SD.shape[1]] = directions_SD[:, :2]
+    start = np.zeros((len(directions_RD), 2))
+    start[:, : directions_RD.shape[1]] = directions_RD[:, :2]
     return (1e-4 * start / max(float(start[:, 0].std()), 1e-12)).astype(np.float32)

@@ -1,7 +1,4 @@
-"""Do near items share genres? The share that does, against random items, with bootstrap intervals.
-
-Shape suffixes: Q queries, K neighbours, G genres.
-"""
+"""Do near items share genres? The share that does, against random items, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -39,44 +36,44 @@ class Purity:
 
 def genre_purity(
     labels: ItemLabels,
-    rows_Q: LongArray,
-    near_share_QK: BoolArray,
-    other_share_QK: BoolArray,
+    rows_R: LongArray,
+    near_share_RK: BoolArray,
+    other_share_RK: BoolArray,
     bootstrap: int,
     seed: int,
 ) -> tuple[Purity | None, dict[str, Purity]]:
     """Over all queries with a genre (None without any), and over those of each of the most frequent genres.
 
     Args:
-        rows_Q: rows of the queries in the catalogue.
-        near_share_QK, other_share_QK: whether a neighbour, or a random item, shares a genre with the query.
+        rows_R: rows of the queries in the catalogue.
+        near_share_RK, other_share_RK: whether a neighbour, or a random item, shares a genre with the query.
     """
-    found_Q, chance_Q = near_share_QK.mean(axis=1), other_share_QK.mean(axis=1)
+    found_R, chance_R = near_share_RK.mean(axis=1), other_share_RK.mean(axis=1)
 
-    def over(kept_Q: npt.NDArray[Any]) -> Purity:
-        found, chance = (_estimate(values_Q[kept_Q], bootstrap, seed) for values_Q in (found_Q, chance_Q))
-        return Purity(len(kept_Q), found, chance)
+    def over(kept_R: npt.NDArray[Any]) -> Purity:
+        found, chance = (_estimate(values_R[kept_R], bootstrap, seed) for values_R in (found_R, chance_R))
+        return Purity(len(kept_R), found, chance)
 
-    has_genre_Q = np.flatnonzero(labels.first_I[rows_Q] >= 0)
-    if len(has_genre_Q) == 0:
+    has_genre_R = np.flatnonzero(labels.first_I[rows_R] >= 0)
+    if len(has_genre_R) == 0:
         return None, {}
-    of_genre = labels.labels_IG[rows_Q].tocsc()
+    of_genre = labels.labels_IG[rows_R].tocsc()
     by_genre = {}
     for number, name in enumerate(labels.genre_names[:MOST_GENRES]):
-        members_Q = of_genre.indices[of_genre.indptr[number] : of_genre.indptr[number + 1]]
-        if len(members_Q):
-            by_genre[name] = over(np.sort(members_Q))
-    return over(has_genre_Q), by_genre
+        members_R = of_genre.indices[of_genre.indptr[number] : of_genre.indptr[number + 1]]
+        if len(members_R):
+            by_genre[name] = over(np.sort(members_R))
+    return over(has_genre_R), by_genre
 
 
-def _estimate(values_Q: DoubleArray, bootstrap: int, seed: int) -> Estimate:
-    mean = float(values_Q.mean())
-    if len(values_Q) < 2:
+def _estimate(values_R: DoubleArray, bootstrap: int, seed: int) -> Estimate:
+    mean = float(values_R.mean())
+    if len(values_R) < 2:
         return Estimate(mean, mean, mean)
     import scipy.stats  # slow to import, and needed for a report alone
 
     interval = scipy.stats.bootstrap(
-        (values_Q,),
+        (values_R,),
         np.mean,
         n_resamples=bootstrap,
         batch=BOOTSTRAP_BATCH,

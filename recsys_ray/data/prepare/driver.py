@@ -222,12 +222,12 @@ def _finish(run: _Run, job: FinishJob) -> Totals:
     for part in run.map_blocks(finish_shard, range(run.num_shards), job, "prepare: split and write"):
         totals.add(part)
     split = run.settings.split
-    if totals.positives_P.sum() == 0:
+    if totals.positives_S.sum() == 0:
         raise DataError("no positive interactions are left; lower data.filters.min_rating, or set it to null")
-    if totals.positives_P[schema.TRAIN] == 0:
+    if totals.positives_S[schema.TRAIN] == 0:
         raise DataError(f"data.split.kind={split.kind} leaves no training interactions ({_by_part(totals)})")
-    for name, setting in splits.asked_parts(split):
-        if totals.positives_P[schema.PARTS[name]] == 0:
+    for name, setting in splits.requested_parts(split):
+        if totals.positives_S[schema.PARTS[name]] == 0:
             raise DataError(
                 f"data.split.kind={split.kind} leaves no {name} interactions ({_by_part(totals)}); look at {setting}"
             )
@@ -257,4 +257,4 @@ def _facts(
 
 
 def _by_part(totals: Totals) -> str:
-    return ", ".join(f"{int(totals.positives_P[code]):,} {name}" for name, code in schema.PARTS.items())
+    return ", ".join(f"{int(totals.positives_S[code]):,} {name}" for name, code in schema.PARTS.items())

@@ -31,14 +31,14 @@ class FinishJob:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts of one shard or of many; P parts in the order of ``schema.PARTS``."""
+    """Counts of one shard or of many; S parts in the order of ``schema.PARTS``."""
 
     users_per_shard: list[int] = field(default_factory=list)
     files: dict[str, Stamp] = field(default_factory=dict)
     """Size and checksum of what was written, by its name in the directory."""
-    positives_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
-    seen_only_P: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
-    products_PP: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
+    positives_S: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
+    seen_only_S: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
+    products_SS: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
     """Sum over users of (positives in one part) x (positives in the other)."""
     lengths: LongArray = field(default_factory=lambda: np.zeros(1, np.int64))
     """Users by number of positives."""
@@ -47,9 +47,9 @@ class Totals:
     def add(self, other: Totals) -> None:
         self.users_per_shard += other.users_per_shard
         self.files |= other.files
-        self.positives_P += other.positives_P
-        self.seen_only_P += other.seen_only_P
-        self.products_PP += other.products_PP
+        self.positives_S += other.positives_S
+        self.seen_only_S += other.seen_only_S
+        self.products_SS += other.products_SS
         longer, shorter = sorted((self.lengths, other.lengths), key=len, reverse=True)
         self.lengths = longer.copy()
         self.lengths[: len(shorter)] += shorter
@@ -57,8 +57,8 @@ class Totals:
         self.time_range = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
     def to_json(self) -> dict[str, Any]:
-        def by_part(counts_P: LongArray) -> dict[str, int]:
-            return {name: int(counts_P[code]) for name, code in schema.PARTS.items()}
+        def by_part(counts_S: LongArray) -> dict[str, int]:
+            return {name: int(counts_S[code]) for name, code in schema.PARTS.items()}
 
         cumulative = np.cumsum(self.lengths)
         ranks = [min(int(q * cumulative[-1]), int(cumulative[-1]) - 1) for q in QUANTILES]
@@ -67,11 +67,11 @@ class Totals:
             "users_per_shard": self.users_per_shard,
             "files": self.files,
             "users_without_history": int(self.lengths[0]),
-            "num_interactions": int(self.positives_P.sum()),
-            "interactions": by_part(self.positives_P),
-            "num_seen_only": int(self.seen_only_P.sum()),
-            "seen_only": by_part(self.seen_only_P),
-            "pair_products": self.products_PP.tolist(),
+            "num_interactions": int(self.positives_S.sum()),
+            "interactions": by_part(self.positives_S),
+            "num_seen_only": int(self.seen_only_S.sum()),
+            "seen_only": by_part(self.seen_only_S),
+            "pair_products": self.products_SS.tolist(),
             "history_length_quantiles": {
                 f"{q:g}": int(np.searchsorted(cumulative, rank, side="right"))
                 for q, rank in zip(QUANTILES, ranks, strict=True)
@@ -87,14 +87,14 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
     final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
     written = (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
     positive = final.positive_E
-    per_part_PB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
+    per_part_SB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
     times = final.timestamps_E
     return Totals(
         users_per_shard=[len(final.user_ids)],
         files={f"{USERS}/{part_file(shard)}": stamp(written)},
-        positives_P=per_part_PB.sum(axis=1),
-        seen_only_P=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
-        products_PP=per_part_PB @ per_part_PB.T,
-        lengths=np.bincount(per_part_PB.sum(axis=0), minlength=1),
+        positives_S=per_part_SB.sum(axis=1),
+        seen_only_S=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
+        products_SS=per_part_SB @ per_part_SB.T,
+        lengths=np.bincount(per_part_SB.sum(axis=0), minlength=1),
         time_range=(int(times.min()), int(times.max())) if len(times) else None,
     )

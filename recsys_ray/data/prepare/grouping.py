@@ -1,6 +1,6 @@
 """Second pass: one shard gathered from all chunks, items as vocabulary rows, users sorted, events in time order.
 
-Suffixes: B users of the shard, E rows of the shard, K events that are kept.
+E are the rows of the shard, P the events that are kept.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     item_rows_E, unknown_E = _item_rows(table.column("item_id").combine_chunks(), job.vocabulary)
     parts_E = table.column("part").to_numpy()
     is_event_E = parts_E != USER_ONLY
-    # K rows: events on known items, then by user and time.
+    # P rows: events on known items, then by user and time.
     kept = np.flatnonzero(is_event_E & ~unknown_E)
     times_E = table.column("timestamp").to_numpy()
     ties = [_places(user_rows_E[kept], parts_E[kept])] if job.interleaved else []
@@ -121,15 +121,15 @@ def _item_rows(item_ids_E: pa.Array, vocabulary: pa.Array) -> tuple[IntArray, Bo
     return rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32), unknown_E
 
 
-def _places(user_rows_K: LongArray, parts_K: ByteArray) -> DoubleArray:
-    """Where in its user's events of the same part an event is, from 0 to 1; K events."""
-    keys_K = user_rows_K * 256 + parts_K
+def _places(user_rows_P: LongArray, parts_P: ByteArray) -> DoubleArray:
+    """Where in its user's events of the same part an event is, from 0 to 1; P events."""
+    keys_P = user_rows_P * 256 + parts_P
     # Sorted by (user, part) each group is one run, inside it in the order of the files.
-    order = np.argsort(keys_K, kind="stable")
-    counts = np.unique(keys_K, return_counts=True)[1]
-    places_K = np.empty(len(keys_K))
-    places_K[order] = (places_in_rows(counts) + 0.5) / np.repeat(counts, counts)
-    return places_K
+    order = np.argsort(keys_P, kind="stable")
+    counts = np.unique(keys_P, return_counts=True)[1]
+    places_P = np.empty(len(keys_P))
+    places_P[order] = (places_in_rows(counts) + 0.5) / np.repeat(counts, counts)
+    return places_P
 
 
 def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:

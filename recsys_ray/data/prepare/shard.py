@@ -1,6 +1,6 @@
 """One shard of users in memory, and the directory it is kept in.
 
-Suffixes: B users of the shard, E their interactions, end to end, oldest first within a user.
+E are the interactions of the shard's users, oldest first within a user.
 """
 
 from __future__ import annotations

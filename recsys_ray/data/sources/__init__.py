@@ -9,7 +9,7 @@ from recsys_ray.data.sources.feedback import WithFeedback
 from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
 from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
 from recsys_ray.data.sources.split_files import LightGCNSettings, LightGCNSource
-from recsys_ray.data.sources.table import TableSettings, TableSource
+from recsys_ray.data.sources.table_files import TableSettings, TableSource
 from recsys_ray.data.synthetic.source import SyntheticSettings, SyntheticSource
 
 __all__ = ["Source", "open_source"]

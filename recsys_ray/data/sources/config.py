@@ -9,7 +9,7 @@ from pydantic import Field
 from recsys_ray.data.sources.movielens import MovieLensSettings
 from recsys_ray.data.sources.sequences import SequencesSettings
 from recsys_ray.data.sources.split_files import LightGCNSettings
-from recsys_ray.data.sources.table import TableSettings
+from recsys_ray.data.sources.table_files import TableSettings
 from recsys_ray.data.synthetic.source import SyntheticSettings
 
 DataConfig = Annotated[

@@ -13,7 +13,7 @@ from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.vocabulary import with_id_type, with_new_items
 from recsys_ray.data.sources.base import Source
-from recsys_ray.data.sources.table import Columns, TableSettings, TableSource
+from recsys_ray.data.sources.table_files import Columns, TableSettings, TableSource
 
 COLUMNS = Columns(rating="rating", timestamp="timestamp")
 
@@ -64,5 +64,5 @@ class WithFeedback:
         return [self._table()] if written else []
 
     def _table(self) -> TableSource:
-        asked = {"source": "table", "path": f"{self.directory}/*.parquet", "id_type": self.settings.id_type}
-        return TableSource(TableSettings.model_validate(asked | {"timestamp_unit": "ms", "columns": COLUMNS}))
+        settings = {"source": "table", "path": f"{self.directory}/*.parquet", "id_type": self.settings.id_type}
+        return TableSource(TableSettings.model_validate(settings | {"timestamp_unit": "ms", "columns": COLUMNS}))

@@ -11,7 +11,7 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.data.prepare import values
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.sources.catalogue import to_catalogue
-from recsys_ray.data.sources.table import ColumnSettings, to_interactions
+from recsys_ray.data.sources.table_files import ColumnSettings, to_interactions
 
 CHUNK_ROWS = 1_500_000
 

@@ -25,8 +25,8 @@ from recsys_ray.data.prepare.files import (
     read_lines,
     stamp,
 )
+from recsys_ray.data.sources.archive import download_and_unpack
 from recsys_ray.data.sources.base import catalogue, interactions, split
-from recsys_ray.data.sources.download import download_and_unpack
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 MAX_TAGS = 20

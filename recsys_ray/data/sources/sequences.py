@@ -11,7 +11,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import TEXT_SUFFIXES, expand
-from recsys_ray.data.sources.wordlines import WordLinesSource
+from recsys_ray.data.sources.token_lines import TokenLinesSource
 
 
 class SequencesSettings(DataSettings):
@@ -23,7 +23,7 @@ class SequencesSettings(DataSettings):
 
 
 @dataclass(frozen=True)
-class SequencesSource(WordLinesSource):
+class SequencesSource(TokenLinesSource):
     settings: SequencesSettings
 
     def files(self) -> dict[Location, int]:

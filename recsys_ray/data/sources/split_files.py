@@ -11,7 +11,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
-from recsys_ray.data.sources.wordlines import WordLinesSource
+from recsys_ray.data.sources.token_lines import TokenLinesSource
 
 PART_FILES = {"train.txt": schema.TRAIN, "valid.txt": schema.VALID, "test.txt": schema.TEST}
 
@@ -29,7 +29,7 @@ class LightGCNSettings(DataSettings):
 
 
 @dataclass(frozen=True)
-class LightGCNSource(WordLinesSource):
+class LightGCNSource(TokenLinesSource):
     settings: LightGCNSettings
 
     def files(self) -> dict[Location, int]:

@@ -6,7 +6,7 @@ written below. All is drawn at twice the size and averaged down, which smooths t
 
 Genres and themes are numbers; their order is that of ``world.GENRES`` and ``world.THEMES``.
 
-Shape suffixes: I items, K numbers that vary a poster, V corners of a polygon.
+J are the numbers that vary a poster.
 """
 
 from __future__ import annotations
@@ -157,26 +157,26 @@ def data_uris(
     Args:
         second_I: the second genre, the first once more where there is none.
     """
-    variation_IK = np.random.default_rng([seed, 3]).random((len(titles), VARIATIONS), np.float32)
+    variation_IJ = np.random.default_rng([seed, 3]).random((len(titles), VARIATIONS), np.float32)
     posters = (
-        draw_poster(title, year, int(genre), int(second), int(theme), variation_K)
-        for title, year, genre, second, theme, variation_K in zip(
-            titles, year_I.tolist(), genre_I, second_I, theme_I, variation_IK, strict=True
+        draw_poster(title, year, int(genre), int(second), int(theme), variation_J)
+        for title, year, genre, second, theme, variation_J in zip(
+            titles, year_I.tolist(), genre_I, second_I, theme_I, variation_IJ, strict=True
         )
     )
     return pa.array([f"data:image/png;base64,{base64.b64encode(poster).decode()}" for poster in posters], pa.string())
 
 
-def draw_poster(title: str, year: int, genre: int, second: int, theme: int, variation_K: FloatArray) -> bytes:
-    """One poster as an indexed PNG of WIDTH x HEIGHT; the (K,) variation holds numbers from 0 to 1."""
+def draw_poster(title: str, year: int, genre: int, second: int, theme: int, variation_J: FloatArray) -> bytes:
+    """One poster as an indexed PNG of WIDTH x HEIGHT; the (J,) variation holds numbers from 0 to 1."""
     large = _background(genre, second).copy()
     pen = ImageDraw.Draw(large)
     ink = _rgb(GENRE_STYLES[genre].ink)
     light = _mixed(PAPER, ink, 0.15) if _lightness(ink) < 128 else _mixed(ink, _rgb(GENRE_STYLES[genre].bottom), 0.5)
-    for x, y, radius, tilt in _places(variation_K):
+    for x, y, radius, tilt in _places(variation_J):
         for part, polygon in FIGURES[theme]:
-            corners_V2 = _placed(polygon, x, y, radius, tilt)
-            pen.polygon(corners_V2.ravel().tolist(), fill=light if part == LIGHT else ink)
+            corners_N2 = _placed(polygon, x, y, radius, tilt)
+            pen.polygon(corners_N2.ravel().tolist(), fill=light if part == LIGHT else ink)
     poster = large.reduce(SCALE)
     _write_title(poster, title, year, _rgb(GENRE_STYLES[genre].ink), _rgb(GENRE_STYLES[genre].bottom))
     file = io.BytesIO()
@@ -184,9 +184,9 @@ def draw_poster(title: str, year: int, genre: int, second: int, theme: int, vari
     return file.getvalue()
 
 
-def _places(variation_K: FloatArray) -> Iterator[tuple[float, float, float, float]]:
+def _places(variation_J: FloatArray) -> Iterator[tuple[float, float, float, float]]:
     """(x, y, radius, tilt) of the figures: a large one near the middle, up to three small ones around it."""
-    first, rest = variation_K[:4].tolist(), variation_K[4:].reshape(-1, 4).tolist()
+    first, rest = variation_J[:4].tolist(), variation_J[4:].reshape(-1, 4).tolist()
     count = 1 + int(first[0] * MOST_FIGURES)
     radius = 25 + 13 * first[1] - 3 * (count - 1)
     x, y = WIDTH / 2 + 16 * (first[2] - 0.5), TITLE_TOP / 2 + 14 * (first[3] - 0.5)
@@ -198,7 +198,7 @@ def _places(variation_K: FloatArray) -> Iterator[tuple[float, float, float, floa
 
 
 def _placed(polygon: Polygon, x: float, y: float, radius: float, tilt: float) -> FloatArray:
-    """(V, 2) corners on the large canvas; x, y and radius in points of the finished poster, tilt in radians."""
+    """(N, 2) corners on the large canvas; x, y and radius in points of the finished poster, tilt in radians."""
     sine, cosine = np.sin(tilt), np.cos(tilt)
     turned = np.array(polygon) @ np.array([[cosine, sine], [-sine, cosine]])
     return cast(FloatArray, (SCALE * (turned * radius + (x, y))).astype(np.float32))

@@ -7,7 +7,7 @@ cluster or (``exploration``) from anywhere. So popularity, co-occurrence, order 
 
 A user's history depends on the settings and on the block of users it is generated in; blocks are independent streams.
 
-Suffixes: U users of a block, I items, C clusters, F favourites, E interactions.
+U are the users of a block, G the clusters of items, K the favourites of a user.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class World:
     """Items in slots ordered by cluster; ``item_of_slot_I`` shuffles them, so that item numbers tell nothing."""
 
     item_of_slot_I: LongArray
-    first_slot_C1: LongArray
-    """Cluster c has the slots ``first_slot_C1[c]:first_slot_C1[c + 1]``."""
+    first_slot_G1: LongArray
+    """Cluster c has the slots ``first_slot_G1[c]:first_slot_G1[c + 1]``."""
     weight_before_I1: DoubleArray
     """Popularity weights of all slots before this one."""
     quality_I: FloatArray
@@ -98,7 +98,7 @@ def build(settings: WorldSettings) -> World:
     weights = (ranks + 5.0) ** -settings.popularity_exponent
     return World(
         item_of_slot_I=rng.permutation(num_items),
-        first_slot_C1=offsets(cluster_sizes),
+        first_slot_G1=offsets(cluster_sizes),
         weight_before_I1=np.concatenate([[0.0], np.cumsum(weights)]),
         quality_I=rng.normal(0, 0.4, num_items).astype(np.float32),
         cluster_of_slot_I=np.repeat(np.arange(num_clusters), cluster_sizes),
@@ -146,11 +146,12 @@ def _walk(
     rows_E, first_E, num_users = rows
     restart_E = (rng.random(len(rows_E), np.float32) >= settings.sequels) | first_E
     starts = np.flatnonzero(restart_E)
-    favourites_UF = _favourites(settings, world, rng, num_users)
+    favourites_UK = _favourites(settings, world, rng, num_users)
     choice = np.searchsorted(np.cumsum(FAVOURITE_SHARES)[:-1], rng.random(len(starts)), side="right")
-    cluster = favourites_UF[rows_E[starts], choice]
+    cluster = favourites_UK[rows_E[starts], choice]
     explores = rng.random(len(starts), np.float32) < settings.exploration
-    first, last = world.first_slot_C1[cluster], world.first_slot_C1[cluster + 1]
+    # A fresh draw each: a point of its cluster's weights (of all weights when it explores), and the slot at that point.
+    first, last = world.first_slot_G1[cluster], world.first_slot_G1[cluster + 1]
     low = np.where(explores, 0.0, world.weight_before_I1[first])
     high = np.where(explores, world.weight_before_I1[-1], world.weight_before_I1[last])
     target = low + rng.random(len(starts)) * (high - low)
@@ -160,25 +161,26 @@ def _walk(
     # Every step's draw, how many steps it is behind it, and the cluster that the draw fell into.
     run_E = np.cumsum(restart_E) - 1
     step_E = np.arange(len(rows_E)) - starts[run_E]
+    # Back from draws to steps: the slot of the draw, moved on by the steps since, around the cluster of that draw.
     own = world.cluster_of_slot_I[slots]
-    base, size = world.first_slot_C1[own], world.first_slot_C1[own + 1] - world.first_slot_C1[own]
+    base, size = world.first_slot_G1[own], world.first_slot_G1[own + 1] - world.first_slot_G1[own]
     slots_E = base[run_E] + (slots - base)[run_E] + step_E
     slots_E = base[run_E] + (slots_E - base[run_E]) % size[run_E]
     return slots_E, ~explores[run_E], restart_E
 
 
 def _favourites(settings: WorldSettings, world: World, rng: np.random.Generator, num_users: int) -> LongArray:
-    """(U, F) clusters: two themes of one favoured genre, one of a second, one of any; never an empty cluster."""
+    """(U, K) clusters: two themes of one favoured genre, one of a second, one of any; never an empty cluster."""
     themes = settings.num_themes
     genre_shares = rng.dirichlet(np.full(settings.num_genres, 4.0)) if settings.num_genres > 1 else np.ones(1)
     genre_shares = 0.5 * genre_shares + 0.5 / settings.num_genres
     main, second, third = (rng.choice(settings.num_genres, num_users, p=genre_shares) for _ in range(3))
-    theme_UF = rng.integers(0, themes, (num_users, len(FAVOURITE_SHARES)))
-    favourites_UF = np.stack([main, main, second, third], axis=1) * themes + theme_UF
-    sizes_C = np.diff(world.first_slot_C1)
-    filled = np.flatnonzero(sizes_C)
-    nearest_C = filled[np.searchsorted(filled, np.arange(len(sizes_C))).clip(max=len(filled) - 1)]
-    return np.asarray(nearest_C[favourites_UF], np.int64)
+    theme_UK = rng.integers(0, themes, (num_users, len(FAVOURITE_SHARES)))
+    favourites_UK = np.stack([main, main, second, third], axis=1) * themes + theme_UK
+    sizes_G = np.diff(world.first_slot_G1)
+    filled = np.flatnonzero(sizes_G)
+    nearest_G = filled[np.searchsorted(filled, np.arange(len(sizes_G))).clip(max=len(filled) - 1)]
+    return np.asarray(nearest_G[favourites_UK], np.int64)
 
 
 def _without_repeats(rows_E: LongArray, slots_E: LongArray, lengths_U: LongArray, num_items: int) -> LongArray:
@@ -231,9 +233,11 @@ def catalogue_of(settings: WorldSettings, with_posters: bool = False) -> dict[st
         _random_words(ADJECTIVES, rng, num_items), _random_words(NOUNS, rng, num_items), numbers.cast(pa.string()), " "
     )
     title = pc.binary_join_element_wise(name, pc.binary_join_element_wise(years.cast(pa.string()), ")", ""), " (")
-    told = pc.if_else(pa.array(has_two_I), pc.binary_join_element_wise(genre_names, other_names, " and "), genre_names)
+    subject = pc.if_else(
+        pa.array(has_two_I), pc.binary_join_element_wise(genre_names, other_names, " and "), genre_names
+    )
     text = pc.binary_join_element_wise(
-        "A story of", pc.utf8_lower(told), "about", _words(THEMES, theme_I), "with",
+        "A story of", pc.utf8_lower(subject), "about", _words(THEMES, theme_I), "with",
         _random_words(HEROES, rng, num_items), "in a", _random_words(PLACES, rng, num_items), " ",
     )  # fmt: skip
     pairs = np.stack([genre_I, other_I], axis=1)[np.stack([np.ones(num_items, bool), has_two_I], axis=1)]

@@ -1,6 +1,6 @@
 """LightGCN as a module on the training loop; ``fit.py`` beside it says what it computes.
 
-Shape suffixes: N nodes (users, then items), U users, I items, D dimension, B rows of a batch, M negatives, E pairs.
+N are the nodes: users, then items. E are pairs.
 """
 
 from __future__ import annotations
@@ -142,10 +142,10 @@ class _Propagate(torch.autograd.Function):
 
 
 class _OnCPU(nn.Module):
-    def __init__(self, graph: Graph, weights_K: tuple[float, ...]) -> None:
+    def __init__(self, graph: Graph, layer_weights: tuple[float, ...]) -> None:
         super().__init__()
-        self.once = Propagator(graph, weights_K)
-        self.steps = Propagator(graph, weights_K, reuse=True), Propagator(graph, weights_K, reuse=True)
+        self.once = Propagator(graph, layer_weights)
+        self.steps = Propagator(graph, layer_weights, reuse=True), Propagator(graph, layer_weights, reuse=True)
 
     def forward(self, values_ND: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -156,7 +156,7 @@ class _OnCPU(nn.Module):
 class SparseProduct(nn.Module):
     """(N, D) -> (N, D) by torch's sparse product: what GPUs have."""
 
-    def __init__(self, graph: Graph, weights_K: tuple[float, ...], device: str) -> None:
+    def __init__(self, graph: Graph, layer_weights: tuple[float, ...], device: str) -> None:
         super().__init__()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # no news to who trains
@@ -168,34 +168,34 @@ class SparseProduct(nn.Module):
                 device=device,
                 check_invariants=True,
             )
-        self.weights_K = weights_K
+        self.layer_weights = layer_weights
 
     def forward(self, values_ND: Tensor) -> Tensor:
-        return _PropagateSparse.apply(values_ND, self.matrix, self.weights_K)  # type: ignore[no-any-return]
+        return _PropagateSparse.apply(values_ND, self.matrix, self.layer_weights)  # type: ignore[no-any-return]
 
 
 class _PropagateSparse(torch.autograd.Function):
     """The sparse product with its gradient, which is the same product."""
 
     @staticmethod
-    def forward(ctx: Any, values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
-        ctx.matrix, ctx.weights_K = matrix, weights_K
-        return _horner(values_ND, matrix, weights_K)
+    def forward(ctx: Any, values_ND: Tensor, matrix: Tensor, layer_weights: tuple[float, ...]) -> Tensor:
+        ctx.matrix, ctx.layer_weights = matrix, layer_weights
+        return _horner(values_ND, matrix, layer_weights)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _horner(gradients[0], ctx.matrix, ctx.weights_K), None, None
+        return _horner(gradients[0], ctx.matrix, ctx.layer_weights), None, None
 
 
-def _horner(values_ND: Tensor, matrix: Tensor, weights_K: tuple[float, ...]) -> Tensor:
+def _horner(values_ND: Tensor, matrix: Tensor, layer_weights: tuple[float, ...]) -> Tensor:
     # Outside the loop's autocast: sparse products are bound by memory, and mixed types are not among them.
     with torch.autocast(values_ND.device.type, enabled=False):
-        sums_ND = values_ND.float() * weights_K[-1]
-        for weight in reversed(weights_K[:-1]):
+        sums_ND = values_ND.float() * layer_weights[-1]
+        for weight in reversed(layer_weights[:-1]):
             sums_ND = torch.addmm(values_ND.float(), matrix, sums_ND, beta=weight)
     return sums_ND
 
 
-def propagation(graph: Graph, weights_K: tuple[float, ...], device: str) -> nn.Module:
+def propagation(graph: Graph, layer_weights: tuple[float, ...], device: str) -> nn.Module:
     """(N, D) -> (N, D), differentiable: the fastest product that the device has."""
-    return _OnCPU(graph, weights_K) if device == "cpu" else SparseProduct(graph, weights_K, device)
+    return _OnCPU(graph, layer_weights) if device == "cpu" else SparseProduct(graph, layer_weights, device)

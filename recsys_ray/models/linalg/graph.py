@@ -4,7 +4,7 @@ The nodes are all users, then all items; with B the binary interactions and D th
 A = D^-1/2 [[0, B], [B', 0]] D^-1/2, kept once in compressed rows. It is symmetric: a gradient flows back through it by
 the same product.
 
-Shape suffixes: N nodes (users, then items), D dimension, E stored entries (two per pair), K layers.
+N are the nodes, E the stored entries, two per pair.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Graph:
 
     def chunks(self) -> LongArray:
         """Edges of row ranges of about equal work."""
+        # Entries and rows before each node; the edges stand where equal shares of that are reached.
         work = self.offsets_N1 + np.arange(self.num_nodes + 1)
         inner = np.searchsorted(work, np.linspace(0, work[-1], min(CHUNKS, self.num_nodes) + 1)[1:-1])
         return np.concatenate([[0], inner, [self.num_nodes]]).astype(np.int64)
@@ -64,27 +65,28 @@ def normalised_interactions(users_items: sp.csr_matrix) -> sp.csr_matrix:
 
 
 class Propagator:
-    """``sum over k of weights_K[k] * A^k``, applied by Horner's rule: one product a layer, no layer kept.
+    """``sum over k of layer_weights[k] * A^k``, applied by Horner's rule: one product a layer, no layer kept.
 
     Args:
-        weights_K: of layer 0 (the values themselves), 1, ...
+        layer_weights: of layer 0 (the values themselves), 1, ...
         reuse: give out the same memory at every second call; the caller is then done with it before. Fresh pages cost
             a fifth of the product.
     """
 
-    def __init__(self, graph: Graph, weights_K: Sequence[float], reuse: bool = False) -> None:
-        self.weights_K = tuple(weights_K)
+    def __init__(self, graph: Graph, layer_weights: Sequence[float], reuse: bool = False) -> None:
+        self.layer_weights = tuple(layer_weights)
         self.reuse = reuse
         self._arrays = read_only(graph.offsets_N1, graph.neighbors_E, graph.values_E, graph.chunks())
         self._buffers: list[FloatArray] = []
 
     def __call__(self, values_ND: FloatArray) -> FloatArray:
         """(N, D) for (N, D)."""
-        if len(self.weights_K) == 1:
-            return values_ND * np.float32(self.weights_K[0])
-        sums_ND, scale = values_ND, self.weights_K[-1]
+        if len(self.layer_weights) == 1:
+            return values_ND * np.float32(self.layer_weights[0])
+        # From the deepest layer up: sums = weight * values + A @ sums, where the first sums are the values, scaled.
+        sums_ND, scale = values_ND, self.layer_weights[-1]
         with threads_for(float(len(self._arrays[1])) * values_ND.shape[1]):
-            for weight in reversed(self.weights_K[:-1]):
+            for weight in reversed(self.layer_weights[:-1]):
                 out_ND = self._buffer(values_ND, sums_ND)
                 parts = read_only(sums_ND, values_ND)
                 _multiply_add(*self._arrays, *parts, np.float32(scale), np.float32(weight), out_ND)  # type: ignore[call-arg]

@@ -1,6 +1,6 @@
 """Where the trained vectors of users and items begin.
 
-Shape suffixes: U users, I items, N = U + I, D dimension.
+N = U + I: users, then items.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ All loops that matter are inner products of adjacent memory whose length is a mu
 into vector instructions without a remainder. One thread works out a row, in an order that depends on that row alone:
 a result doesn't change by a bit with the batch it is computed in, nor with the number of threads.
 
-Shape suffixes: B rows of a batch, I items, N rows of any kind, D dimension, E interactions of the batch, H interactions
-of one row, S size of a system, K length of an inner product, or D in whole LANES, P parts of a sum. Systems end in TILE
-spare rows, so that the last tile needs no bounds.
+J is the length of an inner product, or D in whole LANES; N rows of any kind, those of a system too; S parts of a sum.
+Systems end in TILE spare rows, so that the last tile needs no bounds.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ def _whole_lanes(length):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def _add_gram(rows_SK, size, system_SS) -> None:  # type: ignore[no-untyped-def]
+def _add_gram(rows_NJ, size, system_NN) -> None:  # type: ignore[no-untyped-def]
     """``system += rows @ rows.T``, lower triangle, in tiles of 2 x 4 inner products held in registers."""
     for i in range(0, size, 2):
-        a0, a1 = rows_SK[i], rows_SK[i + 1]
+        a0, a1 = rows_NJ[i], rows_NJ[i + 1]
         for j in range(0, i + 2, TILE):
-            b0, b1, b2, b3 = rows_SK[j], rows_SK[j + 1], rows_SK[j + 2], rows_SK[j + 3]
+            b0, b1, b2, b3 = rows_NJ[j], rows_NJ[j + 1], rows_NJ[j + 2], rows_NJ[j + 3]
             t00 = t01 = t02 = t03 = t10 = t11 = t12 = t13 = np.float32(0)
-            for k in range(rows_SK.shape[1]):
+            for k in range(rows_NJ.shape[1]):
                 x0, x1 = a0[k], a1[k]
                 y0, y1, y2, y3 = b0[k], b1[k], b2[k], b3[k]
                 t00 += x0 * y0
@@ -51,7 +50,7 @@ def _add_gram(rows_SK, size, system_SS) -> None:  # type: ignore[no-untyped-def]
                 t11 += x1 * y1
                 t12 += x1 * y2
                 t13 += x1 * y3
-            s0, s1 = system_SS[i], system_SS[i + 1]
+            s0, s1 = system_NN[i], system_NN[i + 1]
             s0[j] += t00
             s0[j + 1] += t01
             s0[j + 2] += t02
@@ -63,41 +62,41 @@ def _add_gram(rows_SK, size, system_SS) -> None:  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True)
-def _cholesky_solve(system_SS, solution_S, size) -> None:  # type: ignore[no-untyped-def]
+def _cholesky_solve(system_NN, solution_N, size) -> None:  # type: ignore[no-untyped-def]
     """``system @ solution = solution`` in place; reads the lower triangle, leaves the inverse pivots on its diagonal.
 
     The factor is kept apart, strictly below the diagonal and zero elsewhere: inner products may then run over whole
     lanes. The right side is one more row of the matrix, and comes out of the factorization already substituted forward.
     """
-    system_SS[size, :size] = solution_S
-    lower_SK = np.zeros((size + TILE, _whole_lanes(size)), np.float32)
+    system_NN[size, :size] = solution_N
+    lower_NJ = np.zeros((size + TILE, _whole_lanes(size)), np.float32)
     for j in range(size):
-        pivot_K = lower_SK[j]
+        pivot_J = lower_NJ[j]
         width = _whole_lanes(j)
         total = np.float32(0)
         for k in range(width):
-            total += pivot_K[k] * pivot_K[k]
-        inverse = np.float32(1) / math.sqrt(system_SS[j, j] - total)
-        system_SS[j, j] = inverse
+            total += pivot_J[k] * pivot_J[k]
+        inverse = np.float32(1) / math.sqrt(system_NN[j, j] - total)
+        system_NN[j, j] = inverse
         for i in range(j + 1, size + 1, TILE):
-            l0, l1, l2, l3 = lower_SK[i], lower_SK[i + 1], lower_SK[i + 2], lower_SK[i + 3]
+            l0, l1, l2, l3 = lower_NJ[i], lower_NJ[i + 1], lower_NJ[i + 2], lower_NJ[i + 3]
             t0 = t1 = t2 = t3 = np.float32(0)
             for k in range(width):
-                value = pivot_K[k]
+                value = pivot_J[k]
                 t0 += value * l0[k]
                 t1 += value * l1[k]
                 t2 += value * l2[k]
                 t3 += value * l3[k]
-            l0[j] = (system_SS[i, j] - t0) * inverse
-            l1[j] = (system_SS[i + 1, j] - t1) * inverse
-            l2[j] = (system_SS[i + 2, j] - t2) * inverse
-            l3[j] = (system_SS[i + 3, j] - t3) * inverse
-    rest_K = lower_SK[size]
+            l0[j] = (system_NN[i, j] - t0) * inverse
+            l1[j] = (system_NN[i + 1, j] - t1) * inverse
+            l2[j] = (system_NN[i + 2, j] - t2) * inverse
+            l3[j] = (system_NN[i + 3, j] - t3) * inverse
+    rest_J = lower_NJ[size]
     for i in range(size - 1, -1, -1):
-        value, row_K = rest_K[i] * system_SS[i, i], lower_SK[i]
-        solution_S[i] = value
+        value, row_J = rest_J[i] * system_NN[i, i], lower_NJ[i]
+        solution_N[i] = value
         for k in range(_whole_lanes(i)):
-            rest_K[k] -= value * row_K[k]
+            rest_J[k] -= value * row_J[k]
 
 
 @njit(cache=True, fastmath=True)
@@ -105,22 +104,22 @@ def _solve_short(items_H, weights_H, targets_H, factors_ID, penalty_D, out_D) ->
     """Fewer events than dimensions: an (H, H) system, ``x = P^-1 Y' z`` with ``(W^-1 + Y P^-1 Y') z = t``."""
     size, dim = len(items_H), len(penalty_D)
     root_D = np.float32(1) / np.sqrt(penalty_D)
-    rows_HK = np.zeros((size + TILE, _whole_lanes(dim)), np.float32)
+    rows_HJ = np.zeros((size + TILE, _whole_lanes(dim)), np.float32)
     system_HH = np.zeros((size + TILE, size + TILE), np.float32)
     solution_H = np.empty(size, np.float32)
     for h in range(size):
-        factor_D, row_K = factors_ID[items_H[h]], rows_HK[h]
+        factor_D, row_J = factors_ID[items_H[h]], rows_HJ[h]
         for d in range(dim):
-            row_K[d] = factor_D[d] * root_D[d]
+            row_J[d] = factor_D[d] * root_D[d]
         system_HH[h, h] = np.float32(1) / weights_H[h]
         solution_H[h] = targets_H[h]
-    _add_gram(rows_HK, size, system_HH)
+    _add_gram(rows_HJ, size, system_HH)
     _cholesky_solve(system_HH, solution_H, size)
     out_D[:] = 0
     for h in range(size):
-        row_K, value = rows_HK[h], solution_H[h]
+        row_J, value = rows_HJ[h], solution_H[h]
         for d in range(dim):
-            out_D[d] += value * row_K[d]
+            out_D[d] += value * row_J[d]
     for d in range(dim):
         out_D[d] *= root_D[d]
 
@@ -130,21 +129,21 @@ def _solve_long(items_H, weights_H, targets_H, factors_ID, penalty_D, out_D) -> 
     """At least as many events as dimensions: the normal equations ``(P + Y' W Y) x = Y' W t``, (D, D)."""
     dim = len(penalty_D)
     system_DD = np.zeros((dim + TILE, dim + TILE), np.float32)
-    rows_DK = np.zeros((dim + TILE, CHUNK), np.float32)
+    rows_DJ = np.zeros((dim + TILE, CHUNK), np.float32)
     for d in range(dim):
         system_DD[d, d] = penalty_D[d]
         out_D[d] = 0
     for first in range(0, len(items_H), CHUNK):
         count = min(CHUNK, len(items_H) - first)
         if count < CHUNK:
-            rows_DK[:] = 0
+            rows_DJ[:] = 0
         for k in range(count):
             factor_D, weight = factors_ID[items_H[first + k]], weights_H[first + k]
             root, right = math.sqrt(weight), weight * targets_H[first + k]
             for d in range(dim):
-                rows_DK[d, k] = root * factor_D[d]
+                rows_DJ[d, k] = root * factor_D[d]
                 out_D[d] += right * factor_D[d]
-        _add_gram(rows_DK, dim, system_DD)
+        _add_gram(rows_DJ, dim, system_DD)
     _cholesky_solve(system_DD, out_D, dim)
 
 
@@ -195,68 +194,68 @@ def solve_rows(
 
 
 @njit(inline="always")
-def _add_tile(weights_44, from_NK, start, last, to_NK, place):  # type: ignore[no-untyped-def]
+def _add_tile(weights_44, from_NJ, start, last, to_NJ, place):  # type: ignore[no-untyped-def]
     """Four rows of ``to`` get ``weights`` times four rows of ``from``; behind the last row, that one again."""
     n0, n1, n2, n3 = start, min(start + 1, last), min(start + 2, last), min(start + 3, last)
     a0, a1, a2, a3 = weights_44[0, 0], weights_44[0, 1], weights_44[0, 2], weights_44[0, 3]
     b0, b1, b2, b3 = weights_44[1, 0], weights_44[1, 1], weights_44[1, 2], weights_44[1, 3]
     c0, c1, c2, c3 = weights_44[2, 0], weights_44[2, 1], weights_44[2, 2], weights_44[2, 3]
     d0, d1, d2, d3 = weights_44[3, 0], weights_44[3, 1], weights_44[3, 2], weights_44[3, 3]
-    for k in range(from_NK.shape[1]):
-        x0, x1, x2, x3 = from_NK[n0, k], from_NK[n1, k], from_NK[n2, k], from_NK[n3, k]
-        to_NK[place, k] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-        to_NK[place + 1, k] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-        to_NK[place + 2, k] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-        to_NK[place + 3, k] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+    for k in range(from_NJ.shape[1]):
+        x0, x1, x2, x3 = from_NJ[n0, k], from_NJ[n1, k], from_NJ[n2, k], from_NJ[n3, k]
+        to_NJ[place, k] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+        to_NJ[place + 1, k] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+        to_NJ[place + 2, k] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+        to_NJ[place + 3, k] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
 
 
 @njit(cache=True, fastmath=True)
-def _rotate_part(first, stop, rows_NK, axes_KK, out_NK) -> None:  # type: ignore[no-untyped-def]
-    size, last = len(axes_KK), len(rows_NK) - 1
+def _rotate_part(first, stop, rows_NJ, axes_JJ, out_NJ) -> None:  # type: ignore[no-untyped-def]
+    size, last = len(axes_JJ), len(rows_NJ) - 1
     weights_44, sums_4K = np.empty((TILE, TILE), np.float32), np.empty((TILE, size), np.float32)
     for n in range(first, stop, TILE):
         sums_4K[:] = 0
         for i in range(0, size, TILE):
             for row in range(TILE):
                 for k in range(TILE):
-                    weights_44[row, k] = rows_NK[min(n + row, last), i + k]
-            _add_tile(weights_44, axes_KK, i, size, sums_4K, 0)
-        out_NK[n : n + TILE] = sums_4K
+                    weights_44[row, k] = rows_NJ[min(n + row, last), i + k]
+            _add_tile(weights_44, axes_JJ, i, size, sums_4K, 0)
+        out_NJ[n : n + TILE] = sums_4K
 
 
 @njit(cache=True, fastmath=True)
-def _gram_part(first, stop, rows_NK, weights_N, out_KK) -> None:  # type: ignore[no-untyped-def]
-    last, size = stop - 1, len(out_KK)
-    weights_44, sums_KK = np.empty((TILE, TILE), np.float32), np.zeros((size, size), np.float32)
+def _gram_part(first, stop, rows_NJ, weights_N, out_JJ) -> None:  # type: ignore[no-untyped-def]
+    last, size = stop - 1, len(out_JJ)
+    weights_44, sums_JJ = np.empty((TILE, TILE), np.float32), np.zeros((size, size), np.float32)
     for n in range(first, stop, TILE):
         for i in range(0, size, TILE):
             for row in range(TILE):
                 weight = weights_N[n + row] if n + row <= last else np.float32(0)
                 for k in range(TILE):
-                    weights_44[k, row] = weight * rows_NK[min(n + row, last), i + k]
-            _add_tile(weights_44, rows_NK, n, last, sums_KK, i)
-    out_KK[:] = sums_KK
+                    weights_44[k, row] = weight * rows_NJ[min(n + row, last), i + k]
+            _add_tile(weights_44, rows_NJ, n, last, sums_JJ, i)
+    out_JJ[:] = sums_JJ
 
 
 @njit(cache=True, parallel=True)
-def _rotate(rows_NK, axes_KK, out_NK) -> None:  # type: ignore[no-untyped-def]
+def _rotate(rows_NJ, axes_JJ, out_NJ) -> None:  # type: ignore[no-untyped-def]
     """``out`` is in whole TILEs; what it has more than ``rows`` repeats the last one."""
-    tiles = len(out_NK) // TILE
+    tiles = len(out_NJ) // TILE
     for part in prange(PARTS):
         first, stop = tiles * part // PARTS * TILE, tiles * (part + 1) // PARTS * TILE
-        _rotate_part(first, stop, rows_NK, axes_KK, out_NK)
+        _rotate_part(first, stop, rows_NJ, axes_JJ, out_NJ)
 
 
 @njit(cache=True, parallel=True)
-def _gram(rows_NK, weights_N, out_PKK) -> None:  # type: ignore[no-untyped-def]
+def _gram(rows_NJ, weights_N, out_SJJ) -> None:  # type: ignore[no-untyped-def]
     """``out[p]`` becomes the p-th part of the sum, over contiguous rows."""
-    count = len(rows_NK)
+    count = len(rows_NJ)
     for part in prange(PARTS):
-        _gram_part(count * part // PARTS, count * (part + 1) // PARTS, rows_NK, weights_N, out_PKK[part])
+        _gram_part(count * part // PARTS, count * (part + 1) // PARTS, rows_NJ, weights_N, out_SJJ[part])
 
 
 def whole_lanes(rows_ND: FloatArray) -> FloatArray:
-    """(N, K) with zero columns behind; the array itself where D is a multiple of LANES."""
+    """(N, J) with zero columns behind; the array itself where D is a multiple of LANES."""
     more = -rows_ND.shape[1] % LANES
     return np.pad(rows_ND, ((0, 0), (0, more))) if more else rows_ND
 
@@ -267,11 +266,11 @@ def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArr
     Rotated into these axes, rows have a diagonal weighted Gram matrix. N D^2 operations.
     """
     count, dim = rows_ND.shape
-    rows_NK = whole_lanes(rows_ND)
-    parts_PKK = np.empty((PARTS, rows_NK.shape[1], rows_NK.shape[1]), np.float32)
+    rows_NJ = whole_lanes(rows_ND)
+    parts_SJJ = np.empty((PARTS, rows_NJ.shape[1], rows_NJ.shape[1]), np.float32)
     with threads_for(float(count) * dim**2):
-        _gram(*read_only(rows_NK, weights_N), parts_PKK)  # type: ignore[call-arg]
-    gram_DD = parts_PKK.sum(axis=0, dtype=np.float64)[:dim, :dim]
+        _gram(*read_only(rows_NJ, weights_N), parts_SJJ)  # type: ignore[call-arg]
+    gram_DD = parts_SJJ.sum(axis=0, dtype=np.float64)[:dim, :dim]
     # Threads of BLAS would keep waiting for more, on the cores that the loops here need.
     with one_blas_thread():
         values_D, axes_DD = np.linalg.eigh(gram_DD)
@@ -281,10 +280,10 @@ def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArr
 def rotate(rows_ND: FloatArray, axes_DD: FloatArray) -> FloatArray:
     """(N, D) ``rows @ axes``."""
     count, dim = rows_ND.shape
-    rows_NK = whole_lanes(rows_ND)
-    axes_KK = np.zeros((rows_NK.shape[1], rows_NK.shape[1]), np.float32)
-    axes_KK[:dim, :dim] = axes_DD
-    out_NK = np.empty((-(-count // TILE) * TILE, rows_NK.shape[1]), np.float32)
+    rows_NJ = whole_lanes(rows_ND)
+    axes_JJ = np.zeros((rows_NJ.shape[1], rows_NJ.shape[1]), np.float32)
+    axes_JJ[:dim, :dim] = axes_DD
+    out_NJ = np.empty((-(-count // TILE) * TILE, rows_NJ.shape[1]), np.float32)
     with threads_for(float(count) * dim**2):
-        _rotate(*read_only(rows_NK, axes_KK), out_NK)  # type: ignore[call-arg]
-    return np.ascontiguousarray(out_NK[:count, :dim])
+        _rotate(*read_only(rows_NJ, axes_JJ), out_NJ)  # type: ignore[call-arg]
+    return np.ascontiguousarray(out_NJ[:count, :dim])

@@ -1,7 +1,4 @@
-"""How a history becomes one vector: what every event counts, by age, place, rating and item, and the weighted sum.
-
-Shape suffixes: B histories, E their events, I items, D dimension.
-"""
+"""How a history becomes one vector: what every event counts, by age, place, rating and item, and the weighted sum."""
 
 from __future__ import annotations
 
@@ -53,9 +50,10 @@ class Recent:
         """(B, D) each query, plus the sum of the unit item vectors brought to ``weight`` times the query's length."""
         if self.weight == 0:
             return queries_BD
-        items_K, places_E = np.unique(histories.items_E, return_inverse=True)
-        lengths_K = np.maximum(np.linalg.norm(items_ID[items_K], axis=1), np.finfo(np.float32).tiny)
-        weights_E = place_weights(histories, known_I, self.power) / lengths_K[places_E]
+        # R: the items that occur, each once; the lengths of their vectors are taken once, and looked up by event.
+        items_R, places_E = np.unique(histories.items_E, return_inverse=True)
+        lengths_R = np.maximum(np.linalg.norm(items_ID[items_R], axis=1), np.finfo(np.float32).tiny)
+        weights_E = place_weights(histories, known_I, self.power) / lengths_R[places_E]
         recent_BD = weighted_sums(histories, weights_E, items_ID)
         lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
         added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)

@@ -1,7 +1,4 @@
-"""Sparse item-item matrices, built in blocks of rows so that memory stays bounded, on as many machines as there are.
-
-Shape suffixes: U users, I items, R rows of a block, N stored non-zeros.
-"""
+"""Sparse item-item matrices, built in blocks of rows so that memory stays bounded, on as many machines as there are."""
 
 from __future__ import annotations
 
@@ -67,11 +64,11 @@ def multiply_block(block: tuple[int, int], product: ItemProduct) -> tuple[LongAr
     with threads_for(dense_RI.size):
         count_largest(dense_RI, num_items if product.neighbors is None else product.neighbors, counts_R)
     offsets_R1 = offsets(counts_R)
-    columns_N = np.empty(offsets_R1[-1], np.int32)
-    values_N = np.empty(offsets_R1[-1], np.float32)
+    columns_Z = np.empty(offsets_R1[-1], np.int32)
+    values_Z = np.empty(offsets_R1[-1], np.float32)
     with threads_for(dense_RI.size):
-        keep_largest(dense_RI, offsets_R1, columns_N, values_N)
-    return counts_R, columns_N, values_N
+        keep_largest(dense_RI, offsets_R1, columns_Z, values_Z)
+    return counts_R, columns_Z, values_Z
 
 
 def scaled(matrix: sp.csr_matrix, rows: FloatArray | None = None, columns: FloatArray | None = None) -> SparseRows:

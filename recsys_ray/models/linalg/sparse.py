@@ -3,8 +3,8 @@
 Every output row is worked out by one thread, in an order that depends on that row's input alone: a result doesn't
 change by a bit with the batch it is computed in, nor with the number of threads.
 
-Shape suffixes: B rows of a batch, I items, J columns, E interactions (all histories of a batch, end to end), N stored
-non-zeros of W. A ragged array is a pair (offsets_B1, values_E); row r is ``offsets[r]:offsets[r + 1]``.
+Z are the stored non-zeros of W. A ragged array is a pair (offsets_B1, values_E); row r is
+``offsets[r]:offsets[r + 1]``.
 """
 
 from __future__ import annotations
@@ -75,16 +75,16 @@ def add_dense_rows(rows: SparseRows, weights_IJ: FloatArray, out_BJ: FloatArray)
 
 @njit(cache=True, parallel=True)
 def _add_sparse_rows(  # type: ignore[no-untyped-def]
-    offsets_B1, items_E, values_E, offsets_I1, columns_N, values_N, out_BI
+    offsets_B1, items_E, values_E, offsets_I1, columns_Z, values_Z, out_BI
 ) -> None:
     for b in prange(out_BI.shape[0]):
         out = out_BI[b]
         for e in range(offsets_B1[b], offsets_B1[b + 1]):
             item, value = items_E[e], values_E[e]
             for n in range(offsets_I1[item], offsets_I1[item + 1]):
-                column = columns_N[n]
+                column = columns_Z[n]
                 before = out[column]
-                out[column] = value * values_N[n] + (np.float32(0.0) if before == -np.inf else before)
+                out[column] = value * values_Z[n] + (np.float32(0.0) if before == -np.inf else before)
 
 
 @njit(cache=True, parallel=True)
@@ -113,7 +113,7 @@ def count_largest(dense_BI, limit, counts_B) -> None:  # type: ignore[no-untyped
 
 
 @njit(cache=True, parallel=True)
-def keep_largest(dense_BI, offsets_B1, columns_N, values_N) -> None:  # type: ignore[no-untyped-def]
+def keep_largest(dense_BI, offsets_B1, columns_Z, values_Z) -> None:  # type: ignore[no-untyped-def]
     """The largest non-zeros of every row, as many as the offsets have room for, in column order.
 
     Of equal values at the border the lower columns are kept.
@@ -138,6 +138,6 @@ def keep_largest(dense_BI, offsets_B1, columns_N, values_N) -> None:  # type: ig
                 if ties == 0:
                     continue
                 ties -= 1
-            columns_N[place] = column
-            values_N[place] = value
+            columns_Z[place] = column
+            values_Z[place] = value
             place += 1

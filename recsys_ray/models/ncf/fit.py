@@ -15,11 +15,10 @@ answered: all that the score knows of a user is x_u = [g * p_u; U r_u + b1], and
 |H|^-1/2 times the sum of the items' [q_i; V s_i] over the history H, with an intercept, says what x is likely for a
 history. With a ``recent_weight`` what the user did last is added to g * p_u (``Recent`` in ``pooling.py``).
 
-Time per epoch: pairs * scored items * (D + products of neighbouring widths) * 6. Memory: (users + items) * (D + E) * 20
+Time per epoch: pairs * scored items * (D + products of neighbouring widths) * 6. Memory: (users + items) * (D + F) * 20
 bytes, and under softmax batch_size * negatives * the sum of the widths * 12.
 
-Shape suffixes: U users, I items, D dimension of the factor branch, E of the perceptron's vectors, H width of its first
-layer, J = D + H.
+D is the dimension of the factor branch, F that of the perceptron's vectors, J = D + the width of its first layer.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class NCF(NCFConfig, Model):
         job = PairJob(histories, held_out, data.num_items, initial_ND, self, context.seed)
         trained, progress = run_workers(context, train_ncf, job, "ncf")
         context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
-        parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_W
+        parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_E
         require_finite("ncf", "lower model.learning_rate", *parts)
         return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, self.recent, data)
 

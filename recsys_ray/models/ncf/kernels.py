@@ -7,8 +7,8 @@ A user is a row x = [p, a], an item a row y = [q, c]; with p, q of length D
 LANES items are scored at a time, a lane each, by the same operations in the same order: a score does not change by a
 bit with the pairs it is computed beside, nor with the number of threads.
 
-Shape suffixes: B rows of a batch, I items, K items of each row, J = D + H columns, H width of the first layer, T lanes,
-W all weights end to end.
+K are the items of each row, J = D + the width of the first layer, T the LANES of a tile, E the weights of all layers
+end to end.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ LANES = 64  # items side by side: their hidden values stay in the first-level ca
 class Perceptron:
     """The layers behind the first one.
 
-    ``weights_W`` holds, layer by layer, a matrix (out, in) by rows and its bias (out), then the output's weights
+    ``weights_E`` holds, layer by layer, a matrix (out, in) by rows and its bias (out), then the output's weights
     (widths[-1]) and its bias.
     """
 
     widths: tuple[int, ...]
-    weights_W: FloatArray
+    weights_E: FloatArray
 
     @property
     def work(self) -> int:
         """Multiply-adds of a pair."""
-        return len(self.weights_W)
+        return len(self.weights_E)
 
 
 def score_block(queries_BJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron, out_BI: FloatArray) -> None:
@@ -60,11 +60,11 @@ def score_rows(
 
 def _arguments(queries_BJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron) -> Any:
     widths = np.array(perceptron.widths, np.int64)
-    return read_only(np.ascontiguousarray(queries_BJ), items_IJ, widths, perceptron.weights_W)
+    return read_only(np.ascontiguousarray(queries_BJ), items_IJ, widths, perceptron.weights_E)
 
 
 @njit(cache=True, parallel=True)
-def _score_block(queries_BJ, items_IJ, widths, weights_W, out_BI) -> None:  # type: ignore[no-untyped-def]
+def _score_block(queries_BJ, items_IJ, widths, weights_E, out_BI) -> None:  # type: ignore[no-untyped-def]
     num_items, columns = items_IJ.shape
     for tile in prange((num_items + LANES - 1) // LANES):
         start = tile * LANES
@@ -75,13 +75,13 @@ def _score_block(queries_BJ, items_IJ, widths, weights_W, out_BI) -> None:  # ty
                 tile_JT[column, lane] = items_IJ[start + lane, column]
         hidden, scores_T = np.empty((2, widths.max(), LANES), np.float32), np.empty(LANES, np.float32)
         for b in range(len(queries_BJ)):
-            _score_tile(queries_BJ[b], tile_JT, widths, weights_W, hidden, scores_T)
+            _score_tile(queries_BJ[b], tile_JT, widths, weights_E, hidden, scores_T)
             for lane in range(count):
                 out_BI[b, start + lane] = scores_T[lane]
 
 
 @njit(cache=True, parallel=True)
-def _score_rows(queries_BJ, items_IJ, widths, weights_W, rows_BK, out_BK) -> None:  # type: ignore[no-untyped-def]
+def _score_rows(queries_BJ, items_IJ, widths, weights_E, rows_BK, out_BK) -> None:  # type: ignore[no-untyped-def]
     columns, listed = items_IJ.shape[1], rows_BK.shape[1]
     for b in prange(len(queries_BJ)):
         tile_JT = np.zeros((columns, LANES), np.float32)
@@ -91,15 +91,15 @@ def _score_rows(queries_BJ, items_IJ, widths, weights_W, rows_BK, out_BK) -> Non
             for lane in range(count):
                 for column in range(columns):
                     tile_JT[column, lane] = items_IJ[rows_BK[b, start + lane], column]
-            _score_tile(queries_BJ[b], tile_JT, widths, weights_W, hidden, scores_T)
+            _score_tile(queries_BJ[b], tile_JT, widths, weights_E, hidden, scores_T)
             for lane in range(count):
                 out_BK[b, start + lane] = scores_T[lane]
 
 
 @njit(cache=True)
-def _score_tile(query_J, tile_JT, widths, weights_W, hidden, scores_T) -> None:  # type: ignore[no-untyped-def]
+def _score_tile(query_J, tile_JT, widths, weights_E, hidden, scores_T) -> None:  # type: ignore[no-untyped-def]
     dim = len(query_J) - widths[0]
-    scores_T[:] = weights_W[-1]
+    scores_T[:] = weights_E[-1]
     _add_rows(query_J[:dim], tile_JT, scores_T)
     for column in range(widths[0]):
         hidden[0, column] = tile_JT[dim + column]
@@ -111,11 +111,11 @@ def _score_tile(query_J, tile_JT, widths, weights_W, hidden, scores_T) -> None: 
         for unit in range(width):
             units_T = hidden[1 - side, unit]
             units_T[:] = 0
-            _add_rows(weights_W[place + unit * before : place + (unit + 1) * before], hidden[side], units_T)
-            _rectify(units_T, weights_W[biases + unit])
+            _add_rows(weights_E[place + unit * before : place + (unit + 1) * before], hidden[side], units_T)
+            _rectify(units_T, weights_E[biases + unit])
         place = biases + width
         side = 1 - side
-    _add_rows(weights_W[place : place + widths[-1]], hidden[side], scores_T)
+    _add_rows(weights_E[place : place + widths[-1]], hidden[side], scores_T)
 
 
 @njit(cache=True)

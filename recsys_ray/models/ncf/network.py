@@ -1,7 +1,7 @@
 """NCF on the training loop; ``fit.py`` beside it says what it computes.
 
-Shape suffixes: U users, I items, D dimension of the factor branch, E of the perceptron's vectors, H width of its first
-layer, J = D + H, N = U + I, R rows of a table, B rows of a batch, M negatives. A leading ``...`` is any number of axes.
+D is the dimension of the factor branch, F that of the perceptron's vectors, J = D + the width of its first layer,
+N = U + I: users, then items. A leading ``...`` is any number of axes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class NCFNetwork(nn.Module):
         torch.manual_seed(stream(job.seed, 0))
         config, self.num_users = job.config, len(job.histories)
         self.factors_ND = nn.Parameter(torch.from_numpy(job.initial_ND.copy()))
-        self.inner_NE = nn.Parameter(torch.randn(len(job.initial_ND), config.mlp_dim) * config.initial_std)
+        self.inner_NF = nn.Parameter(torch.randn(len(job.initial_ND), config.mlp_dim) * config.initial_std)
         widths = config.hidden_layers
         self.user_half = nn.Linear(config.mlp_dim, widths[0])
         self.item_half = nn.Linear(config.mlp_dim, widths[0], bias=False)
@@ -118,12 +118,12 @@ class NCFNetwork(nn.Module):
 
     def user_rows(self, final_ND: Tensor, users: Tensor) -> Tensor:
         """(..., J) all that a score needs of the users: [g * p, U r + b1]."""
-        return torch.cat([final_ND[users] * self.factor_weights_D, self.user_half(self.inner_NE[users])], dim=-1)
+        return torch.cat([final_ND[users] * self.factor_weights_D, self.user_half(self.inner_NF[users])], dim=-1)
 
     def item_rows(self, final_ND: Tensor, items: Tensor) -> Tensor:
         """(..., J) [q, V s]."""
         nodes = self.num_users + items
-        return torch.cat([final_ND[nodes], self.item_half(self.inner_NE[nodes])], dim=-1)
+        return torch.cat([final_ND[nodes], self.item_half(self.inner_NF[nodes])], dim=-1)
 
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """(...) of users' and items' rows, one by one."""
@@ -151,7 +151,7 @@ class NCFNetwork(nn.Module):
         if self.config.regularization == 0:
             return torch.zeros((), device=users_B.device)
         nodes = torch.cat([users_B, *(self.num_users + rows.flatten() for rows in items)])
-        touched = self.factors_ND[nodes], self.inner_NE[nodes]
+        touched = self.factors_ND[nodes], self.inner_NF[nodes]
         squares = torch.stack([vectors.square().sum() for vectors in touched]).sum()
         return self.config.regularization * 0.5 * squares / len(users_B)
 

@@ -2,8 +2,7 @@
 
 It ranks the whole catalogue block by block, or as a second model the candidates of a first (``recommend.ranker``).
 
-Shape suffixes: B rows of a batch, R items asked about, K items of each row, U users, I items, D dimension of the inner
-product, J columns of a row: D and the width of the perceptron's first layer.
+D is the dimension of the inner product, J = D + the width of the perceptron's first layer.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class PairScorer(KnowingScorer):
             "items": self.items_IJ,
             "history": self.history_IJ,
             "intercept": self.intercept_J,
-            "perceptron": self.perceptron.weights_W,
+            "perceptron": self.perceptron.weights_E,
             "trained": self.scorable_I,
         }
         return ScorerState(arrays, {"widths": list(self.perceptron.widths), "recent": asdict(self.recent)})

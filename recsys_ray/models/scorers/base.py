@@ -2,8 +2,6 @@
 scorers that need no more than that beside their queries.
 
 Arrays may be read-only memory maps shared by many processes: they are never written to and never copied whole.
-
-Shape suffixes: B rows of a batch, R items asked about, U users, I items, D dimension.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ is fitted on: among all items the cold ones are a cautious guess, seldom at the 
 Weighing by popularity lifts them all, because popular items score higher. The order among cold items hardly suffers.
 Time: warm items * D^2 + D^3, and the model's vectors or non-zeros times D. Memory: 2 * items * D floats.
 
-Shape suffixes: B rows of a batch, R items asked about, I items, C cold items, W warm items, D dimension of the content,
-K = D + 1 columns of the map, V dimension of the model's item vectors.
+D is the dimension of the content or of the model's item vectors, J = D + 1 the columns of the map.
 """
 
 from __future__ import annotations
@@ -65,12 +64,12 @@ class ColdItemSettings(Settings):
 
 @dataclass(frozen=True, slots=True)
 class ContentMap:
-    """The regression for any y: ``y_cold = cold_CK @ (map_IK.T @ y)``."""
+    """The regression for any y: ``y_cold = cold_CJ @ (map_IJ.T @ y)``."""
 
-    map_IK: FloatArray
+    map_IJ: FloatArray
     """Rows of zeros for all but warm items."""
     cold_C: IntArray
-    cold_CK: FloatArray
+    cold_CJ: FloatArray
 
 
 def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSettings) -> Scorer:
@@ -96,16 +95,16 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
         raise ModelError("cold items: no item with training interactions has a vector; unset training.cold_items")
     content_map = fit_map(data.content, counts_I, settings)
     if isinstance(scorer, SumsHistories):
-        queries_IK = scorer.apply_to(content_map.map_IK)
+        queries_IJ = scorer.apply_to(content_map.map_IJ)
         return ColdItemScorer(
-            base=scorer, cold_C=content_map.cold_C, vectors_CK=content_map.cold_CK, queries_IK=queries_IK
+            base=scorer, cold_C=content_map.cold_C, vectors_CJ=content_map.cold_CJ, queries_IJ=queries_IJ
         )
     vectors = by_inner_product(scorer)
     assert vectors is not None and isinstance(scorer, TakesItems)  # what takes item vectors has some
-    items_IV = mapped(content_map, vectors.items.vectors_ID)
+    items_ID = mapped(content_map, vectors.items.vectors_ID)
     bias_I = vectors.items.bias_I
     bias_I = None if bias_I is None else mapped(content_map, bias_I[:, None])[:, 0]
-    return ColdItemScorer(base=scorer.with_items(ItemVectors(items_IV, bias_I)), cold_C=content_map.cold_C)
+    return ColdItemScorer(base=scorer.with_items(ItemVectors(items_ID, bias_I)), cold_C=content_map.cold_C)
 
 
 def fit_map(content: ItemContent, counts_I: LongArray, settings: ColdItemSettings) -> ContentMap:
@@ -123,25 +122,25 @@ def fit_map(content: ItemContent, counts_I: LongArray, settings: ColdItemSetting
         gram_DD += rest_WD.T @ (weights[:, None] * rest_WD)
     gram_DD[np.diag_indices(dim)] += settings.regularization
     factor = cho_factor(gram_DD, lower=True)
-    map_IK = np.zeros((len(vectors_ID), dim + 1), np.float32)
+    map_IJ = np.zeros((len(vectors_ID), dim + 1), np.float32)
     for rows_W, weights in _blocks(warm_W, weights_W):
-        map_IK[rows_W, :dim] = cho_solve(factor, (weights[:, None] * (vectors_ID[rows_W] - mean_D)).T).T
-        map_IK[rows_W, dim] = weights / len(warm_W)
-    cold_CK = np.ones((len(cold_C), dim + 1), np.float32)
-    cold_CK[:, :dim] = vectors_ID[cold_C] - mean_D
-    return ContentMap(map_IK, cold_C.astype(np.int32), cold_CK)
+        map_IJ[rows_W, :dim] = cho_solve(factor, (weights[:, None] * (vectors_ID[rows_W] - mean_D)).T).T
+        map_IJ[rows_W, dim] = weights / len(warm_W)
+    cold_CJ = np.ones((len(cold_C), dim + 1), np.float32)
+    cold_CJ[:, :dim] = vectors_ID[cold_C] - mean_D
+    return ContentMap(map_IJ, cold_C.astype(np.int32), cold_CJ)
 
 
 def _blocks(rows_W: LongArray, weights_W: DoubleArray) -> list[tuple[LongArray, DoubleArray]]:
     return [(rows_W[start : start + BLOCK], weights_W[start : start + BLOCK]) for start in range(0, len(rows_W), BLOCK)]
 
 
-def mapped(content_map: ContentMap, values_IV: FloatArray) -> FloatArray:
+def mapped(content_map: ContentMap, values_ID: FloatArray) -> FloatArray:
     """A copy in which the rows of cold items are what the regression makes of the others'."""
-    result_IV: FloatArray = np.array(values_IV, np.float32)
-    slopes_KV = content_map.map_IK.T.astype(np.float64) @ values_IV
-    result_IV[content_map.cold_C] = content_map.cold_CK @ slopes_KV
-    return result_IV
+    result_ID: FloatArray = np.array(values_ID, np.float32)
+    slopes_JD = content_map.map_IJ.T.astype(np.float64) @ values_ID
+    result_ID[content_map.cold_C] = content_map.cold_CJ @ slopes_JD
+    return result_ID
 
 
 class ColdItemScorer:
@@ -149,7 +148,7 @@ class ColdItemScorer:
 
     Args:
         base: a fitted scorer; one with item vectors already holds those of the cold items. cold_C: the cold items.
-        vectors_CK, queries_IK: for a base without item vectors: the content of the cold items, and what one event on
+        vectors_CJ, queries_IJ: for a base without item vectors: the content of the cold items, and what one event on
         each item adds to a query against it.
     """
 
@@ -160,13 +159,13 @@ class ColdItemScorer:
         *,
         base: Scorer,
         cold_C: IntArray,
-        vectors_CK: FloatArray | None = None,
-        queries_IK: FloatArray | None = None,
+        vectors_CJ: FloatArray | None = None,
+        queries_IJ: FloatArray | None = None,
     ) -> None:
         self.base = base
         self.cold_C = cold_C
-        self.vectors_CK = vectors_CK
-        self.queries_IK = queries_IK
+        self.vectors_CJ = vectors_CJ
+        self.queries_IJ = queries_IJ
         self._scorable_I = np.array(base.scorable_I)
         self._scorable_I[cold_C] = True
 
@@ -197,9 +196,9 @@ class ColdItemScorer:
 
     def score(self, requests: Requests) -> FloatArray:
         scores_BI = self.base.score(requests)
-        if self.queries_IK is not None:
+        if self.queries_IJ is not None:
             assert isinstance(self.base, SumsHistories)
-            scores_BI[:, self.cold_C] = self._columns(self.base.add_up(requests.histories, self.queries_IK))
+            scores_BI[:, self.cold_C] = self._columns(self.base.add_up(requests.histories, self.queries_IJ))
         return scores_BI
 
     def similar(self, items_R: IntArray) -> FloatArray:
@@ -207,41 +206,41 @@ class ColdItemScorer:
         an event on that one says, and to another cold item no history can tell."""
         if self.items is not None:
             return cosines(self.items.vectors_ID, items_R, self.scorable_I)
-        assert self.queries_IK is not None and self.vectors_CK is not None
+        assert self.queries_IJ is not None and self.vectors_CJ is not None
         scores_RI = self.base.similar(items_R)
-        scores_RI[:, self.cold_C] = self._columns(self.queries_IK[items_R])
+        scores_RI[:, self.cold_C] = self._columns(self.queries_IJ[items_R])
         places_I = np.full(self.num_items, -1)
         places_I[self.cold_C] = np.arange(len(self.cold_C))
         for row in np.flatnonzero(places_I[items_R] >= 0):
-            scores_RI[row] = self.queries_IK @ self.vectors_CK[places_I[items_R[row]]]
+            scores_RI[row] = self.queries_IJ @ self.vectors_CJ[places_I[items_R[row]]]
             scores_RI[row, self.cold_C] = -np.inf
         return comparable(scores_RI, items_R, self.scorable_I)
 
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray] | None:
         """The scorer inside explains its own items; cold items of history x W have columns by their content."""
         found = self.base.contributions(history, rows_K) if isinstance(self.base, Contributes) else None
-        if found is None or self.queries_IK is None:
+        if found is None or self.queries_IJ is None:
             return found
-        assert isinstance(self.base, SumsHistories) and self.vectors_CK is not None
+        assert isinstance(self.base, SumsHistories) and self.vectors_CJ is not None
         items_H, values_HK = found
         one_each = Histories.from_lists([[int(item)] for item in items_H], _ratings_of(history, items_H))
-        queries_HK = self.base.add_up(one_each, self.queries_IK).astype(np.float64)
+        queries_HJ = self.base.add_up(one_each, self.queries_IJ).astype(np.float64)
         places_K = np.searchsorted(self.cold_C, rows_K)
         for k, place in enumerate(places_K):
             if place < len(self.cold_C) and self.cold_C[place] == rows_K[k]:
-                values_HK[:, k] = queries_HK @ self.vectors_CK[place]
+                values_HK[:, k] = queries_HJ @ self.vectors_CJ[place]
         return items_H, values_HK
 
-    def _columns(self, queries_BK: FloatArray) -> FloatArray:
+    def _columns(self, queries_BJ: FloatArray) -> FloatArray:
         """(B, C) scores of the cold items, summed in float64: the same in every batch but for the last rounding."""
-        assert self.vectors_CK is not None
-        columns_BC: FloatArray = (queries_BK.astype(np.float64) @ self.vectors_CK.T).astype(np.float32)
+        assert self.vectors_CJ is not None
+        columns_BC: FloatArray = (queries_BJ.astype(np.float64) @ self.vectors_CJ.T).astype(np.float32)
         return columns_BC
 
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {"cold": self.cold_C}
-        if self.queries_IK is not None and self.vectors_CK is not None:
-            arrays |= {"vectors": self.vectors_CK, "queries": self.queries_IK}
+        if self.queries_IJ is not None and self.vectors_CJ is not None:
+            arrays |= {"vectors": self.vectors_CJ, "queries": self.queries_IJ}
         return ScorerState(arrays, parts={"base": self.base})
 
     @classmethod
@@ -250,8 +249,8 @@ class ColdItemScorer:
         return cls(
             base=state.parts["base"],
             cold_C=arrays["cold"],
-            vectors_CK=arrays.get("vectors"),
-            queries_IK=arrays.get("queries"),
+            vectors_CJ=arrays.get("vectors"),
+            queries_IJ=arrays.get("queries"),
         )
 
 

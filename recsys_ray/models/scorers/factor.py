@@ -1,8 +1,4 @@
-"""``query . item + bias`` with stored queries of known users; an unknown user's is solved from the history.
-
-Shape suffixes: B rows of a batch, U users, I items, D dimension, E events of a batch, H distinct items of one history,
-K items to explain.
-"""
+"""``query . item + bias`` with stored queries of known users; an unknown user's is solved from the history."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ LowRankScorer     query = history x V, score = query . V'
 LinearScorer      history x W, W dense or sparse
 PopularityScorer  the same score for everybody
 
-Shape suffixes: B rows of a batch, R items to compare, I items, D dimension, K columns of a map or items to explain, E
-events of a batch, H distinct items of one history, N stored non-zeros of W.
+J are the columns of a map, Z the stored non-zeros of W.
 """
 
 from __future__ import annotations
@@ -94,19 +93,19 @@ class LinearScorer(KnowingScorer):
         one_each = Histories.from_lists([[int(item)] for item in items_R])
         return comparable(self._score(one_each), items_R, self.scorable_I)
 
-    def apply_to(self, map_IK: FloatArray) -> FloatArray:
-        """(I, K) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
+    def apply_to(self, map_IJ: FloatArray) -> FloatArray:
+        """(I, J) ``W @ map``, a pair without an entry being 0: what one event adds to the image of the scores."""
         if not isinstance(self.weights, SparseRows):
-            return self.weights @ map_IK
-        image_IK = np.zeros(map_IK.shape, np.float32)
-        add_dense_rows(self.weights, map_IK, image_IK)
-        return image_IK
+            return self.weights @ map_IJ
+        image_IJ = np.zeros(map_IJ.shape, np.float32)
+        add_dense_rows(self.weights, map_IJ, image_IJ)
+        return image_IJ
 
-    def add_up(self, histories: Histories, rows_IK: FloatArray) -> FloatArray:
-        """(B, K) the sum over a history of the rows of its items, each event counting as it does in the scores."""
-        sums_BK = np.zeros((len(histories), rows_IK.shape[1]), np.float32)
-        add_dense_rows(history_rows(histories, self.num_items, self.weighting), rows_IK, sums_BK)
-        return sums_BK
+    def add_up(self, histories: Histories, rows_IJ: FloatArray) -> FloatArray:
+        """(B, J) the sum over a history of the rows of its items, each event counting as it does in the scores."""
+        sums_BJ = np.zeros((len(histories), rows_IJ.shape[1]), np.float32)
+        add_dense_rows(history_rows(histories, self.num_items, self.weighting), rows_IJ, sums_BJ)
+        return sums_BJ
 
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
         """Summands of the score; 0 where a sparse W has no entry."""
@@ -121,13 +120,13 @@ class LinearScorer(KnowingScorer):
         entries_HK = np.zeros((len(items_H), len(rows_K)))
         for h, item in enumerate(items_H):
             stored = slice(int(weights.offsets[item]), int(weights.offsets[item + 1]))
-            columns_N = weights.columns[stored]
-            if len(columns_N):
-                order_N = np.argsort(columns_N, kind="stable")
+            columns_Z = weights.columns[stored]
+            if len(columns_Z):
+                order_Z = np.argsort(columns_Z, kind="stable")
                 # Where each wanted column would stand in the sorted ones; it is there when the column found is it.
-                places_K = np.searchsorted(columns_N, rows_K, sorter=order_N)
-                places_K = order_N[np.minimum(places_K, len(columns_N) - 1)]
-                hits_K = columns_N[places_K] == rows_K
+                places_K = np.searchsorted(columns_Z, rows_K, sorter=order_Z)
+                places_K = order_Z[np.minimum(places_K, len(columns_Z) - 1)]
+                hits_K = columns_Z[places_K] == rows_K
                 entries_HK[h, hits_K] = weights.values[stored][places_K[hits_K]]
         return entries_HK
 

@@ -1,7 +1,4 @@
-"""A scorer of propagated embeddings: stored queries of known users, a sum over the history for the others.
-
-Shape suffixes: B rows of a batch, U users, I items, D dimension.
-"""
+"""A scorer of propagated embeddings: stored queries of known users, a sum over the history for the others."""
 
 from __future__ import annotations
 

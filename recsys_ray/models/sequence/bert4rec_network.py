@@ -1,7 +1,4 @@
-"""BERT4Rec on the training loop: masked positions predict what stood there; ``bert4rec.py`` says more.
-
-Shape suffixes: B rows (users) of a batch, L positions, W positions of a window.
-"""
+"""BERT4Rec on the training loop: masked positions predict what stood there; ``bert4rec.py`` says more."""
 
 from __future__ import annotations
 
@@ -22,24 +19,24 @@ if TYPE_CHECKING:
 class BERT4RecNetwork(NextItem):
     name = "bert4rec"
 
-    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
+    def examples(self, users_B: LongArray, draws_BJ: FloatArray) -> Examples:
         config = cast("BERT4RecConfig", self.config)
         items_BL = newest(self.job.histories, users_B, config.max_length, self.encoder.padding)
         real_BL = items_BL != self.encoder.padding
-        masked_BL = masked_places(real_BL, draws_BW, config.mask_probability, config.last_item_share)
+        masked_BL = masked_places(real_BL, draws_BJ, config.mask_probability, config.last_item_share)
         inputs_BL = np.where(masked_BL, self.encoder.mask, items_BL)
         return inputs_BL, np.where(masked_BL, items_BL, self.encoder.padding)
 
 
-def masked_places(real_BL: BoolArray, draws_BW: FloatArray, probability: float, last_share: float) -> BoolArray:
+def masked_places(real_BL: BoolArray, draws_BJ: FloatArray, probability: float, last_share: float) -> BoolArray:
     """(B, L) what is masked of left-padded rows with at least one real position: the last position alone in
     ``last_share`` of the rows; in the others every real one with ``probability``, the one with the lowest draw at any
     rate. The first column of the draws decides on the row, the last L on its positions."""
-    draws_BL = np.where(real_BL, draws_BW[:, -real_BL.shape[1] :], 2.0)
+    draws_BL = np.where(real_BL, draws_BJ[:, -real_BL.shape[1] :], 2.0)
     masked_BL: BoolArray = draws_BL < probability
     rows_B = np.arange(len(real_BL))
     masked_BL[rows_B, draws_BL.argmin(axis=1)] = True
-    last_B = draws_BW[:, 0] < last_share
+    last_B = draws_BJ[:, 0] < last_share
     masked_BL[last_B] = False
     masked_BL[last_B, -1] = True
     return masked_BL

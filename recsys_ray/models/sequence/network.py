@@ -1,7 +1,6 @@
 """Sequence models on the training loop: states against item vectors, whatever positions they are asked at.
 
-Shape suffixes: B rows (users) of a batch, L positions, P positions that predict something, D dimension, I items,
-V embeddings (items, then special tokens), M negatives, W positions of a window.
+P are the positions that predict something, N all embeddings: items, then special tokens.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ class NextItem(nn.Module):
             power=job.config.popularity_power,
         )
 
-    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
-        """Those of the users; ``draws_BW`` are uniform in [0, 1), W = max_length + 1, for the random part of them."""
+    def examples(self, users_B: LongArray, draws_BJ: FloatArray) -> Examples:
+        """Those of the users; ``draws_BJ`` are uniform in [0, 1), J = max_length + 1, for the random part of them."""
         raise NotImplementedError
 
     def task(self) -> Task:
@@ -85,28 +84,29 @@ class NextItem(nn.Module):
         parts = batch_rows(rng, len(self.users), self.config.batch_size, self.worker.world_size)
         for step, rows in enumerate(parts):
             # Drawn for all workers' rows: a row's example is the same however many share the batch.
-            draws_BW = rng.random((len(rows), self.config.max_length + 1), np.float32)
+            draws_BJ = rng.random((len(rows), self.config.max_length + 1), np.float32)
             own = own_rows(np.arange(len(rows)), self.worker)
-            inputs_BL, targets_BL = self.examples(self.users[rows[own]], draws_BW[own])
+            inputs_BL, targets_BL = self.examples(self.users[rows[own]], draws_BJ[own])
             yield inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step)
 
     def loss(self, batch: tuple[LongArray, LongArray, torch.Generator]) -> Tensor:
         inputs_BL, targets_BL = (torch.from_numpy(array).to(self.worker.device) for array in batch[:2])
+        # The encoder gives real positions only, row by row: the targets in the same order, then those there are.
         targets = targets_BL[inputs_BL != self.encoder.padding]
         wanted = targets != self.encoder.padding
         return self._against_items(self.encoder(inputs_BL)[wanted], targets[wanted], batch[2])
 
     def _against_items(self, states_PD: Tensor, targets_P: Tensor, random: torch.Generator) -> Tensor:
         config = self.config
-        items_VD = self.encoder.embedding.weight
+        items_ND = self.encoder.embedding.weight
         if config.similarity == "cosine":
             states_PD = functional.normalize(states_PD, dim=1) / config.temperature
-            items_VD = functional.normalize(items_VD, dim=1)
+            items_ND = functional.normalize(items_ND, dim=1)
         if config.loss == "cross_entropy":
-            return full_cross_entropy(states_PD @ items_VD[: self.job.num_items].T, targets_P)
+            return full_cross_entropy(states_PD @ items_ND[: self.job.num_items].T, targets_P)
         sample = self.negatives.draw(random, targets_P)
-        positive_P = (states_PD * items_VD[targets_P]).sum(dim=1)
-        negative_PM = states_PD @ items_VD[sample.items].T
+        positive_P = (states_PD * items_ND[targets_P]).sum(dim=1)
+        negative_PM = states_PD @ items_ND[sample.items].T
         same_PM = sample.items == targets_P[:, None]
         if config.loss == "sampled_softmax":
             expected = sample.log_expected if config.correct_popularity else None

@@ -1,7 +1,4 @@
-"""Histories as rectangles of item rows, padded on the left.
-
-Shape suffixes: B rows, L positions, E events.
-"""
+"""Histories as rectangles of item rows, padded on the left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""SASRec on the training loop: every position predicts the item after it; ``sasrec.py`` says more.
-
-Shape suffixes: B rows (users) of a batch, L positions, W positions of a window.
-"""
+"""SASRec on the training loop: every position predicts the item after it; ``sasrec.py`` says more."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from recsys_ray.training.worker import Worker
 class SASRecNetwork(NextItem):
     name = "sasrec"
 
-    def examples(self, users_B: LongArray, draws_BW: FloatArray) -> Examples:
+    def examples(self, users_B: LongArray, draws_BJ: FloatArray) -> Examples:
         padding = self.encoder.padding
         wide_BL = newest(self.job.histories, users_B, self.config.max_length + 1, padding)
         inputs_BL = wide_BL[:, :-1]

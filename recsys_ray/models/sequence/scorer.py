@@ -1,8 +1,6 @@
 """A scorer whose query is a network's state at the end of a history, or at a mask behind it.
 
 torch is loaded when it first scores.
-
-Shape suffixes: B rows of a batch, I items, D dimension, E events.
 """
 
 from __future__ import annotations

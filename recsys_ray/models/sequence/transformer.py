@@ -3,7 +3,7 @@
 Sequences are padded on the left, and positions are counted from the newest event, so that what an event means does not
 depend on how long the history before it is, nor on the other rows of a batch.
 
-Shape suffixes: B rows, L positions of a row, P real positions of all rows end to end, D dimension.
+P are the real positions of all rows end to end.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Block(nn.Module):
     def _attend(self, values_PD: Tensor, places: Places) -> Tensor:
         rows, length = places.real_BL.shape
         heads, dim = self.heads, values_PD.shape[1]
+        # From real positions to rectangles, a head and a kind (query, key, value) apart: each (B, heads, L, D / heads).
         padded = places.spread(self.query_key_value(values_PD)).view(rows, length, 3, heads, dim // heads)
         query, key, value = padded.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(
@@ -107,6 +108,7 @@ class SequenceEncoder(nn.Module):
         length = items_BL.shape[1]
         real_BL = items_BL != self.padding
         from_newest_BL = torch.arange(length - 1, -1, -1, device=items_BL.device).expand_as(items_BL)
+        # P: real positions alone, row by row; each position's vector counts from the newest of its row.
         values_PD = self.embedding(items_BL[real_BL]) * self.shape.embedding_dim**0.5
         values_PD = values_PD + self.position(from_newest_BL[real_BL])
         values_PD = functional.dropout(values_PD, self.shape.dropout, self.training)

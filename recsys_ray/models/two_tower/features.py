@@ -4,7 +4,7 @@ What the catalogue says of an item (genres, year, further numeric columns) is kn
 of it (popularity, ratings) is known of trained items only, and is kept apart. Features of a user are functions of the
 history alone.
 
-Shape suffixes: I items, G genres, N numeric columns, E events, B histories, P left-out parts of them, F features.
+P are left-out parts of histories.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class CatalogueFeatures:
 
     genres_IG: FloatArray
     """1 where an item is of a genre, genres in alphabetical order."""
-    numeric_IN: FloatArray
+    numeric_IF: FloatArray
     """Standardised; 0 where missing. A column of which all values are alike is left out."""
 
     @property
     def described_I(self) -> BoolArray:
         """Items of which anything at all is known."""
-        described: BoolArray = np.concatenate([self.genres_IG, self.numeric_IN], axis=1) != 0
+        described: BoolArray = np.concatenate([self.genres_IG, self.numeric_IF], axis=1) != 0
         return np.asarray(described.any(axis=1))
 
 
@@ -50,8 +50,8 @@ def catalogue_features(items: pa.Table) -> CatalogueFeatures:
     ]
     columns = [standardised(items.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)) for name in names]
     kept = [column for column in columns if column.any()]
-    numeric_IN = np.stack(kept, axis=1) if kept else np.zeros((items.num_rows, 0), np.float32)
-    return CatalogueFeatures(_genres(items), numeric_IN)
+    numeric_IF = np.stack(kept, axis=1) if kept else np.zeros((items.num_rows, 0), np.float32)
+    return CatalogueFeatures(_genres(items), numeric_IF)
 
 
 def _genres(items: pa.Table) -> FloatArray:

@@ -87,11 +87,11 @@ class TwoTower(TwoTowerConfig, Model):
             None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
         )
         watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
-        history_I = _history_weights(histories, items, self)
+        history_weight_I = _history_weights(histories, items, self)
         job = TwoTowerJob(
-            pairs=pairs_of(histories, self.pooling.weights(histories, history_I), data.num_items),
+            pairs=pairs_of(histories, self.pooling.weights(histories, history_weight_I), data.num_items),
             items=items,
-            history_I=history_I,
+            history_weight_I=history_weight_I,
             features=features,
             sums=None if features is None else sums,
             watched=watched,
@@ -150,7 +150,7 @@ def _item_inputs(
     trained_I = np.bincount(histories.items_E, minlength=data.num_items) > 0
     scorable_I, catalogue_IF, interactions_IF = trained_I.copy(), None, None
     if catalogue is not None:
-        catalogue_IF = np.concatenate([catalogue.genres_IG, catalogue.numeric_IN], axis=1)
+        catalogue_IF = np.concatenate([catalogue.genres_IG, catalogue.numeric_IF], axis=1)
         interactions_IF = interaction_features(histories, data.num_items)
         scorable_I |= catalogue.described_I
         if not (catalogue_IF.any() or interactions_IF.any()):
@@ -185,8 +185,8 @@ def _history_features(histories: Histories, genres_IG: FloatArray, sums: History
 def _watched(histories: Histories, held_out: ItemLists) -> tuple[Requests, ItemLists]:
     """The users with held-out items as requests, and those items."""
     users_B = np.flatnonzero(held_out.lengths_B > 0)
-    asked, none = histories.take(users_B), ItemLists.empty(len(users_B))
-    return Requests(pa.array(users_B), users_B.astype(np.int32), asked, none), held_out.take(users_B)
+    watched, none = histories.take(users_B), ItemLists.empty(len(users_B))
+    return Requests(pa.array(users_B), users_B.astype(np.int32), watched, none), held_out.take(users_B)
 
 
 def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:

@@ -1,6 +1,6 @@
 """What two towers are told about items, users and histories, as plain arrays. No torch.
 
-Shape suffixes: I items, U users, B rows of a batch, E events or pairs, F features, G genres, R rows asked for.
+E are events, or pairs of a user and an item.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def pairs_of(histories: Histories, weights_E: FloatArray, num_items: int) -> Pai
     ratings_E = histories.ratings_E.astype(np.float64)
     # E events; one key per (user, item), ascending: the pairs come out user by user, items ascending.
     keys_E = histories.rows_E.astype(np.int64) * num_items + histories.items_E
+    # Each event's place among the pairs: whatever is summed by it is a column of the pairs.
     keys, places_E = np.unique(keys_E, return_inverse=True)
     counts, sums, squares, weights = (
         np.bincount(places_E, values_E, minlength=len(keys)).astype(np.float64)

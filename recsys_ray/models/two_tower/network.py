@@ -4,8 +4,8 @@ A batch is a number of users with all they have, or a draw of it as targets. Eve
 once: each worker encodes a part of them, all get all vectors, and gradients flow back to where a vector was made. So
 in-batch negatives come from all workers, and nothing is computed twice.
 
-Shape suffixes: B users of a batch, E pairs of their histories, P pairs whose items are targets (Q this worker's share
-of them), K distinct items of a batch, M negatives, D dimension of vectors, F features, I items, U users.
+E are the pairs of a batch's users, P those whose items are targets, R this worker's share of these; N are the distinct
+items of a batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recsys_ray.models.holdout import ranking_quality
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.models.two_tower.features import HistorySums
 from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape
-from recsys_ray.models.two_tower.losses import Compared, objective
+from recsys_ray.models.two_tower.objective import Compared, objective
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.models.two_tower.towers import Tower
 from recsys_ray.training.checkpoint import Progress, snapshot
@@ -46,7 +46,7 @@ class TwoTowerJob:
 
     pairs: Pairs
     items: ItemInputs
-    history_I: FloatArray
+    history_weight_I: FloatArray
     """Weight of each item in a pooled history."""
     features: HistoryFeatures | None
     sums: HistorySums | None
@@ -73,7 +73,7 @@ class Batch:
     """The users of one step, of all workers, and its random numbers; the same on every worker."""
 
     users_B: LongArray
-    """Worker r's are those at r, r + W, r + 2 W, ..., as many for each of the W workers."""
+    """Worker r's are those at r, r + S, r + 2 S, ..., as many for each of the S workers."""
     rows_E: LongArray
     """The place in ``users_B`` of every pair of theirs."""
     pairs_E: LongArray
@@ -97,19 +97,19 @@ class ItemEncoder(nn.Module):
         for name, array in asdict(job.items).items():
             self.register_buffer(name, None if array is None else torch.from_numpy(np.array(array)), persistent=False)
 
-    def forward(self, items_K: Tensor, dropped_K: Tensor | None = None) -> Tensor:
-        """(K, D); a dropped item is taken for one that nobody has touched."""
-        known_K = self.trained_I[items_K]
-        if dropped_K is not None:
-            known_K = known_K & ~dropped_K
-        inputs = {"id": self.ids(torch.where(known_K, items_K, self.unknown))}
+    def forward(self, items_N: Tensor, dropped_N: Tensor | None = None) -> Tensor:
+        """(N, D); a dropped item is taken for one that nobody has touched."""
+        known_N = self.trained_I[items_N]
+        if dropped_N is not None:
+            known_N = known_N & ~dropped_N
+        inputs = {"id": self.ids(torch.where(known_N, items_N, self.unknown))}
         if self.catalogue_IF is not None:
-            told_KF = self.interactions_IF[items_K] * known_K[:, None]
-            inputs["features"] = torch.cat([self.catalogue_IF[items_K], told_KF], dim=1)
+            learned_NF = self.interactions_IF[items_N] * known_N[:, None]
+            inputs["features"] = torch.cat([self.catalogue_IF[items_N], learned_NF], dim=1)
         if self.content_IF is not None:
-            inputs["content"] = self.content_IF[items_K]
-        vectors_KD: Tensor = self.tower(inputs)
-        return vectors_KD
+            inputs["content"] = self.content_IF[items_N]
+        vectors_ND: Tensor = self.tower(inputs)
+        return vectors_ND
 
     def all_vectors(self) -> FloatArray:
         """(I, D)"""
@@ -151,6 +151,7 @@ class TwoTowerNetwork(nn.Module):
         rng = np.random.default_rng(stream(self.job.seed, epoch))
         parts = batch_rows(rng, len(self.active), self.config.batch_size, self.worker.world_size)
         for step, rows in enumerate(parts):
+            # The batch's users, and all their pairs end to end: the place of its user in the batch, its own among all.
             users_B = self.active[rows]
             rows_E, pairs_E = self.job.pairs.entries_of(users_B)
             is_target_E = _first_of_row(rng.permutation(len(rows_E)), rows_E, self.config.positives_per_user)
@@ -160,31 +161,32 @@ class TwoTowerNetwork(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean over this worker's targets, scaled so that the workers' mean is that over all targets."""
+        # The item of every pair of the batch; those of the pairs that are targets.
         history_E = self.job.pairs.items_E[batch.pairs_E]
         targets_P = self._tensor(history_E[batch.is_target_E])
         drawn_M, expected_M = torch.zeros(0, dtype=torch.int64), None
         if self.config.loss not in ("info_nce", "mse"):
             sample = self.negatives.draw(batch.random, targets_P)
             drawn_M, expected_M = sample.items.cpu(), sample.log_expected
-        # K: the items of all histories and the drawn ones, each once; a spot is an item's place among them.
-        items_K, spots = np.unique(np.concatenate([history_E, drawn_M.numpy()]), return_inverse=True)
+        # N: the items of all histories and the drawn ones, each once; a spot is an item's place among them.
+        items_N, spots = np.unique(np.concatenate([history_E, drawn_M.numpy()]), return_inverse=True)
         spots_E, spots_M = np.split(spots, [len(history_E)])
-        items_KD, history_KD = self._vectors(items_K, batch.random)
-        queries_QD, own_Q = self._queries(batch, history_KD, spots_E)
-        items_KD = self._comparable(items_KD)
+        items_ND, history_ND = self._vectors(items_N, batch.random)
+        queries_RD, own_R = self._queries(batch, history_ND, spots_E)
+        items_ND = self._comparable(items_ND)
         compared = Compared(
-            queries_QD=self._comparable(queries_QD),
-            own_Q=self._tensor(own_Q),
-            targets_PD=functional.embedding(self._tensor(spots_E[batch.is_target_E]), items_KD),
+            queries_RD=self._comparable(queries_RD),
+            own_R=self._tensor(own_R),
+            targets_PD=functional.embedding(self._tensor(spots_E[batch.is_target_E]), items_ND),
             items_P=targets_P,
             users_P=self._tensor(batch.rows_E[batch.is_target_E]),
             ratings_P=self._tensor(self.job.pairs.ratings_E[batch.pairs_E[batch.is_target_E]]),
-            negatives_MD=functional.embedding(self._tensor(spots_M), items_KD),
+            negatives_MD=functional.embedding(self._tensor(spots_M), items_ND),
             items_M=self._tensor(drawn_M.numpy()),
             expected_M=expected_M,
         )
         loss = objective(compared, self.config, self.counts_I, self.rating_line)
-        return loss * (len(own_Q) * self.worker.world_size / len(targets_P))
+        return loss * (len(own_R) * self.worker.world_size / len(targets_P))
 
     def _tensor(self, array: LongArray | FloatArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.worker.device)
@@ -192,15 +194,15 @@ class TwoTowerNetwork(nn.Module):
     def _comparable(self, vectors_BD: Tensor) -> Tensor:
         return functional.normalize(vectors_BD, dim=1) if self.config.similarity == "cosine" else vectors_BD
 
-    def _vectors(self, items_K: LongArray, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """((K, D) as candidates, (K, D) as parts of a history), every worker's share encoded by itself."""
-        dropped = self._dropped(len(items_K), random)
-        items, places = self._tensor(own_part(items_K, self.worker)), own_part(np.arange(len(items_K)), self.worker)
-        dropped_K = None if dropped is None else dropped[self._tensor(places)]
-        items_KD = gather_rows(self.items(items, dropped_K), self.worker)
+    def _vectors(self, items_N: LongArray, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """((N, D) as candidates, (N, D) as parts of a history), every worker's share encoded by itself."""
+        dropped = self._dropped(len(items_N), random)
+        items, places = self._tensor(own_part(items_N, self.worker)), own_part(np.arange(len(items_N)), self.worker)
+        dropped_N = None if dropped is None else dropped[self._tensor(places)]
+        items_ND = gather_rows(self.items(items, dropped_N), self.worker)
         if self.history is None:
-            return items_KD, items_KD
-        return items_KD, gather_rows(self.history(items, dropped_K), self.worker)
+            return items_ND, items_ND
+        return items_ND, gather_rows(self.history(items, dropped_N), self.worker)
 
     def _dropped(self, count: int, random: torch.Generator) -> Tensor | None:
         """(count,) whose ids are hidden in this step; drawn for all workers alike."""
@@ -208,7 +210,7 @@ class TwoTowerNetwork(nn.Module):
             return None
         return torch.rand(count, generator=random, device=self.worker.device) < self.config.id_dropout
 
-    def _queries(self, batch: Batch, history_KD: Tensor, spots_E: LongArray) -> tuple[Tensor, LongArray]:
+    def _queries(self, batch: Batch, history_ND: Tensor, spots_E: LongArray) -> tuple[Tensor, LongArray]:
         """((P, D) queries of this worker's targets, their places among all targets).
 
         A target is taken out of its history: sums over the whole history are made once for each user.
@@ -218,7 +220,7 @@ class TwoTowerNetwork(nn.Module):
         size = len(batch.users_B) // count
         own_E = np.flatnonzero(batch.rows_E % count == self.worker.rank)
         own_P = own_E[batch.is_target_E[own_E]]
-        # Users r, r + W, r + 2 W, ... become rows 0, 1, 2, ... of this worker.
+        # Users r, r + S, r + 2 S, ... become rows 0, 1, 2, ... of this worker.
         rows_E, rows_P = batch.rows_E[own_E] // count, batch.rows_E[own_P] // count
         weights_E, weights_P = pairs.weights_E[batch.pairs_E[own_E]], pairs.weights_E[batch.pairs_E[own_P]]
         # The weight of a user's whole history, and what is left of it without each target.
@@ -229,13 +231,13 @@ class TwoTowerNetwork(nn.Module):
         # A bag is a user's history: its pairs follow each other, from where the user's row is first met.
         sums_BD = functional.embedding_bag(
             self._tensor(spots_E[own_E]),
-            history_KD,
+            history_ND,
             self._tensor(np.searchsorted(rows_E, np.arange(size))),
             mode="sum",
             per_sample_weights=self._tensor(weights_E),
         )
         # A user's sum once for each target of theirs, without that target; then as a mean.
-        targets_PD = functional.embedding(self._tensor(spots_E[own_P]), history_KD) * self._tensor(weights_P)[:, None]
+        targets_PD = functional.embedding(self._tensor(spots_E[own_P]), history_ND) * self._tensor(weights_P)[:, None]
         left_PD = functional.embedding(self._tensor(rows_P), sums_BD) - targets_PD
         inputs = {"history": left_PD * self._tensor(shares_P)[:, None]}
         if self.job.features is not None:
@@ -253,6 +255,7 @@ class TwoTowerNetwork(nn.Module):
         """(P, F) of the histories without their targets."""
         pairs, features, sums = self.job.pairs, self.job.features, self.job.sums
         assert features is not None and sums is not None
+        # Each target's pair among all pairs; its user's sums, once for each target, without it.
         pairs_P = batch.pairs_E[places_P]
         rest = sums.rows(batch.users_B[batch.rows_E[places_P]]).without(
             pairs.items_E[pairs_P],
@@ -279,19 +282,19 @@ class TwoTowerNetwork(nn.Module):
         items_ID = with_length_power(raw_ID, self.config.length_power) if cosine else raw_ID
         history_ID = raw_ID if self.history is None else self.history.all_vectors()
         known_U = self.job.pairs.lengths_B > 0
-        users_UC = None if self.user_ids is None else self.user_ids.weight.detach().float().cpu().numpy().copy()
+        users_UJ = None if self.user_ids is None else self.user_ids.weight.detach().float().cpu().numpy().copy()
         self.train(training)
         return TowerScorer(
             items_ID=items_ID,
             history_ID=history_ID,
-            history_I=self.job.history_I,
+            history_weight_I=self.job.history_weight_I,
             scorable_I=self.job.items.scorable_I,
             similarity=self.config.similarity,
             pooling=self.config.pooling,
             weights={name: value.numpy() for name, value in snapshot(self.users).items()},
             shape=asdict(self.job.user_shape),
-            users_UC=users_UC,
-            known_U=known_U if users_UC is not None else None,
+            users_UJ=users_UJ,
+            known_U=known_U if users_UJ is not None else None,
             features=self.job.features,
             recent=self.config.recent,
         )

@@ -3,8 +3,7 @@
 torch is loaded when it first scores. The user tower is computed in float64, so that a query does not depend on the
 requests beside it.
 
-Shape suffixes: B rows of a batch, I items, U users, D dimension of the vectors, C of ids, E events, F features,
-G genres.
+D is the dimension of the item vectors, J that of the users' own.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class TowerScorer(VectorScorer):
     """``tower(pooled history, features of the history, id) . item``, known and unknown users alike.
 
     Args:
-        items_ID: item vectors. history_ID: those that are pooled to a history, with the weights history_I.
+        items_ID: item vectors. history_ID: those that are pooled to a history, with the weights history_weight_I.
         scorable_I: items that were trained or of which something else is known; only they have a weight in histories.
         similarity: "cosine" gives queries length 1.
-        weights, shape: of the user tower, by name, and its ``TowerShape`` as a dict. users_UC: ids' vectors, the last
+        weights, shape: of the user tower, by name, and its ``TowerShape`` as a dict. users_UJ: ids' vectors, the last
         row that of unknown users; None without. known_U: users whose row was trained. recent: what the last events add
         to every query.
     """
@@ -46,26 +45,26 @@ class TowerScorer(VectorScorer):
         *,
         items_ID: FloatArray,
         history_ID: FloatArray,
-        history_I: FloatArray,
+        history_weight_I: FloatArray,
         scorable_I: BoolArray,
         similarity: Literal["cosine", "inner"],
         pooling: Pooling,
         weights: dict[str, FloatArray],
         shape: dict[str, Any],
         recent: Recent,
-        users_UC: FloatArray | None = None,
+        users_UJ: FloatArray | None = None,
         known_U: BoolArray | None = None,
         features: HistoryFeatures | None = None,
     ) -> None:
         self.items_ID = items_ID
         self.history_ID = history_ID
-        self.history_I = history_I
+        self.history_weight_I = history_weight_I
         self.scorable_I = scorable_I
         self.similarity: Literal["cosine", "inner"] = similarity
         self.pooling = pooling
         self.weights = weights
         self.shape = shape
-        self.users_UC = users_UC
+        self.users_UJ = users_UJ
         if known_U is not None:
             self.known_U = known_U
         self.features = features
@@ -85,9 +84,9 @@ class TowerScorer(VectorScorer):
         inputs = {"history": self.pooled(requests.histories)}
         if self.features is not None:
             inputs["features"] = self.features.of(HistorySums.of(requests.histories, self.features.genres_IG))
-        if self.users_UC is not None:
+        if self.users_UJ is not None:
             stored_B = has_stored_row(requests, self.known_U)
-            inputs["id"] = self.users_UC[np.where(stored_B, requests.users_B, len(self.users_UC) - 1)]
+            inputs["id"] = self.users_UJ[np.where(stored_B, requests.users_B, len(self.users_UJ) - 1)]
         with torch.inference_mode():
             tensors = {name: torch.from_numpy(values.astype(np.float64)) for name, values in inputs.items()}
             queries_BD = self._network()(tensors).numpy()
@@ -99,7 +98,7 @@ class TowerScorer(VectorScorer):
 
     def pooled(self, histories: Histories) -> FloatArray:
         """(B, D) the weighted mean over each history; zeros where nothing in it counts."""
-        weights_E = self.pooling.weights(histories, self.history_I)
+        weights_E = self.pooling.weights(histories, self.history_weight_I)
         sums_BD = weighted_sums(histories, weights_E, self.history_ID)
         totals_B = np.bincount(histories.rows_E, weights_E, len(histories))
         pooled_BD: FloatArray = (sums_BD / np.where(totals_B > 0, totals_B, 1)[:, None]).astype(np.float32)
@@ -120,13 +119,13 @@ class TowerScorer(VectorScorer):
         arrays: dict[str, Any] = {
             "items": self.items_ID,
             "scorable": self.scorable_I,
-            "history_weights": self.history_I,
+            "history_weights": self.history_weight_I,
         }
         arrays |= {PREFIX + name: value for name, value in self.weights.items()}
         if self.history_ID is not self.items_ID:
             arrays["history"] = self.history_ID
-        if self.users_UC is not None:
-            arrays |= {"users": self.users_UC, "known": self.known_U}
+        if self.users_UJ is not None:
+            arrays |= {"users": self.users_UJ, "known": self.known_U}
         settings: dict[str, Any] = {"similarity": self.similarity, "pooling": asdict(self.pooling), "shape": self.shape}
         settings["recent"] = asdict(self.recent)
         if self.features is not None:
@@ -148,13 +147,13 @@ class TowerScorer(VectorScorer):
         return cls(
             items_ID=arrays["items"],
             history_ID=arrays.get("history", arrays["items"]),
-            history_I=arrays["history_weights"],
+            history_weight_I=arrays["history_weights"],
             scorable_I=arrays["scorable"],
             similarity=settings["similarity"],
             pooling=Pooling(**settings["pooling"]),
             weights={name.removeprefix(PREFIX): array for name, array in arrays.items() if name.startswith(PREFIX)},
             shape=settings["shape"],
-            users_UC=arrays.get("users"),
+            users_UJ=arrays.get("users"),
             known_U=arrays.get("known"),
             features=features,
             recent=Recent(**settings.get("recent", {})),

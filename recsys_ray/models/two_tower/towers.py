@@ -1,6 +1,6 @@
 """A tower: several inputs of a user or an item, each brought to a width, fused, and sent through layers to one vector.
 
-Shape suffixes: B rows, K inputs, D the common width of the inputs.
+K are the inputs, D is the width that they have in common.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class Attention(nn.Module):
         self.hidden, self.score = nn.Linear(width, width), nn.Linear(width, 1, bias=False)
 
     def forward(self, parts_BKD: Tensor) -> Tensor:
-        weights_BK1 = torch.softmax(self.score(torch.tanh(self.hidden(parts_BKD))), dim=1)
-        return (weights_BK1 * parts_BKD).sum(dim=1)
+        weights = torch.softmax(self.score(torch.tanh(self.hidden(parts_BKD))), dim=1)
+        return (weights * parts_BKD).sum(dim=1)
 
 
 class Bilinear(nn.Module):

@@ -4,7 +4,7 @@ The list of a user never depends on the batch, block, thread or precision it was
 product summed in float64 in one fixed order, plus the bias, rounded to float32; ties go to the lower item row. What is
 fast is the scan before it (see ``scan``), which only decides which items are worth that.
 
-Shape suffixes: B queries of a call, R rows of a block, D dimension, I items, K ranks, E hidden items end to end.
+E are the hidden items of all queries end to end.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
-from recsys_ray.retrieval.exact.prepared import PreparedItems, prepare_items
 from recsys_ray.retrieval.exact.product import bfloat16_is_fast, loaded_torch
+from recsys_ray.retrieval.exact.scan_items import PreparedItems, prepare_items
 from recsys_ray.retrieval.exact.search import Search
 from recsys_ray.retrieval.topk import TopK, checked_filters, checked_finite
 
@@ -64,7 +64,7 @@ class ExactIndex:
         self._block_bytes = block_bytes
         self._scans: tuple[str, ...] = ("bfloat16", "float32") if precision == "bfloat16" else ("float32",)
         self._waits_for_torch = precision == "auto" and bfloat16_is_fast()
-        self._asked = 0.0
+        self._multiplications = 0.0
         self._prepared: dict[str, PreparedItems] = {}
         self._limited: dict[str, tuple[BoolArray, PreparedItems]] = {}
         if self._items_ID.size:
@@ -120,8 +120,8 @@ class ExactIndex:
         """Begin every scan with bfloat16 once torch is there, or once enough was asked for its import to pay."""
         if not self._waits_for_torch:
             return
-        self._asked += multiplications
-        if loaded_torch() is not None or self._asked >= TORCH_PAYS_FROM:
+        self._multiplications += multiplications
+        if loaded_torch() is not None or self._multiplications >= TORCH_PAYS_FROM:
             self._waits_for_torch = False
             self._scans = ("bfloat16", "float32")
 

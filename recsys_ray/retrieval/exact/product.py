@@ -3,7 +3,7 @@
 In float32 numpy's BLAS is as fast as torch. In bfloat16 torch is about twice as fast on processors that have it, but
 its import takes seconds and half a gigabyte. So it is imported where somebody asks for it or where it pays.
 
-Shape suffixes: R queries, S items of a tile, K columns of the scan.
+R are queries, J the columns of the scan.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def as_tensor(bits: BitsArray) -> Any:
     return torch.from_numpy(bits).view(torch.bfloat16 if bits.dtype == np.int16 else torch.float32)
 
 
-def multiply(queries_RK: BitsArray, items_SK: BitsArray, out_RS: BitsArray) -> None:
+def multiply(queries_RJ: BitsArray, items_TJ: BitsArray, out_RT: BitsArray) -> None:
     """``out = queries @ items.T``; int32 holds the bits of float32, int16 those of bfloat16."""
-    if queries_RK.dtype == np.int16:
-        import_module("torch").mm(as_tensor(queries_RK), as_tensor(items_SK).t(), out=as_tensor(out_RS))
+    if queries_RJ.dtype == np.int16:
+        import_module("torch").mm(as_tensor(queries_RJ), as_tensor(items_TJ).t(), out=as_tensor(out_RT))
     else:
-        np.matmul(queries_RK.view(np.float32), items_SK.view(np.float32).T, out=out_RS.view(np.float32))
+        np.matmul(queries_RJ.view(np.float32), items_TJ.view(np.float32).T, out=out_RT.view(np.float32))

@@ -1,7 +1,7 @@
 """The one tie rule: score descending, then item row ascending. Compiled, serial, without the interpreter lock.
 
 A score and an item row make one 64-bit key that is smaller for what ranks higher; keys never tie, so whatever selects
-or sorts keys gives one answer. Shape suffixes: R rows of a block, I items, E items of all lists end to end, K ranks.
+or sorts keys gives one answer. R are the rows of a block.
 """
 
 from __future__ import annotations

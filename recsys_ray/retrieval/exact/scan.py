@@ -4,8 +4,8 @@ A scan computes rough scores of all items, in float32 or bfloat16, and keeps for
 be among its k best given how wrong a rough score can be. Those few are scored exactly. Loops are serial and run
 without the interpreter lock; blocks of queries are what runs side by side.
 
-Shape suffixes: R queries of a block, D dimension, K columns of the scan, I items, P scan positions, S scores of one
-query in a tile, C candidates, E hidden items end to end. A *position* is a place in the scan's order of items.
+R are the queries of a block, J the columns of the scan, T the scores of one query in a tile, L room for the candidates
+of a query. A *position* (P) is a place in the scan's order of items.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ class Pool(NamedTuple):
     count_R: Array
     limit_R: Array
     cursor_R: Array
-    position_RC: Array
-    low_RC: Array
-    high_RC: Array
-    keys_C: Array
+    position_RL: Array
+    low_RL: Array
+    high_RL: Array
+    keys_L: Array
     k: int
 
 
 @compiled
-def round_rows(values_RD: FloatArray, bits_RK: Array, shift: int, lengths: Lengths) -> int:
+def round_rows(values_RD: FloatArray, bits_RJ: Array, shift: int, lengths: Lengths) -> int:
     """Store vectors in the scan's precision and measure them; the first row that is not finite, or -1."""
     bad = -1
     for row in range(len(values_RD)):
@@ -106,7 +106,7 @@ def round_rows(values_RD: FloatArray, bits_RK: Array, shift: int, lengths: Lengt
                 half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
                 bits = np.uint32(bits + half) & np.uint32(0xFFFF0000)
             stored = np.float64(np.uint32(bits).view(np.float32))
-            bits_RK[row, d] = bits >> np.uint32(shift)
+            bits_RJ[row, d] = bits >> np.uint32(shift)
             exact = np.float64(value)
             given += exact * exact
             rounded += stored * stored
@@ -132,8 +132,8 @@ def _noise(given: float, rounded: float, lost: float, span: Span, precision: Pre
 @compiled
 def _compact(pool: Pool, row: int) -> None:
     """Raise the threshold to the k-th best lower bound and drop the candidates that can no longer reach it."""
-    count, keys, k = pool.count_R[row], pool.keys_C, pool.k
-    low, high, position = pool.low_RC[row], pool.high_RC[row], pool.position_RC[row]
+    count, keys, k = pool.count_R[row], pool.keys_L, pool.k
+    low, high, position = pool.low_RL[row], pool.high_RL[row], pool.position_RL[row]
     for c in range(count):
         keys[c] = rank_key(low[c], c)
     smallest_first(keys, count, k)
@@ -164,44 +164,44 @@ def _low(rough: float, error: float) -> float:
 
 @compiled
 def _warm_up(
-    bits_S: Array, peaks: Array, row: int, precision: Precision, noise: float, pool: Pool, num_hidden: int
+    bits_T: Array, peaks: Array, row: int, precision: Precision, noise: float, pool: Pool, num_hidden: int
 ) -> None:
     """A first threshold from the first tile, before any candidate is noted.
 
     The maxima of LANES interleaved parts are scores of different items, at most ``num_hidden`` of them hidden: so k
     others reach the (k + num_hidden)-th best maximum.
     """
-    lane_peaks(bits_S, len(bits_S), peaks)
+    lane_peaks(bits_T, len(bits_T), peaks)
     for lane in range(LANES):
         rough = stored_score(peaks[lane], precision.shift)
-        pool.keys_C[lane] = rank_key(_low(rough, noise + precision.relative * abs(rough)), lane)
+        pool.keys_L[lane] = rank_key(_low(rough, noise + precision.relative * abs(rough)), lane)
     place = pool.k + num_hidden
-    smallest_first(pool.keys_C, LANES, place)
-    pool.threshold_R[row] = key_score(pool.keys_C[place - 1])
+    smallest_first(pool.keys_L, LANES, place)
+    pool.threshold_R[row] = key_score(pool.keys_L[place - 1])
 
 
 @compiled
-def _first_group(bits_S: Array, width: int, flip: Any, bound: Any) -> int:
+def _first_group(bits_T: Array, width: int, flip: Any, bound: Any) -> int:
     """Where the first LANES scores begin of which one passes; ``width`` when none does."""
     for start in range(0, width, LANES):
-        if lanes_at_least(bits_S, start, flip, bound) != np.uint64(0):
+        if lanes_at_least(bits_T, start, flip, bound) != np.uint64(0):
             return start
     return width
 
 
 @compiled
 def _admit(
-    bits_S: Array, first: int, row: int, span: Span, precision: Precision, noise: float, pool: Pool, hidden_E: IntArray
+    bits_T: Array, first: int, row: int, span: Span, precision: Precision, noise: float, pool: Pool, hidden_E: IntArray
 ) -> None:
     """Note the candidates among one query's scores from ``first`` on; ``hidden_E`` are its hidden positions, ascending.
 
     Whenever ``limit_R`` candidates are together they are sorted out, which raises the bar for the rest.
     """
-    low_C, high_C, position_C = pool.low_RC[row], pool.high_RC[row], pool.position_RC[row]
+    low_L, high_L, position_L = pool.low_RL[row], pool.high_RL[row], pool.position_RL[row]
     count, limit, cursor = pool.count_R[row], pool.limit_R[row], pool.cursor_R[row]
     flip, bound = _admission(pool.threshold_R[row], noise, precision)
     for start in range(first, span.width, LANES):
-        mask = lanes_at_least(bits_S, start, flip, bound)
+        mask = lanes_at_least(bits_T, start, flip, bound)
         while mask != np.uint64(0):
             lane = start + lowest_bit(mask)
             mask &= mask - np.uint64(1)
@@ -209,16 +209,16 @@ def _admit(
             cursor = skip_to(hidden_E, cursor, position)
             if position >= span.stop or (cursor < len(hidden_E) and hidden_E[cursor] == position):
                 continue
-            rough = stored_score(bits_S[lane], precision.shift)
+            rough = stored_score(bits_T[lane], precision.shift)
             error = noise + precision.relative * abs(rough)
-            low_C[count], high_C[count] = _low(rough, error), -_low(-rough, error)
-            position_C[count] = position
+            low_L[count], high_L[count] = _low(rough, error), -_low(-rough, error)
+            position_L[count] = position
             count += 1
             if count == limit:
                 pool.count_R[row] = count
                 _compact(pool, row)
                 count, limit = pool.count_R[row], pool.limit_R[row]
-                if count + 8 > len(low_C):
+                if count + 8 > len(low_L):
                     pool.state_R[row] = CROWDED
                     return
                 flip, bound = _admission(pool.threshold_R[row], noise, precision)
@@ -227,7 +227,7 @@ def _admit(
 
 @compiled
 def scan_tile(
-    bits_RS: Array,
+    bits_RT: Array,
     active_R: LongArray,
     span: Span,
     precision: Precision,
@@ -242,7 +242,7 @@ def scan_tile(
     below the row's threshold. Items lie in descending length, so that comes early where lengths are uneven.
     """
     alive = 0
-    peaks = np.empty(LANES, bits_RS.dtype)
+    peaks = np.empty(LANES, bits_RT.dtype)
     is_first = span.start == 0 and span.stop == span.width
     for i in range(len(active_R)):
         row = active_R[i]
@@ -257,11 +257,11 @@ def scan_tile(
         if is_first:
             num_hidden = skip_to(hidden, 0, span.stop)
             if pool.k + num_hidden <= LANES:
-                _warm_up(bits_RS[i], peaks, row, precision, noise, pool, num_hidden)
+                _warm_up(bits_RT[i], peaks, row, precision, noise, pool, num_hidden)
         flip, bound = _admission(pool.threshold_R[row], noise, precision)
-        first = _first_group(bits_RS[i], span.width, flip, bound)
+        first = _first_group(bits_RT[i], span.width, flip, bound)
         if first < span.width:
-            _admit(bits_RS[i], first, row, span, precision, noise, pool, hidden)
+            _admit(bits_RT[i], first, row, span, precision, noise, pool, hidden)
         if pool.state_R[row] == SCANNING:
             alive += 1
     return alive
@@ -288,7 +288,7 @@ def settle_rows(
 ) -> None:
     """Score the candidates exactly and rank them. A score outside its bounds marks the row UNSOUND: the arithmetic of
     the scan was worse than assumed, so nothing it left out can be trusted."""
-    keys, k = pool.keys_C, items_RK.shape[1]
+    keys, k = pool.keys_L, items_RK.shape[1]
     for row in range(len(queries_RD)):
         if pool.state_R[row] == CROWDED:
             continue
@@ -297,9 +297,9 @@ def settle_rows(
         pool.state_R[row] = FINISHED
         count = pool.count_R[row]
         for c in range(count):
-            item = order_P[pool.position_RC[row, c]]
+            item = order_P[pool.position_RL[row, c]]
             score = np.float32(exact_dot(queries_RD[row], items_ID[item]) + np.float64(bias_I[item]))
-            if not pool.low_RC[row, c] <= score <= pool.high_RC[row, c]:
+            if not pool.low_RL[row, c] <= score <= pool.high_RL[row, c]:
                 pool.state_R[row] = UNSOUND
             keys[c] = rank_key(score, item)
         if pool.state_R[row] == FINISHED:

@@ -1,7 +1,6 @@
 """One search: blocks of queries through the scan, and what the scan can't settle through less and less rough passes.
 
-Shape suffixes: B queries of a call, R of them in a block, D dimension, I items, P scan positions, K ranks or, for a
-matrix of the scan, columns.
+B are the queries of a call, R those of a block, P the positions of the scan, J its columns.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from recsys_ray.base.blas import one_blas_thread
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.retrieval.exact.lanes import LANES
-from recsys_ray.retrieval.exact.prepared import PreparedItems, measured, places
 from recsys_ray.retrieval.exact.product import BitsArray, multiply
 from recsys_ray.retrieval.exact.scan import (
     CROWDED,
@@ -29,7 +27,8 @@ from recsys_ray.retrieval.exact.scan import (
     scan_tile,
     settle_rows,
 )
-from recsys_ray.retrieval.exact.workers import num_workers, run_blocks
+from recsys_ray.retrieval.exact.scan_items import PreparedItems, measured, places
+from recsys_ray.retrieval.exact.threads import num_workers, run_blocks
 from recsys_ray.retrieval.topk import TopK, hidden_places
 
 MAX_ROWS = 2048
@@ -94,16 +93,16 @@ class Search:
         """Settle what this precision can settle; the places in ``rows_R`` of what it can't."""
         items, k = self.prepared(name), self.top.rows_BK.shape[1]
         queries_RD = self.queries_BD[rows_R]
-        bits_RK, lengths, _ = measured(queries_RD, items.num_columns, items.precision)
-        bits_RK[:, self.queries_BD.shape[1] :] = np.float32(1.0).view(np.int32) >> items.precision.shift
+        bits_RJ, lengths, _ = measured(queries_RD, items.num_columns, items.precision)
+        bits_RJ[:, self.queries_BD.shape[1] :] = np.float32(1.0).view(np.int32) >> items.precision.shift
         exclude = self.exclude.take(rows_R)
         hidden_E = hidden_places(exclude, 0, len(rows_R), items.place_I)
         pool = _fresh_pool(scratch, len(rows_R), k)
         reach_R = lengths.given_R * items.tail_length_P[0] + items.tail_bias_size_P[0]
         hopeless_R = (lengths.given_R == 0.0) | (reach_R > LARGEST_ROUGH_SCORE)
         pool.state_R[hopeless_R] = CROWDED
-        tile = scratch.tile(items.matrix_PK.dtype, len(rows_R))
-        _scan_tiles(items, bits_RK, tile, pool, lengths, exclude.offsets_B1, hidden_E)
+        tile = scratch.tile(items.matrix_PJ.dtype, len(rows_R))
+        _scan_tiles(items, bits_RJ, tile, pool, lengths, exclude.offsets_B1, hidden_E)
         found = TopK.nothing(len(rows_R), k)
         settle_rows(pool, queries_RD, self.items_ID, self.bias_I, items.order_P, found.rows_BK, found.scores_BK)
         self.top.rows_BK[rows_R], self.top.scores_BK[rows_R] = found.rows_BK, found.scores_BK
@@ -137,7 +136,7 @@ class Search:
 
 def _scan_tiles(
     items: PreparedItems,
-    queries_RK: BitsArray,
+    queries_RJ: BitsArray,
     tile: BitsArray,
     pool: Pool,
     lengths: Lengths,
@@ -146,19 +145,19 @@ def _scan_tiles(
 ) -> None:
     """Multiply tile by tile, and leave out queries that are finished once they are many enough to matter."""
     active_R = np.flatnonzero(pool.state_R == SCANNING)
-    if len(active_R) < len(queries_RK):
-        queries_RK = queries_RK[active_R]
-    position, padded = 0, len(items.matrix_PK)
+    if len(active_R) < len(queries_RJ):
+        queries_RJ = queries_RJ[active_R]
+    position, padded = 0, len(items.matrix_PJ)
     while len(active_R) and position < padded:
         rows = len(active_R)
         width = min(len(tile) // rows // LANES * LANES, MAX_TILE)
         span = items.span(position, width)
-        bits_RS = tile[: rows * span.width].reshape(rows, span.width)
-        multiply(queries_RK, items.matrix_PK[position : position + span.width], bits_RS)
-        alive = scan_tile(bits_RS, active_R, span, items.precision, lengths, pool, offsets_R1, hidden_E)
+        bits_RT = tile[: rows * span.width].reshape(rows, span.width)
+        multiply(queries_RJ, items.matrix_PJ[position : position + span.width], bits_RT)
+        alive = scan_tile(bits_RT, active_R, span, items.precision, lengths, pool, offsets_R1, hidden_E)
         if 4 * alive < 3 * rows:
             kept_R = pool.state_R[active_R] == SCANNING
-            active_R, queries_RK = active_R[kept_R], queries_RK[kept_R]
+            active_R, queries_RJ = active_R[kept_R], queries_RJ[kept_R]
         position += span.width
 
 

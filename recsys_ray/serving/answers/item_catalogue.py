@@ -17,7 +17,7 @@ WEB = ("http://", "https://")
 
 
 class ItemCatalogue:
-    """The item table of a bundle. Suffix I: items in vocabulary order."""
+    """The item table of a bundle; items in vocabulary order."""
 
     def __init__(self, items: pa.Table) -> None:
         self.ids: list[Any] = items.column("item_id").to_pylist()

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 
 from recsys_ray.serving.answers.cache import AnswerCache
 from recsys_ray.serving.config import NarratorSettings
-from recsys_ray.serving.metrics import Metrics
+from recsys_ray.serving.prometheus import Metrics
 
 log = logging.getLogger(__name__)
 

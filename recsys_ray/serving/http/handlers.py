@@ -15,8 +15,8 @@ from recsys_ray.serving.answers.poster_images import poster_image
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
 from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
-from recsys_ray.serving.metrics import CONTENT_TYPE, exposition
 from recsys_ray.serving.problem import Problem
+from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service, origin
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.histories import typed_id

@@ -1,6 +1,6 @@
 """The losses of two towers over one batch.
 
-Shape suffixes: Q queries of this worker, P targets of all workers, M shared negatives, D dimension, I items.
+P are the targets of all workers, R the queries of this one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Compared:
     """What a loss looks at. Under cosine similarity all vectors are of length 1."""
 
-    queries_QD: Tensor
-    own_Q: Tensor
+    queries_RD: Tensor
+    own_R: Tensor
     """The target of each query, by its place among all targets."""
     targets_PD: Tensor
     items_P: Tensor
@@ -49,37 +49,37 @@ def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rati
     if config.loss == "info_nce":
         return _in_batch(compared, config, counts_I)
     scaled = config.similarity == "cosine" and config.loss != "cosine_contrastive"
-    queries_QD = compared.queries_QD / (config.temperature if scaled else 1.0)
-    positive_Q = (queries_QD * compared.targets_PD[compared.own_Q]).sum(dim=1)
+    queries_RD = compared.queries_RD / (config.temperature if scaled else 1.0)
+    positive_R = (queries_RD * compared.targets_PD[compared.own_R]).sum(dim=1)
     if config.loss == "mse":
-        return _rating_error(positive_Q, compared, rating_line)
-    negative_QM = queries_QD @ compared.negatives_MD.T
-    same_QM = compared.items_M == compared.items_P[compared.own_Q, None]
+        return _rating_error(positive_R, compared, rating_line)
+    negative_RM = queries_RD @ compared.negatives_MD.T
+    same_RM = compared.items_M == compared.items_P[compared.own_R, None]
     if config.loss == "sampled_softmax":
         expected_M = compared.expected_M if config.correct_popularity else None
-        return sampled_softmax(positive_Q, negative_QM, expected_M, same_QM)
-    negative_QM = negative_QM.masked_fill(same_QM, HIDDEN)
+        return sampled_softmax(positive_R, negative_RM, expected_M, same_RM)
+    negative_RM = negative_RM.masked_fill(same_RM, HIDDEN)
     if config.loss == "cosine_contrastive":
-        return cosine_contrastive(positive_Q, negative_QM, config.margin, config.negative_weight)
+        return cosine_contrastive(positive_R, negative_RM, config.margin, config.negative_weight)
     if config.loss == "bce":
-        return binary_cross_entropy(positive_Q, negative_QM)
-    ranking = bpr(positive_Q, negative_QM)
+        return binary_cross_entropy(positive_R, negative_RM)
+    ranking = bpr(positive_R, negative_RM)
     if config.loss == "bpr":
         return ranking
     share = config.mse_share
-    return share * _rating_error(positive_Q, compared, rating_line) + (1 - share) * ranking
+    return share * _rating_error(positive_R, compared, rating_line) + (1 - share) * ranking
 
 
 def _in_batch(compared: Compared, config: TwoTowerConfig, counts_I: Tensor) -> Tensor:
     """InfoNCE against the targets of all others; what the query's own user has is no negative."""
-    items_P, users_P, own_Q = compared.items_P, compared.users_P, compared.own_Q
-    hidden_QP = (items_P == items_P[own_Q, None]) | (users_P == users_P[own_Q, None])
-    hidden_QP = hidden_QP.scatter(1, own_Q[:, None], False)
+    items_P, users_P, own_R = compared.items_P, compared.users_P, compared.own_R
+    hidden_RP = (items_P == items_P[own_R, None]) | (users_P == users_P[own_R, None])
+    hidden_RP = hidden_RP.scatter(1, own_R[:, None], False)
     expected_P = log_expected(counts_I[items_P] / counts_I.sum(), len(items_P)) if config.correct_popularity else None
-    return info_nce(compared.queries_QD, compared.targets_PD, config.temperature, own_Q, hidden_QP, expected_P)
+    return info_nce(compared.queries_RD, compared.targets_PD, config.temperature, own_R, hidden_RP, expected_P)
 
 
-def _rating_error(similarity_Q: Tensor, compared: Compared, rating_line: Tensor | None) -> Tensor:
+def _rating_error(similarity_R: Tensor, compared: Compared, rating_line: Tensor | None) -> Tensor:
     assert rating_line is not None
-    predicted_Q = torch.addcmul(rating_line[1], rating_line[0], similarity_Q)
-    return functional.mse_loss(predicted_Q, compared.ratings_P[compared.own_Q])
+    predicted_R = torch.addcmul(rating_line[1], rating_line[0], similarity_R)
+    return functional.mse_loss(predicted_R, compared.ratings_P[compared.own_R])

@@ -26,27 +26,27 @@ CHUNK_BYTES = 8 * 2**20
 """Smaller than for tables: a byte of such a line holds several times more interactions."""
 
 
-def read_word_lines(chunk: Chunk, id_type: IdType) -> pa.Table:
+def read_token_lines(chunk: Chunk, id_type: IdType) -> pa.Table:
     """One interaction per item of a line, in order; a user alone on a line becomes a ``USER_ONLY`` row."""
-    words, lines = parse_token_lines(read_lines(chunk), chunk.path)
+    tokens, lines = parse_token_lines(read_lines(chunk), chunk.path)
     is_user = np.concatenate([np.ones(1, bool), lines[1:] != lines[:-1]]) if len(lines) else np.zeros(0, bool)
     where = place(chunk)
-    users = values.ids(words.filter(pa.array(is_user)), id_type, "user", where, text=True)
-    items = values.ids(words.filter(pa.array(~is_user)), id_type, "item", where, text=True)
-    user_of_word = np.cumsum(is_user) - 1
+    users = values.ids(tokens.filter(pa.array(is_user)), id_type, "user", where, text=True)
+    items = values.ids(tokens.filter(pa.array(~is_user)), id_type, "item", where, text=True)
+    user_of_token = np.cumsum(is_user) - 1
     alone = is_user & np.concatenate([is_user[1:], np.ones(1, bool)]) if len(is_user) else is_user
-    row_users = users.take(pa.array(user_of_word[~is_user]))
-    nobody = users.take(pa.array(user_of_word[alone]))
-    parts = np.concatenate([np.full(len(items), chunk.part, np.uint8), np.full(len(nobody), USER_ONLY, np.uint8)])
+    row_users = users.take(pa.array(user_of_token[~is_user]))
+    lone_users = users.take(pa.array(user_of_token[alone]))
+    parts = np.concatenate([np.full(len(items), chunk.part, np.uint8), np.full(len(lone_users), USER_ONLY, np.uint8)])
     return interactions(
-        pa.concat_arrays([row_users, nobody]),
-        pa.concat_arrays([items, pa.nulls(len(nobody), items.type)]),
+        pa.concat_arrays([row_users, lone_users]),
+        pa.concat_arrays([items, pa.nulls(len(lone_users), items.type)]),
         parts=pa.array(parts),
     )
 
 
 @dataclass(frozen=True)
-class WordLinesSource:
+class TokenLinesSource:
     """Files of such lines, without a catalogue; a subclass says which."""
 
     settings: DataSettings
@@ -60,7 +60,7 @@ class WordLinesSource:
         return [chunk for of_file in ranges for chunk in of_file]
 
     def read(self, chunk: Chunk) -> pa.Table:
-        return read_word_lines(chunk, self.settings.id_type)
+        return read_token_lines(chunk, self.settings.id_type)
 
     def items(self) -> pa.Table | None:
         return None

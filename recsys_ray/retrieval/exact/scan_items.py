@@ -1,7 +1,7 @@
 """What is computed once per catalogue before a scan: items rounded, ordered by length, with the bounds of each tail.
 
-Shape suffixes: I items, P scan positions (the allowed items, longest first), D dimension, K columns of the scan
-(D, then the bias in as many pieces as it takes to be exact), R queries.
+P are the positions of a scan: the allowed items, longest first. J are its columns: D, then the bias in as many
+pieces as it takes to be exact.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def scan_precision(name: str, num_columns: int) -> Precision:
 
 
 def measured(values_RD: FloatArray, num_columns: int, precision: Precision) -> tuple[BitsArray, Lengths, int]:
-    """(bits_RK, lengths, first row that is not finite or -1): vectors as the scan stores them, further columns 0."""
+    """(bits_RJ, lengths, first row that is not finite or -1): vectors as the scan stores them, further columns 0."""
     rows = len(values_RD)
-    bits_RK = np.zeros((rows, num_columns), np.int16 if precision.shift else np.int32)
+    bits_RJ = np.zeros((rows, num_columns), np.int16 if precision.shift else np.int32)
     lengths = Lengths(np.empty(rows), np.empty(rows), np.empty(rows))
-    return bits_RK, lengths, int(round_rows(values_RD, bits_RK, precision.shift, lengths))
+    return bits_RJ, lengths, int(round_rows(values_RD, bits_RJ, precision.shift, lengths))
 
 
 def bias_pieces(bias_I: FloatArray, precision: Precision) -> list[BitsArray]:
@@ -57,7 +57,7 @@ class PreparedItems:
     order_P: IntArray
     place_I: IntArray
     """Item row to position, -1 where not allowed."""
-    matrix_PK: BitsArray
+    matrix_PJ: BitsArray
     """The stored bits; padded with zero rows to a multiple of LANES."""
     tail_length_P: DoubleArray
     tail_lost_P: DoubleArray
@@ -70,7 +70,7 @@ class PreparedItems:
 
     def span(self, start: int, width: int) -> Span:
         """The tile of up to ``width`` (a multiple of LANES) scores that begins at ``start``."""
-        width = min(width, len(self.matrix_PK) - start)
+        width = min(width, len(self.matrix_PJ) - start)
         return Span(
             start,
             min(start + width, self.num_positions),
@@ -84,8 +84,8 @@ class PreparedItems:
     def limited_to(self, allowed_I: BoolArray) -> PreparedItems:
         """The same items without those that are not allowed; the tails stay valid, if a little wide."""
         kept_P = np.flatnonzero(allowed_I[self.order_P])
-        bits_PK = np.zeros((_padded(len(kept_P)), self.num_columns), _bits_dtype(self.precision))
-        np.take(self.matrix_PK, kept_P, axis=0, out=bits_PK[: len(kept_P)])
+        bits_PJ = np.zeros((_padded(len(kept_P)), self.num_columns), _bits_dtype(self.precision))
+        np.take(self.matrix_PJ, kept_P, axis=0, out=bits_PJ[: len(kept_P)])
         order_P = self.order_P[kept_P]
         tails = (self.tail_length_P, self.tail_lost_P, self.tail_bias_size_P, self.tail_bias_P)
         return PreparedItems(
@@ -93,7 +93,7 @@ class PreparedItems:
             self.num_columns,
             order_P,
             places(order_P, len(self.place_I)),
-            bits_PK,
+            bits_PJ,
             *(tail[kept_P] for tail in tails),
         )
 
@@ -103,20 +103,20 @@ def prepare_items(items_ID: FloatArray, bias_I: FloatArray | None, name: str) ->
     num_items, dim = items_ID.shape
     pieces = 0 if bias_I is None else (3 if name == "bfloat16" else 1)
     precision = scan_precision(name, dim + pieces)
-    bits_IK, lengths, _ = measured(items_ID, dim + pieces, precision)
+    bits_IJ, lengths, _ = measured(items_ID, dim + pieces, precision)
     if bias_I is not None:
         for piece, column_I in enumerate(bias_pieces(bias_I, precision)):
-            bits_IK[:, dim + piece] = column_I
+            bits_IJ[:, dim + piece] = column_I
     order_P = np.argsort(-lengths.given_R, kind="stable").astype(np.int32)
-    bits_PK = np.zeros((_padded(num_items), dim + pieces), _bits_dtype(precision))
-    np.take(bits_IK, order_P, axis=0, out=bits_PK[:num_items])
+    bits_PJ = np.zeros((_padded(num_items), dim + pieces), _bits_dtype(precision))
+    np.take(bits_IJ, order_P, axis=0, out=bits_PJ[:num_items])
     bias_P = np.zeros(num_items) if bias_I is None else bias_I[order_P].astype(np.float64)
     return PreparedItems(
         precision,
         dim + pieces,
         order_P,
         places(order_P, num_items),
-        bits_PK,
+        bits_PJ,
         lengths.given_R[order_P],
         _tail_maximum(lengths.lost_R[order_P]),
         _tail_maximum(np.abs(bias_P)),
