@@ -148,6 +148,8 @@ class Recommender:
         >>> reason = rr.ItemCF().fit(rr.Dataset(events)).explain(user=3, item=20)
         >>> reason.kind, [cited.item_id for cited in reason.cited]
         ('contribution', [10])
+        >>> print(reason)
+        Because of "10" (100%).
         """
         if item is None or (user is None) == (history is None):
             raise ConfigError("explain: give item, and either user or history")

@@ -63,6 +63,9 @@ class Reason:
     is_rated: bool
     """Whether the ratings of the history say more than that there was an event."""
 
+    def __str__(self) -> str:
+        return template(self)
+
 
 Render = Callable[[Reason], str]
 
