@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.worlds import World
-
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "faiss", "sentence_transformers", "transformers", "sklearn", "matplotlib")
 IN_EVERY_WORKER = "numba"
@@ -70,20 +66,17 @@ def test_no_door_imports_a_heavy_library() -> None:
     assert not found & set(HEAVY)
 
 
-@pytest.mark.ray
-def test_models_without_a_network_run_without_heavy_libraries(tmp_path: Path) -> None:
-    """A whole run of four models: the command itself and every process that Ray starts for it."""
-    seen, hook = tmp_path / "seen", tmp_path / "hook"
+def watch(folder: Path) -> tuple[dict[str, str], Path]:
+    """Variables of a process that has its own imports and those of its children watched, and where they are noted."""
+    seen, hook = folder / "seen", folder / "hook"
     seen.mkdir()
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(WATCH.format(watched={*HEAVY, IN_EVERY_WORKER}, folder=str(seen)))
-    world = World(
-        tmp_path / "world",
-        model={"name": "als", "embedding_dim": 8},
-        evaluation={"bootstrap": 20, "baselines": ["popularity", "item_cf", "ease"]},
-        cluster={"num_cpus": 2},
-    )
-    world.process("run", variables={"PYTHONPATH": f"{hook}:{ROOT}"})
+    return {"PYTHONPATH": f"{hook}:{ROOT}"}, seen
+
+
+def no_heavy_library(seen: Path) -> None:
+    """What ``watch`` noted holds none; it did note what every worker imports."""
     stacks = {path.name: path.read_text() for path in seen.iterdir()}
     heavy = [f"{name}\n{stack}" for name, stack in stacks.items() if not name.startswith(f"{IN_EVERY_WORKER}-")]
     assert not heavy, heavy[0]
