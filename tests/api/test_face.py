@@ -129,6 +129,7 @@ def test_what_is_filtered(events: pd.DataFrame, movies: pd.DataFrame) -> None:
     assert genres.value_counts().max() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["popularity", "als", "svd", "pure_svd", "graph_filter", "lightgcn"])
 def test_every_model_goes_by_name(events: pd.DataFrame, model: str) -> None:
     small = {"embedding_dim": 4, "epochs": 2}
@@ -318,6 +319,7 @@ def test_every_public_name_is_there_and_documented() -> None:
         _ = rr.nothing
 
 
+@pytest.mark.slow
 def test_it_is_imported_quickly_and_without_ray() -> None:
     code = """if True:
         import sys, time

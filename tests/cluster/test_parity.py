@@ -29,12 +29,14 @@ BATCH: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_endpoint_answers_what_the_batch_job_published(model: str, tmp_path: Path) -> None:
     prepared = prepared_world(tmp_path, users=400)
     check(tmp_path, publish_run(tmp_path, prepared, model, settings=MODELS[model]), model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BATCH)
 def test_the_endpoint_follows_the_settings_of_the_batch_job(how: str, tmp_path: Path) -> None:
     prepared = prepared_world(tmp_path, split={"kind": "cold_items"} if how == "new arrivals" else {"kind": "none"})
@@ -61,6 +63,7 @@ def test_the_endpoint_keeps_to_the_item_lists_of_the_batch_job(tmp_path: Path) -
     check(tmp_path, publish_run(tmp_path, prepared_world(tmp_path), **lists), "item_cf")
 
 
+@pytest.mark.slow
 def test_the_endpoint_answers_what_the_batch_job_published_of_movielens(datasets: Path, tmp_path: Path) -> None:
     source = {"source": "movielens", "path": str(datasets / "ml-latest-small")}
     prepared = prepare_values(tmp_path / "prepared", **source)

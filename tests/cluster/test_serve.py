@@ -46,6 +46,7 @@ recsys_ray.base.errors.StorageError: /x/state.sqlite: can't keep what users send
 
 
 # Ray 2.60 declares its own models in a way that pydantic has deprecated.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
 def test_the_configuration_for_a_cluster_is_one_that_serve_takes() -> None:
     from ray.serve.schema import ServeDeploySchema

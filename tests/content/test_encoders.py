@@ -252,6 +252,7 @@ def minilm() -> Any:
     return open_text_encoder(TextSettings(), device="cpu")
 
 
+@pytest.mark.slow
 def test_texts_of_like_meaning_are_near(minilm: Any) -> None:
     pairs = [
         "an astronaut is stranded on Mars",
@@ -381,6 +382,7 @@ def some_images(count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("resnet18", "safetensors"), ("resnet18", "pth"), ("resnet50", "pth"), ("efficientnet_b0", "pth")],

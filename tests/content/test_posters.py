@@ -311,6 +311,7 @@ def drip_head(page: BaseHTTPRequestHandler) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [drip, drip_head, lambda page: time.sleep(1.5)], ids=["body", "head", "silence"])
 def test_slow_servers_time_out(web: Server, page: Callable[[BaseHTTPRequestHandler], None]) -> None:
     web.pages["/slow"] = page

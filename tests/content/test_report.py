@@ -150,6 +150,7 @@ def test_well_known_titles_are_those_with_most_interactions() -> None:
     assert analysed(table(GENRES), CONTENT, titles=0).known_titles == []
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_counted_and_named() -> None:
     genres: list[list[str] | None] = [[] for _ in range(30)]
     has_text, has_image = np.ones(30, np.bool_), np.zeros(30, np.bool_)
@@ -206,6 +207,7 @@ def test_genres_are_kept_in_order_and_ranked_by_frequency() -> None:
     assert shares.tolist() == [[True, False, True], [False, False, False]]
 
 
+@pytest.mark.slow
 def test_projections() -> None:
     rng = np.random.default_rng(4)
     plane = rng.normal(size=(20, 2)) * [3, 1]
@@ -304,6 +306,7 @@ def test_items_without_a_vector_are_not_on_the_map() -> None:
     assert drawn(table(genres), without) == drawn(less, unit(vectors[kept])) != drawn(table(genres), whole)
 
 
+@pytest.mark.slow
 def test_the_same_vectors_and_seed_give_the_same_page() -> None:
     rng = np.random.default_rng(6)
     items, content = table([["X"], ["Y"]] * 30), unit(rng.normal(size=(60, 6)))

@@ -343,6 +343,7 @@ SPLITS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: split["kind"])
 @pytest.mark.parametrize("as_text", [False, True])
 def test_the_split_does_not_depend_on_sharding(tmp_path: Path, split: dict[str, Any], as_text: bool) -> None:

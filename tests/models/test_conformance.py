@@ -10,9 +10,12 @@ from recsys_ray.base.types import ScorerState
 from recsys_ray.models import MODELS, Model, load_scorer
 from recsys_ray.testing import ModelConformance
 
+SLOW = ("ncf", "sasrec", "bert4rec", "two_tower")
+PARAMS = [pytest.param(model, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, model in MODELS.items()]
+
 
 class TestModels(ModelConformance):
-    @pytest.fixture(scope="class", params=MODELS.values(), ids=MODELS)
+    @pytest.fixture(scope="class", params=PARAMS)
     @classmethod
     def model(cls, request: pytest.FixtureRequest) -> type[Model]:
         return request.param

@@ -181,6 +181,7 @@ def asking(data: TrainData, known: bool) -> Requests:
     return Requests(pa.array(range(data.num_users)), users, data.histories, ItemLists.empty(data.num_users))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -252,6 +253,7 @@ def pair_job(data: TrainData) -> PairJob[LightGCN]:
     return model_of(data, config).job
 
 
+@pytest.mark.slow
 def test_two_workers_are_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(in_a_process, (str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

@@ -95,6 +95,7 @@ def test_the_split_first_layer_is_the_plain_network(hidden_layers: list[int], si
     np.testing.assert_allclose(block, plain.detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [1, LANES - 1, LANES, 2 * LANES + 3])
 def test_pairs_are_the_entries_of_the_block_bit_by_bit(items: int) -> None:
     rng = np.random.default_rng(0)
@@ -114,6 +115,7 @@ def test_pairs_are_the_entries_of_the_block_bit_by_bit(items: int) -> None:
 # --- what it learns ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

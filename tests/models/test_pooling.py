@@ -76,6 +76,7 @@ def config_of(model: str, **settings: Any) -> Any:
     return MODELS[model](**common | own | settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
 def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) -> None:

@@ -106,6 +106,7 @@ def test_the_next_item_is_found(scorer: SequenceScorer) -> None:
     assert best.tolist() == [(start + 4) % ITEMS for start in range(ITEMS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -86,12 +86,14 @@ def scorer() -> TowerScorer:
     return fitted(use_content=True, id_dropout=0.3, user_id=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"])
 def test_every_loss_falls(loss: str) -> None:
     found = losses_of(loss=loss, epochs=15, id_dropout=0.0, use_content=True)
     assert min(found[-3:]) < 0.9 * found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["concat_mlp", "weighted", "gated", "attention", "bilinear"])
 @pytest.mark.parametrize("layers", [[], [16, 8]], ids=["flat", "deep"])
 def test_every_fusion_learns(fusion: str, layers: list[int]) -> None:
@@ -99,6 +101,7 @@ def test_every_fusion_learns(fusion: str, layers: list[int]) -> None:
     assert min(found[-3:]) < 0.9 * found[0]
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned_by_heart() -> None:
     """Other targets of the same user are no negatives, so nothing keeps the loss above 0."""
     found = losses_of(
@@ -312,6 +315,7 @@ def in_a_process(rank: int, directory: str) -> None:
     leave()
 
 
+@pytest.mark.slow
 def test_two_workers_are_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(in_a_process, (str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

@@ -110,6 +110,7 @@ def test_leave_one_out_equals_the_solve_without_the_item(length: int, weighting:
         np.testing.assert_allclose(found[1][h], items_ID[rows_K] @ lost_D, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BY_CONTRIBUTION)
 def test_removing_any_cited_item_lowers_the_score(name: str) -> None:
     scorer, data = fitted(name, seed=1)
@@ -254,6 +255,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return open_bundle(Location.of(folder / name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["long", "nested"])
 def test_a_run_with_reasons_passes_the_gate_and_is_evaluated(trained: Bundle, tmp_path: Path, layout: Any) -> None:
     settings = RecommendSettings(n=5, reasons=True, layout=layout)

@@ -259,6 +259,7 @@ def test_lower_float32_precision_of_torch_changes_nothing() -> None:
 # --- torch is a means ---
 
 
+@pytest.mark.slow
 def test_torch_is_loaded_only_where_it_pays() -> None:
     """In a process without torch: float32 at first, bfloat16 once enough was asked; the lists are the same."""
     code = """
@@ -291,6 +292,7 @@ def test_bfloat16_is_where_torch_says_it_is() -> None:
     assert product_module.bfloat16_is_fast() == bool(expected)
 
 
+@pytest.mark.slow
 def test_a_half_imported_torch_is_waited_for(tmp_path: Path) -> None:
     """Another thread is importing it: nobody may see the module before it is whole."""
     (tmp_path / "torch.py").write_text("import time\ntime.sleep(0.5)\nwhole = True\n")

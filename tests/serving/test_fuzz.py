@@ -51,6 +51,7 @@ def _body(document: dict[str, Any], operation: dict[str, Any]) -> dict[str, Any]
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_no_request_makes_the_service_fail_or_break_its_description(world: Path, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")

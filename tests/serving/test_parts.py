@@ -249,6 +249,7 @@ def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path
     assert [len(items) for items in alone[:3]] == [3, 7, 7]
 
 
+@pytest.mark.slow
 def test_too_many_requests_at_once_are_turned_away_and_health_still_answers(world: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"cache": {"mib": 0}, "limits": {"in_flight": 2}, "batching": {"max_wait_ms": 1500.0}}
     with client(world, state=str(tmp_path), **settings) as service, ThreadPoolExecutor(8) as pool:

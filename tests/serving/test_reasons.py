@@ -116,6 +116,7 @@ def test_a_language_model_words_the_leading_reasons_once_and_is_counted(
     assert cost == pytest.approx(0.0006)  # 3 calls of 100 prompt tokens at 2 a million
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["error", "empty", "endless", "away", "late"])
 def test_the_template_speaks_when_the_language_model_does_not(
     world: Path, tmp_path: Path, endpoint: Endpoint, trouble: str

@@ -94,6 +94,7 @@ def test_lists_and_similar_items_are_made_without_ids(without_ids: TestClient) -
         assert answer.status_code == 200 and answer.json()["items"], answer.text
 
 
+@pytest.mark.slow
 def test_ids_that_look_alike_keep_to_themselves_in_one_batch(tmp_path: Path) -> None:
     liked = [(user, (at + step) % len(ALIKE)) for at, user in enumerate(ALIKE) for step in (0, 1, 3, 4)]
     events = [(user, ALIKE[item], 1.0 + at % 5, 100 + at) for at, (user, item) in enumerate(liked)]

@@ -257,6 +257,7 @@ def in_a_process(rank: int, directory: str) -> None:
     leave()
 
 
+@pytest.mark.slow
 def test_two_workers_are_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(in_a_process, (str(tmp_path),), nprocs=2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
