@@ -14,7 +14,9 @@ BIN = $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 BENCHMARKS ?= batch_topn memory als embed
 PYTHON ?=
-QUICK := "not ray and not slow and not browser"
+PARALLEL := -n auto --dist loadfile
+# What is left out is not even imported.
+QUICK := $(PARALLEL) -m "not ray and not slow and not browser" --ignore=tests/cluster --ignore=tests/serving/test_fuzz.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -26,11 +28,13 @@ help:
 run: $(VENV)/.installed-run
 	$(BIN)/recsys-ray run $(CONFIG)
 
+# Tests without a Ray go side by side, file by file; a Ray wants the cores for itself.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not browser"
+	$(BIN)/python -m pytest -m "ray or browser"
 
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m $(QUICK)
+	$(BIN)/python -m pytest $(QUICK)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -48,7 +52,7 @@ newest: VENV = .venv-newest
 newest:
 	@$(create_environment)
 	$(BIN)/python -m pip install --quiet -e ".[test]"
-	$(BIN)/python -m pytest -m $(QUICK)
+	$(BIN)/python -m pytest $(QUICK)
 
 bench: $(VENV)/.installed-benchmarks
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done

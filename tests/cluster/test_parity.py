@@ -43,6 +43,7 @@ def test_the_endpoint_follows_the_settings_of_the_batch_job(how: str, tmp_path: 
     check(tmp_path, publish_run(tmp_path, prepared, **BATCH[how]), "item_cf")
 
 
+@pytest.mark.slow
 def test_the_endpoint_searches_and_ranks_with_the_stages_of_the_batch_job(tmp_path: Path) -> None:
     prepared = prepared_world(tmp_path)
     publish_run(tmp_path, prepared, "item_cf", tag="r")
@@ -56,6 +57,7 @@ def test_the_endpoint_searches_and_ranks_with_the_stages_of_the_batch_job(tmp_pa
     check(tmp_path, run, "als")
 
 
+@pytest.mark.slow
 def test_the_endpoint_keeps_to_the_item_lists_of_the_batch_job(tmp_path: Path) -> None:
     (tmp_path / "allow.txt").write_text("\n".join(map(str, range(1, 61))))
     (tmp_path / "deny.txt").write_text("1\n2\n3\n")

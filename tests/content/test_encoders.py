@@ -269,6 +269,7 @@ def test_texts_of_like_meaning_are_near(minilm: Any) -> None:
     assert cosines.argmax(axis=1).tolist() == [1, 0, 3, 2, 5, 4]
 
 
+@pytest.mark.slow
 def test_vectors_do_not_depend_on_order_or_company(minilm: Any) -> None:
     texts = ["word " * length + str(number) for number, length in enumerate([1, 12, 3, 40, 2, 20, 1, 7])]
     together = minilm.encode(texts)
@@ -295,6 +296,7 @@ def test_it_is_the_published_model_and_its_pooling(minilm: Any) -> None:
     np.testing.assert_allclose(minilm.encode(texts), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_prompt_tokens_and_precision(minilm: Any) -> None:
     def encoded(texts: list[str], **changes: Any) -> np.ndarray:
@@ -331,6 +333,7 @@ def test_other_weights_than_the_published_ones_are_refused(tmp_path: Path, monke
         open_text_encoder(TextSettings())
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_weights_are_never_made_up(tmp_path: Path) -> None:
     """A weights file without some layers: the library would fill them with random numbers."""
@@ -515,6 +518,7 @@ def test_palette_vectors_have_length_one_and_unrelated_images_are_unlike() -> No
     assert describe(clouds(1)[:0]).shape == (0, palette.DIM)
 
 
+@pytest.mark.slow
 def test_palette_vectors_survive_what_a_copy_suffers() -> None:
     """Compressed, brightened, scaled, slightly cropped: every picture stays nearest to itself."""
     originals = clouds(60)

@@ -279,6 +279,7 @@ def test_names_from_the_data_are_text_wherever_they_stand() -> None:
     assert "日本語" in page and "&lt;u&gt;name" in page
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_without_script_or_network() -> None:
     rng = np.random.default_rng(5)
     genres: list[list[str] | None] = [[f"genre {number}"] for number in rng.integers(0, 12, 80)]

@@ -461,6 +461,7 @@ def test_number_of_shards() -> None:
 # -- real data -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gowalla_keeps_the_published_split(tmp_path: Path) -> None:
     prepared = prepare_values(tmp_path, source="lightgcn", path=dataset("gowalla"), split={"kind": "given"})
     assert prepared.manifest["interactions"] == {"train": 719_081, "valid": 91_047, "test": 217_242}

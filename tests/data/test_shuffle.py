@@ -56,6 +56,7 @@ class CountedReads:
             self.read[path] += size
 
 
+@pytest.mark.slow
 def test_a_shard_reads_its_share_of_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     events = [(int(u), int(i), 1.0, int(t)) for u, i, t in rng.integers(0, [2000, 500, 10**9], (40_000, 3))]

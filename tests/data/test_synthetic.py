@@ -157,6 +157,7 @@ def layout(picture: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(fields.mean(axis=(1, 3)).ravel())
 
 
+@pytest.mark.slow
 def test_posters_are_small_indexed_pictures_and_change_nothing_else() -> None:
     with_posters = drawn(items=400)
     for uri in with_posters.column("poster").to_pylist():
@@ -180,6 +181,7 @@ def test_posters_are_the_same_for_the_same_world_only() -> None:
     assert posters.data_uris(8, titles[:1], years[:1], zero[:1], zero[:1], zero[:1]).to_pylist() != [one]
 
 
+@pytest.mark.slow
 def test_posters_of_one_genre_look_alike() -> None:
     """The nearest of all other posters by colour layout, among items of one genre: mostly of the same genre."""
     table = drawn(items=600, genres=24, themes=16).to_pylist()

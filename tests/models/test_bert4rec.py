@@ -125,6 +125,7 @@ def test_the_question_is_a_mask_behind_the_newest_events(encoder: SequenceEncode
 # --- what it learns ---
 
 
+@pytest.mark.slow
 def test_it_learns_one_batch_by_heart() -> None:
     model = model_of([[3, 1, 4, 2], [5, 9, 2]], replace(BOTH, dropout=0.0))
     inputs, targets, random = next(model.batches(0))
@@ -138,6 +139,7 @@ def test_it_learns_one_batch_by_heart() -> None:
     assert first > 1.0 and float(loss.detach()) < 0.05
 
 
+@pytest.mark.slow
 def test_the_next_item_is_found(scorer: SequenceScorer) -> None:
     histories = [[(start + step) % ITEMS for step in range(4)] for start in range(ITEMS)]
     best = scorer.score(ask(*histories))[:, :ITEMS].argmax(axis=1)

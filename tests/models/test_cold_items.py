@@ -114,6 +114,7 @@ def test_the_map_is_ridge_regression_with_a_free_intercept(
         np.testing.assert_array_equal(found[others], values[others])
 
 
+@pytest.mark.slow
 def test_much_regularization_leaves_the_weighted_mean_of_the_warm_scores(base: Scorer) -> None:
     scorer = extend_to_cold_items(base, WORLD, ColdItemSettings(regularization=1e9, popularity_power=1.0))
     weights = WORLD.item_counts()[WARM]

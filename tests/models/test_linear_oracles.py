@@ -169,6 +169,7 @@ def test_popularity_needs_timestamps_for_a_window() -> None:
         popularity.Popularity(window_days=1.0).fit_scorer(data, FitContext())
 
 
+@pytest.mark.slow
 def test_linear_scores_beyond_one_tile_sparse_and_dense() -> None:
     rng = np.random.default_rng(3)
     size = 5000

@@ -90,6 +90,7 @@ def test_who_ended_with_an_item_gets_what_goes_with_it(model: str, known: bool) 
         assert scores.argmax(axis=1).tolist() == [last + 1, first + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recent_weight", [0.0, 0.7])
 @pytest.mark.parametrize("model", ["lightgcn", "two_tower", "ncf"])
 def test_early_stopping_measures_what_the_finished_model_answers(model: str, recent_weight: float) -> None:

@@ -100,6 +100,7 @@ def test_newest_events_fill_from_the_right() -> None:
     assert newest(histories, np.array([2]), 3, PADDING).tolist() == [[PADDING]]
 
 
+@pytest.mark.slow
 def test_the_next_item_is_found(scorer: SequenceScorer) -> None:
     histories = [[(start + step) % ITEMS for step in range(4)] for start in range(ITEMS)]
     best = scorer.score(ask(*histories))[:, :ITEMS].argmax(axis=1)
@@ -154,6 +155,7 @@ def test_heads_must_divide_the_dimension() -> None:
         SASRec(heads=3)
 
 
+@pytest.mark.slow
 def test_torch_is_loaded_when_it_is_needed() -> None:
     """Workers that rank finished scores stay small."""
     code = "import sys, recsys_ray.models.registry; sys.exit('torch' in sys.modules)"

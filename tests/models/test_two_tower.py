@@ -199,6 +199,7 @@ def test_gradient_of_a_user_with_nothing_left_is_finite() -> None:
     assert np.isfinite(config.fit_scorer(data, FitContext()).score(ask([0], [0, 1]))).all()
 
 
+@pytest.mark.slow
 def test_a_new_user_is_answered_by_the_history(scorer: TowerScorer) -> None:
     asked = ask([0, 2, 4], [1, 3, 5], [0, 2, 4], users=[-1, -1, 1])
     scores = scorer.score(asked)

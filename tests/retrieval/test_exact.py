@@ -112,6 +112,7 @@ def only_bfloat16(items_ID: FloatArray) -> ExactIndex:
 # --- the list is that of a full sort ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("seed", range(24))
 def test_equals_a_full_sort(seed: int, precision: str) -> None:
@@ -539,6 +540,7 @@ def test_all_but_a_few_excluded() -> None:
     assert_same(ExactIndex(items_ID).search(queries_BD, 10, exclude), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("num_hidden", [1, 25, 44, 45, 100])
 def test_the_best_are_the_seen_ones(num_hidden: int, precision: str) -> None:
@@ -601,6 +603,7 @@ def search(queries_BD: FloatArray, k: int, *filters: object) -> TopK:
 # --- real histories ---
 
 
+@pytest.mark.slow
 def test_real_histories_are_left_out() -> None:
     path = Path(__file__).parents[2] / "../shared/datasets/gowalla/train.txt"
     if not path.exists():

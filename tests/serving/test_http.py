@@ -219,6 +219,7 @@ def test_health_info_and_metrics(service: TestClient) -> None:
     assert counted(service, "recsys_answers_total", **labels) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

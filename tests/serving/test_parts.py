@@ -222,6 +222,7 @@ def test_user_shards_are_kept_within_their_bytes(world: Path) -> None:
     assert run.users.find("201") is None and run.users.find("x") is None
 
 
+@pytest.mark.slow
 def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path: Path) -> None:
     with client(world, state=str(tmp_path), cache={"mib": 0}, batching={"max_wait_ms": 1000.0}) as service:
         with ThreadPoolExecutor(8) as pool:
@@ -229,6 +230,7 @@ def test_requests_of_the_same_moment_share_a_scoring_call(world: Path, tmp_path:
         assert counted(service, "recsys_batch_rows_sum") == 8 and counted(service, "recsys_batch_rows_count") <= 2
 
 
+@pytest.mark.slow
 def test_questions_of_the_same_moment_keep_their_own_terms(world: Path, tmp_path: Path) -> None:
     genre = open_run(Location.of(world), run_ids(world)[0], 1 << 20).catalogue.genres[0][0]
     queries = [
@@ -361,6 +363,7 @@ def test_nothing_published_is_unready_until_something_is(tmp_path: Path) -> None
         until(lambda: service.get("/health/ready").status_code == 200)
 
 
+@pytest.mark.slow
 def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, tmp_path: Path) -> None:
     names = run_ids(world)
     root = Location.of(world) / "recommendations"
@@ -393,6 +396,7 @@ def test_no_request_fails_and_no_answer_is_mixed_while_runs_change(world: Path, 
     assert seen == set(names)
 
 
+@pytest.mark.slow
 def test_memory_stays_where_it_is_under_load(world: Path, tmp_path: Path) -> None:
     """A short form of the soak: answers made and dropped, users read and forgotten, feedback taken and written."""
     settings: dict[str, Any] = {"cache": {"mib": 1}, "feedback": {"roll_seconds": 0.2}, "user_cache_mib": 1}
