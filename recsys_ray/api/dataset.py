@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from recsys_ray.api.frames import Kind, kind_of, to_arrow, to_kind
+from recsys_ray.api.recommender import Recommender, fit_prepared
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, DataError
 from recsys_ray.base.storage import Location
@@ -27,10 +28,7 @@ from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.frame import FrameSettings, FrameSource
 from recsys_ray.data.sources.table_files import TableSettings, TableSource, column_names
-
-if TYPE_CHECKING:
-    from recsys_ray.api.recommender import Recommender
-    from recsys_ray.models import Model
+from recsys_ray.models import Model
 
 OPTIONAL = ("rating", "timestamp")
 ITEM_OPTIONAL = ("title", "genres", "year", "poster")
@@ -168,9 +166,7 @@ class Dataset:
 
     def fitted(self, model: Model, **options: Any) -> Recommender:
         """``model.fit(self)``; see ``recsys_ray.fit``."""
-        from recsys_ray.api.recommender import fit_model
-
-        return fit_model(self, model, **options)
+        return fit_prepared(model, self.prepared, self.parts, self.content(), self.kind, **options)
 
     def _of_source(self, source: Source) -> Dataset:
         other = object.__new__(Dataset)

@@ -3,11 +3,11 @@ job and the service do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from recsys_ray.api.frames import Kind, to_kind
 from recsys_ray.base.errors import BundleError, ConfigError, DataError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, FitContext, Histories, IntArray, ItemLists, Requests
+from recsys_ray.base.types import BoolArray, FitContext, Histories, IntArray, ItemContent, ItemLists, Requests
+from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, check_size
 from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
 from recsys_ray.recommend.config import RecommendSettings
@@ -27,11 +28,6 @@ from recsys_ray.recommend.similar import similar_items
 from recsys_ray.retrieval import Reranker, RerankSettings
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of, latest_run
 from recsys_ray.runs.published import is_published, read_run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from recsys_ray.api.dataset import Dataset
 
 DEFAULT_ROWS = 10
 
@@ -263,26 +259,28 @@ def _ids(given: Any, kind: pa.DataType, what: str) -> pa.Array:
     raise DataError(f"{what} ids of the data are {kind}, found {array[0].as_py()!r}; give them in that type")
 
 
-def fit_model(
-    data: Dataset,
+def fit_prepared(
     model: Model,
+    prepared: Prepared,
+    parts: tuple[str, ...],
+    content: ItemContent | None,
+    kind: Kind,
     *,
     seed: int = 0,
     memory_limit_gib: float | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Recommender:
     """See ``recsys_ray.fit``."""
-    prepared, parts = data.prepared, data.parts
     counts = prepared.counts(parts)
     if not counts.num_interactions:
         raise DataError("fit: there is no interaction to learn from; loosen filters or the split")
     if memory_limit_gib is not None:
         check_size(model, counts, int(memory_limit_gib * 2**30))
-    train = replace(prepared.train_data(parts), content=data.content())
+    train = replace(prepared.train_data(parts), content=content)
     scorer = model.fit_scorer(train, FitContext(seed=seed, progress=progress))
     facts = {"model": model.key, "settings": model.model_dump(mode="json"), "predicts_ratings": model.predicts_ratings}
     bundle = bundle_in_memory(scorer, prepared, parts, facts, train.item_counts())
-    return Recommender(bundle, Options(n=min(DEFAULT_ROWS, bundle.num_items)), data.kind)
+    return Recommender(bundle, Options(n=min(DEFAULT_ROWS, bundle.num_items)), kind)
 
 
 def load(path: str | PathLike[str], *, models: Sequence[type[Model]] = (), kind: Kind = "pandas") -> Recommender:
