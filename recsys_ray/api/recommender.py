@@ -22,12 +22,12 @@ from recsys_ray.models import Model, check_size
 from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.explain import Reason, explain, explain_texts
-from recsys_ray.recommend.options import Options, check_options, read_options, with_stages
+from recsys_ray.recommend.options import Options, check_options, read_options
 from recsys_ray.recommend.rank import rank, to_table
 from recsys_ray.recommend.similar import similar_items
 from recsys_ray.retrieval import Reranker, RerankSettings
-from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of, latest_run
-from recsys_ray.runs.published import is_published, read_run
+from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run, open_published
+from recsys_ray.runs.published import is_published
 
 DEFAULT_ROWS = 10
 
@@ -320,7 +320,5 @@ def load(path: str | PathLike[str], *, models: Sequence[type[Model]] = (), kind:
 
 
 def _published(run: Location, output: Location, models: Sequence[type[Model]], kind: Kind) -> Recommender:
-    record = read_run(run)
-    bundle = open_bundle(bundle_of(output, record.model), models=models)
-    settings = record.recommend.model_copy(update={"reasons": False})
-    return Recommender(bundle, with_stages(bundle, settings, read_options(bundle, settings)), kind)
+    found = open_published(output, run, models)
+    return Recommender(found.bundle, found.options, kind)

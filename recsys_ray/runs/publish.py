@@ -10,13 +10,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
+from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.options import Options, read_options, with_stages
 from recsys_ray.runs.published import RECORD, PublishedRun, RunFacts, UsedModel, is_published, read_run, write_run
 
 LATEST, START, WITHDRAWN = "LATEST", "_run.json", "WITHDRAWN"
@@ -142,6 +145,32 @@ def bundle_of(output: Location, model: UsedModel) -> Location:
     made at, which is looked at where the directory does not have it."""
     here = output / "models" / model.bundle.rstrip("/").rsplit("/", 1)[-1]
     return here if "/" not in model.bundle or (here / bundles.MANIFEST).exists() else Location(model.bundle)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRun:
+    """A published run, ready to answer as its batch job did; reasons are left to who wants them."""
+
+    record: PublishedRun
+    bundle: bundles.Bundle
+    options: Options
+
+
+def open_published(output: Location, run: Location, models: Sequence[type[Model]] = ()) -> OpenedRun:
+    """Open the models of a published run, and read the options it was published with.
+
+    Args:
+        models: classes of models that the package does not know, whose scorers may be in the bundle.
+
+    Raises:
+        PublishError: the run has no record that can be read. BundleError, StorageError, DataError: a model of it can't
+            be opened.
+    """
+    record = read_run(run)
+    bundle = bundles.open_bundle(bundle_of(output, record.model), models=models)
+    settings = record.recommend.model_copy(update={"reasons": False})
+    ranker = None if record.ranker is None else bundle_of(output, record.ranker)
+    return OpenedRun(record, bundle, with_stages(bundle, settings, read_options(bundle, settings), ranker))
 
 
 def valid_run_id(run_id: str) -> bool:

@@ -12,13 +12,14 @@ import pyarrow as pa
 from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, Histories, ItemLists, Requests
-from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.recommend.options import Options, read_options, with_stages
+from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import Ranked, rank
 from recsys_ray.retrieval import Reranker, RerankSettings
-from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of, valid_run_id
-from recsys_ray.runs.published import is_published, read_run
+from recsys_ray.runs import publish
+from recsys_ray.runs.publish import RECOMMENDATIONS, valid_run_id
+from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.users.histories import UserHistories
 from recsys_ray.serving.users.journal import Event
@@ -134,22 +135,17 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
     run = output / RECOMMENDATIONS / run_id
     if not valid_run_id(run_id) or not is_published(run):
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
-    published = read_run(run)
-    bundle = open_bundle(bundle_of(output, published.model))
-    # Reasons are made when a caller asks for them, in more than words.
-    settings = published.recommend.model_copy(update={"reasons": False})
-    ranker = None if published.ranker is None else bundle_of(output, published.ranker)
-    options = with_stages(bundle, settings, read_options(bundle, settings), ranker)
+    found = publish.open_published(output, run)
     opened = LiveRun(
         run_id=run_id,
-        model=published.model.name,
-        bundle=bundle,
-        options=options,
-        catalogue=ItemCatalogue(bundle.items),
-        users=UserHistories(bundle, user_cache_bytes),
-        min_rating=published.min_rating,
-        published_at=published.published_at,
-        evaluation=published.evaluation,
+        model=found.record.model.name,
+        bundle=found.bundle,
+        options=found.options,
+        catalogue=ItemCatalogue(found.bundle.items),
+        users=UserHistories(found.bundle, user_cache_bytes),
+        min_rating=found.record.min_rating,
+        published_at=found.record.published_at,
+        evaluation=found.record.evaluation,
     )
     _warm(opened)
     return opened
