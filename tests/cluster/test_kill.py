@@ -22,6 +22,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests import soak
+from tests.cluster.test_output import fit_is_reported_before_its_end, strange_lines
 from tests.worlds import World
 
 pytestmark = pytest.mark.ray
@@ -97,7 +98,8 @@ def test_a_killed_training_continues_from_its_checkpoint(tmp_path: Path, ray_ses
     status = soak.start(broken.config, address=None, stage="train").wait()
     said = (broken.folder / "job.log").read_text()
     assert status == 0, said
-    assert int(re.findall(r"train: epoch (\d+)", said)[0]) == noted + 1
+    assert [int(epoch) for epoch in re.findall(r"train: epoch (\d+)", said)] == list(range(noted + 1, 41))
+    assert strange_lines(said, "stderr", "stdout") == [] and fit_is_reported_before_its_end(said, "lightgcn")
     found = load_file(Path(json.loads(said.splitlines()[-1])["path"], "arrays.safetensors"))
     assert set(found) == set(expected)
     for name, array in expected.items():
