@@ -14,7 +14,8 @@ BIN = $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 BENCHMARKS ?= batch_topn memory als embed
 PYTHON ?=
-PARALLEL := -n auto --dist loadfile
+# Two processes, see tests/conftest.py.
+PARALLEL := -n 2 --dist loadgroup
 # What is left out is not even imported.
 QUICK := $(PARALLEL) -m "not ray and not slow and not browser" --ignore=tests/cluster --ignore=tests/serving/test_fuzz.py
 
@@ -28,10 +29,8 @@ help:
 run: $(VENV)/.installed-run
 	$(BIN)/recsys-ray run $(CONFIG)
 
-# Tests without a Ray go side by side, file by file; a Ray wants the cores for itself.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not browser"
-	$(BIN)/python -m pytest -m "ray or browser"
+	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(QUICK)
