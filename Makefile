@@ -14,8 +14,8 @@ BIN = $(VENV)/bin
 CONFIG ?= configs/demo.yaml
 BENCHMARKS ?= batch_topn memory als embed
 PYTHON ?=
-# Two processes, see tests/conftest.py.
-PARALLEL := -n 2 --dist loadgroup
+# Two processes, each with whole files and a Ray of its own: a test with a Ray waits more than it works.
+PARALLEL := -n 2 --dist loadfile
 # What is left out is not even imported.
 QUICK := $(PARALLEL) -m "not ray and not slow and not browser" --ignore=tests/cluster --ignore=tests/serving/test_fuzz.py
 

@@ -30,15 +30,10 @@ def datasets() -> Path:
     return DATASETS
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the shared Ray are marked. Side by side, one process has all tests with a Ray, and each file the others:
-    a Ray wants to be started once, and waits more than it works."""
     for item in items:
         if "ray_session" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
-        alone = item.get_closest_marker("ray") or item.get_closest_marker("browser")
-        item.add_marker(pytest.mark.xdist_group("ray" if alone else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True)
