@@ -51,7 +51,7 @@ class Recommender:
 
     @property
     def num_users(self) -> int:
-        return len(self._all_requests)
+        return int(self.bundle.manifest["num_users"])
 
     @property
     def num_items(self) -> int:
@@ -185,10 +185,9 @@ class Recommender:
     def _stranger(self, users: Any, history: Sequence[Any] | Mapping[Any, float]) -> Requests:
         if users is not None:
             raise ConfigError("give either users or a history, not both")
-        rated = isinstance(history, Mapping)
         rows = self._item_rows(list(history)).tolist() if len(history) else []
         ratings = [[float(rating) for rating in history.values()]] if isinstance(history, Mapping) else None
-        histories = Histories.from_lists([rows], ratings if rated else None)
+        histories = Histories.from_lists([rows], ratings)
         no_id = pa.array([None], self.bundle.user_id_type)
         return Requests(no_id, np.array([-1], np.int32), histories, ItemLists.empty(1))
 
