@@ -20,12 +20,10 @@ from recsys_ray.base.types import BoolArray, FitContext, Histories, IntArray, It
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, check_size
 from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
-from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.explain import Reason, explain, explain_texts
-from recsys_ray.recommend.options import Options, check_options, read_options
+from recsys_ray.recommend.options import Options, check_options, varied
 from recsys_ray.recommend.rank import rank, to_table
 from recsys_ray.recommend.similar import similar_items
-from recsys_ray.retrieval import Reranker, RerankSettings
 from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run, open_published
 from recsys_ray.runs.published import is_published
 
@@ -211,7 +209,7 @@ class Recommender:
         if allow is not None or deny is not None:
             changes["allowed_I"] = self._allowed(allow, deny)
         if diversity is not None or max_per_genre is not None:
-            changes["reranker"] = self._reranker(diversity, max_per_genre)
+            changes["reranker"] = varied(self.bundle, self.options, diversity, max_per_genre)
         options = replace(self.options, **changes)
         check_options(self.bundle, options)
         return options
@@ -227,10 +225,6 @@ class Recommender:
         if deny is not None:
             allowed_I[self._item_rows(deny)] = False
         return allowed_I if self.options.allowed_I is None else allowed_I & self.options.allowed_I
-
-    def _reranker(self, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
-        settings = RerankSettings(diversity=diversity or 0.0, max_per_genre=max_per_genre)
-        return read_options(self.bundle, RecommendSettings(n=1, rerank=settings)).reranker
 
     def _item_rows(self, items: Any) -> IntArray:
         return self.bundle.item_rows(_ids(items, self.bundle.item_ids.type, "item"), "items")

@@ -259,3 +259,24 @@ def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
     if settings.candidates == "cold":
         allowed_I &= bundle.item_counts() == 0
     return allowed_I
+
+
+def varied(bundle: Bundle, options: Options, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
+    """Re-ranking by these, what is None as in the options.
+
+    Raises:
+        ConfigError: a value is out of range, or the catalogue can't be varied so.
+    """
+    if diversity is not None and not 0 <= diversity <= 1:
+        raise ConfigError(f"diversity must be between 0 and 1, found {diversity}")
+    if max_per_genre is not None and max_per_genre < 1:
+        raise ConfigError(f"max_per_genre must be at least 1, found {max_per_genre}")
+    own = options.reranker
+    settings = RerankSettings.model_construct(diversity=0.0, max_per_genre=None) if own is None else own.settings
+    given = {"diversity": diversity, "max_per_genre": max_per_genre}
+    changed = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    if changed.diversity == 0 and changed.max_per_genre is None:
+        return None
+    if own is not None:
+        return replace(own, settings=changed)
+    return read_options(bundle, RecommendSettings(n=1, rerank=changed)).reranker

@@ -86,6 +86,14 @@ def test_a_published_run_is_a_model(published: Any) -> None:
             assert rows["item_id"].tolist() == [row["item_id"] for row in expected[user]]
 
 
+def test_what_is_not_given_is_as_in_the_run(published: Any, tmp_path: Path) -> None:
+    run = publish_run(tmp_path, prepared_world(tmp_path), "ease", rerank={"diversity": 0.5, "pool": 30})
+    model = rr.load(run.url)
+    own = model.recommend()
+    pd.testing.assert_frame_equal(model.recommend(max_per_genre=10), own)  # as many as there are ranks: no cap
+    assert not model.recommend(diversity=0.0)["item_id"].equals(own["item_id"])
+
+
 def test_some_users_get_what_they_get_among_all(events: pd.DataFrame) -> None:
     model = rr.ItemCF().fit(rr.Dataset(events))
     whole = model.recommend(n=4)
@@ -276,6 +284,8 @@ WRONG: list[tuple[type[RecsysError], str, Action]] = [
     (DataError, "item 999999 is not in", lambda events: model_of(events).recommend(history=[999999])),
     (ConfigError, "n must be between 1 and the [0-9]+ items, found 0", lambda events: model_of(events).recommend(n=0)),
     (ConfigError, "n must be between 1 and", lambda events: model_of(events).similar_items(1, n=0)),
+    (ConfigError, "diversity must be between 0 and 1", lambda events: model_of(events).recommend(diversity=5)),
+    (ConfigError, "max_per_genre must be at least 1", lambda events: model_of(events).recommend(max_per_genre=0)),
     (ConfigError, "give either users or a history", lambda events: model_of(events).recommend([1], history=[1])),
     (ConfigError, "give item, and either user or history", lambda events: model_of(events).explain(user=1)),
     (ConfigError, r"no model 'eaze'; did you mean 'ease'\?", lambda events: rr.fit(rr.Dataset(events), "eaze")),

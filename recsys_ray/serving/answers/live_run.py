@@ -13,10 +13,9 @@ from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, Histories, ItemLists, Requests
 from recsys_ray.recommend.bundle import Bundle
-from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.recommend.options import Options, read_options
+from recsys_ray.recommend.options import Options, varied
 from recsys_ray.recommend.rank import Ranked, rank
-from recsys_ray.retrieval import Reranker, RerankSettings
+from recsys_ray.retrieval import Reranker
 from recsys_ray.runs import publish
 from recsys_ray.runs.publish import RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published
@@ -101,15 +100,7 @@ class LiveRun:
 
     def reranker(self, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
         """Re-ranking by these, what is None as in the run. Raises ConfigError where the catalogue can't be varied."""
-        own = self.options.reranker
-        settings = RerankSettings.model_construct(diversity=0.0, max_per_genre=None) if own is None else own.settings
-        given = {"diversity": diversity, "max_per_genre": max_per_genre}
-        changed = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-        if changed.diversity == 0 and changed.max_per_genre is None:
-            return None
-        if own is not None:
-            return replace(own, settings=changed)
-        return read_options(self.bundle, RecommendSettings(n=1, rerank=changed)).reranker
+        return varied(self.bundle, self.options, diversity, max_per_genre)
 
     def allowed(self, *masks_I: BoolArray | None) -> BoolArray | None:
         """(I,) items that pass all of these masks and the run's own; None for every item."""
