@@ -11,11 +11,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.commands import COMMANDS, add_config, command, open_pipeline
 
 STAGES = {
     "run": "prepare, embed, train, evaluate, recommend and publish; unchanged stages are skipped",
@@ -35,21 +36,27 @@ REPORTS = ("embeddings",)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("recsys-ray", description="Distributed batch recommendation on Ray.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, text in STAGES.items():
-        command = commands.add_parser(name, help=text, description=text)
+        stage = stages.add_parser(name, help=text, description=text)
         if name == "report":
-            command.add_argument("subject", choices=REPORTS, help="what the page is about")
+            stage.add_argument("subject", choices=REPORTS, help="what the page is about")
         if name == "verify":
-            command.add_argument("--url", help="address of a running service, e.g. http://127.0.0.1:8000")
-        command.add_argument("config", help="YAML file, see configs/")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
-    parsed, overrides = parser.parse_known_args(arguments)  # argparse takes none behind an option
-    if strange := [override for override in overrides if override.startswith("-")]:
+            stage.add_argument("--url", help="address of a running service, e.g. http://127.0.0.1:8000")
+        add_config(stage)
+    for name in COMMANDS:
+        text = command(name).HELP
+        command(name).add_arguments(stages.add_parser(name, help=text, description=text))
+    parsed, more = parser.parse_known_args(arguments)  # argparse takes no override behind an option
+    if strange := [word for word in more if word.startswith("-") or "overrides" not in parsed]:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
-    stage = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
-    options = {"url": parsed.url} if stage == "verify" else {}
-    return run_stage(stage, parsed.config, [*parsed.overrides, *overrides], **options)
+    if more:
+        parsed.overrides += more
+    if parsed.stage in COMMANDS:
+        return _reported(lambda: command(parsed.stage).run(parsed, _progress))
+    name = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
+    options = {"url": parsed.url} if name == "verify" else {}
+    return run_stage(name, parsed.config, parsed.overrides, **options)
 
 
 def job(stage: str, arguments: Sequence[str] | None = None) -> int:
@@ -63,9 +70,19 @@ def job(stage: str, arguments: Sequence[str] | None = None) -> int:
 
 def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options: Any) -> int:
     """One stage from a configuration file to its JSON line; the exit status."""
-    try:
+
+    def run() -> dict[str, Any]:
         result = _run(stage, config_path, overrides, options)
         _preview(stage, result)
+        return result
+
+    return _reported(run)
+
+
+def _reported(run: Callable[[], dict[str, Any]]) -> int:
+    """The exit status of what was run, its result printed as one JSON line, or its error as one of text."""
+    try:
+        result = run()
     except RecsysError as error:
         return _fail(str(error))
     except MemoryError:
@@ -78,21 +95,13 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
         print("interrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
     print(json.dumps(result, sort_keys=True), flush=True)
-    return 0
+    return int(result.get("exit_status", 0))
 
 
 def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     """What the stage found or did."""
-    from recsys_ray.cluster.environment import set_environment
-
-    set_environment()  # before Ray is imported
-    from recsys_ray.cluster.session import Session
-    from recsys_ray.config import load_config
-    from recsys_ray.pipeline import Pipeline
-
-    config = load_config(config_path, overrides, _progress)
-    with Session(config.cluster, _progress) as session:
-        result: dict[str, Any] = getattr(Pipeline(config, session), stage)(**options)
+    with open_pipeline(config_path, overrides, _progress) as pipeline:
+        result: dict[str, Any] = getattr(pipeline, stage)(**options)
     return result
 
 

@@ -28,6 +28,7 @@ FLOORS = [
     {"cluster"},
     {"config"},
     {"pipeline", "deploy"},
+    {"commands"},
     {"cli"},
     {"jobs"},
 ]

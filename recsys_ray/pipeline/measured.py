@@ -1,0 +1,117 @@
+"""Lists written by the batch job, and what held-out interactions say of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.provenance import fingerprint
+from recsys_ray.base.storage import Location
+from recsys_ray.cluster.recommend import run_batch
+from recsys_ray.config import dump
+from recsys_ray.evaluation import Report
+from recsys_ray.models import MODELS
+from recsys_ray.pipeline.stages import Stages
+from recsys_ray.recommend.bundle import open_bundle, read_manifest
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.options import search_index
+from recsys_ray.retrieval import IndexSettings
+from recsys_ray.runs import publish as runs
+from recsys_ray.runs.batch import Models, run_fingerprint
+from recsys_ray.runs.evaluate import evaluate_run
+
+
+class Measured(Stages):
+    """The model's lists and those of its baselines, measured on the held-out part."""
+
+    def train(self) -> dict[str, Any]:
+        """The fit that is evaluated; without a split, the one that is published."""
+        parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
+        return self._fit_models("train", parts)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics of the written lists against held-out targets, beside popularity."""
+        if not self.config.has_split:
+            raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
+        started = time.perf_counter()
+        self._fit_models("train", self._evaluation_parts())
+        location, run, bundle = self._evaluation_run(self.config.model_name, "train")
+        skipped = (location / "metrics.json").exists()
+        if skipped:
+            result = (location / "metrics.json").read_json()
+        else:
+            report = self._measure(run, bundle)
+            result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
+            table = report.table()
+            for name in (name for name in self.config.evaluation.baselines if name != self.config.model_name):
+                self._fit(name, self._evaluation_parts(), MODELS[name]())
+                _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
+                baseline = self._measure(baseline_run, baseline_bundle)
+                result["baselines"][name] = baseline.to_json()
+                result["runs"].append(str(baseline_run))
+                table += "\n" + report.beside(baseline, name)
+            result["table"] = table
+            (location / "metrics.json").write_json(result)
+        self.session.progress(result["table"])
+        facts = {"metrics": result["model"]["metrics"]}
+        facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
+        return self._done("evaluate", location, skipped, facts, started)
+
+    @property
+    def _recommendations(self) -> Location:
+        return self.output / "recommendations"
+
+    def _evaluation_parts(self) -> tuple[str, ...]:
+        return self._present(("train",) if self.config.evaluation.on == "valid" else ("train", "valid"))
+
+    def _published_parts(self) -> tuple[str, ...]:
+        everything = ("train", "valid", "test")
+        return self._present(everything if self.config.training.refit == "all" else everything[:2])
+
+    def _fit_models(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:
+        """The model, and on the same parts the one that ranks its candidates; the facts of the first."""
+        if (ranker := self.config.chosen_ranker()) is not None:
+            self._fit(f"{stage}_ranker", parts, ranker)
+        return self._fit(stage, parts, self.config.chosen_model())
+
+    def _models(self, stage: str, settings: RecommendSettings) -> Models:
+        """What was fitted in a stage, as far as these settings ask for it."""
+        ranker = None if settings.ranker is None else Location(self._results[f"{stage}_ranker"]["path"])
+        return Models(Location(self._results[stage]["path"]), ranker)
+
+    def _start_run(self, root: Location, models: Models, settings: RecommendSettings) -> Location:
+        key = run_fingerprint(models, settings)
+        return runs.start_run(root, key, {"bundle": str(models.bundle), "recommend": dump(settings)})
+
+    def _batch(self, models: Models, run: Location, settings: RecommendSettings) -> dict[str, Any]:
+        bundle, ranker = models
+        users_per_shard = read_manifest(bundle)["users_per_shard"]
+        if len(runs.finished_shards(run)) < len(users_per_shard):
+            for location in filter(None, models):
+                open_bundle(location, verify=True)  # every byte, once, before many actors trust them
+        # An approximate index is built here, once for all actors; what was measured of it belongs to the run's facts.
+        _, index = search_index(open_bundle(bundle), settings, self.session.progress)
+        return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard, ranker)
+
+    def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
+        """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
+        config = self.config
+        same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
+        if same_fit and config.recommend.n >= max(config.evaluation.k):
+            settings, root = config.recommend, self._recommendations
+        else:
+            rows = min(max(config.recommend.n, *config.evaluation.k), self.prepared.num_items)
+            # Reasons are not measured, and a baseline is its own plain list: it may not even have vectors to index.
+            plain = {"index": IndexSettings(), "ranker": None, "rerank": None} if model != config.model_name else {}
+            changes = {"n": rows, "layout": "long", "reasons": False} | plain
+            settings = config.recommend.model_copy(update=changes)
+            root = self.output / "evaluation" / "runs"
+        models = self._models(stage, settings)
+        run = self._start_run(root, models, settings)
+        self._batch(models, run, settings)
+        key = fingerprint(run.name, dump(config.evaluation))
+        return self.output / "evaluation" / key[:12], run, models.bundle
+
+    def _measure(self, run: Location, bundle: Location) -> Report:
+        return evaluate_run(self.prepared.location, bundle, run, self.config.evaluation, self.session.map_blocks)

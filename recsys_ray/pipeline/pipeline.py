@@ -1,0 +1,135 @@
+"""The stages of a run in order, their fingerprints, and what is skipped.
+
+    prepare -> embed -> train -> evaluate -> (refit) -> recommend -> gate -> publish
+
+A stage writes into a directory named by the fingerprint of everything that goes into it: input files, the sections of
+the configuration it reads, the format of the code that wrote it. Its manifest is written last. So a stage is done when
+the manifest is there, a change anywhere leads to another directory, and an interrupted stage is simply not done.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from recsys_ray.base.errors import PublishError
+from recsys_ray.base.provenance import versions
+from recsys_ray.base.schema import PARTS
+from recsys_ray.base.storage import Location
+from recsys_ray.cluster.serve import run_serve
+from recsys_ray.config import dump
+from recsys_ray.content import table as content_table
+from recsys_ray.pipeline.measured import Measured
+from recsys_ray.recommend.bundle import open_bundle
+from recsys_ray.runs import publish as runs
+from recsys_ray.runs.batch import Models
+from recsys_ray.runs.gate import Checked, check_run
+from recsys_ray.runs.publish import activated
+from recsys_ray.runs.published import RunFacts, is_published, read_run
+from recsys_ray.runs.verify import verify
+
+
+class Pipeline(Measured):
+    """One configuration being run. Each stage first makes sure of the stages it stands on."""
+
+    def run(self) -> dict[str, Any]:
+        """All stages; what each found or did, by stage."""
+        self.prepare()
+        if self.config.content is not None:
+            self.embed()
+        self.train()
+        if self.config.has_split:
+            self.evaluate()
+        self.recommend()
+        return dict(self._results)
+
+    def recommend(self) -> dict[str, Any]:
+        """The top n of every user: written, checked, published."""
+        started = time.perf_counter()
+        parts = self._published_parts()
+        stage = "train" if parts == self._evaluation_parts() or not self.config.has_split else "refit"
+        self._fit_models(stage, parts)
+        models = self._models(stage, self.config.recommend)
+        run = self._start_run(self._recommendations, models, self.config.recommend)
+        published = runs.latest(self._recommendations) == run.name and is_published(run)
+        if published:
+            facts: dict[str, Any] = {"checks": read_run(run).checks}
+        else:
+            facts = self._batch(models, run, self.config.recommend)
+            before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
+            bundle, settings, gate = open_bundle(models.bundle), self.config.recommend, self.config.runs.gate
+            checked = check_run(bundle, run, settings, gate, before, self.session.map_blocks)
+            facts["checks"] = checked.facts
+            if self.config.runs.enabled:
+                self._publish(models, run, checked, facts["index"])
+        facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
+        return self._done("recommend", run, published, facts, started)
+
+    def report_embeddings(self) -> dict[str, Any]:
+        """One HTML page about the item vectors: neighbours, projection, similarities, gaps."""
+        from recsys_ray.content.report.page import embedding_report
+
+        started = time.perf_counter()
+        table, prepared = Location(self.embed()["path"]), self.prepared
+        ids = prepared.items.column("item_id").combine_chunks()
+        settings = self.config.content
+        assert settings is not None  # or embed would have said so
+        has = {kind: content_table.read_content(table, ids, kind).present_I for kind in settings.kinds}
+        with_text_I, with_image_I = (has.get(kind, np.zeros(len(ids), np.bool_)) for kind in ("text", "image"))
+        content, counts_I = content_table.read_content(table, ids), prepared.item_counts(tuple(PARTS))
+        report, embedded = settings.report, self._results["embed"]
+        facts, page = embedding_report(prepared.items, content, with_text_I, with_image_I, counts_I, report, embedded)
+        file = self.output / "reports" / "embeddings.html"
+        file.write_bytes(page.encode())
+        return self._done("report", file, False, facts, started)
+
+    def serve(self) -> dict[str, Any]:
+        """Answer online from what is published, until interrupted."""
+        return run_serve(self.session, self.config.serving, self.output)
+
+    def verify(self, url: str | None = None) -> dict[str, Any]:
+        """Is the published run whole, and does the service at ``url`` answer with it?"""
+        run, findings = verify(self.output, self.session.map_blocks, url)
+        for finding in findings:
+            self.session.progress(f"verify: {finding}")
+        failed = [finding for finding in findings if not finding.good]
+        if failed:
+            raise PublishError(f"{len(failed)} of {len(findings)} checks failed, the first: {failed[0].found}")
+        return {"stage": "verify", "path": str(run), "checks": {finding.check: finding.found for finding in findings}}
+
+    def rollback(self) -> dict[str, Any]:
+        """LATEST back to the run published before, or to ``runs.to``."""
+        old, new = runs.rollback(self._recommendations, self.config.runs.to)
+        self.session.progress(f"rollback: LATEST moved from {old} to {new}; {old} is withdrawn")
+        return {"stage": "rollback", "path": str(self._recommendations / new), "from": old, "to": new}
+
+    def _publish(self, models: Models, run: Location, checked: Checked, index: dict[str, Any] | None) -> None:
+        facts = RunFacts(
+            model=runs.used_model(models.bundle),
+            ranker=None if models.ranker is None else runs.used_model(models.ranker),
+            recommend=self.config.recommend,
+            gate=self.config.runs.gate,
+            min_rating=self.config.data.filters.min_rating,
+            parts=checked.parts,
+            checks=checked.facts,
+            index=index,
+            evaluation=self._results.get("evaluate", {}).get("metrics"),
+            made_with=self._made_with(),
+            packages=versions(),
+            config=dump(self.config),
+        )
+        runs.publish(self._recommendations, run, facts)
+        self.session.progress(f"publish: LATEST is {run.name}")
+        for name in runs.prune(self._recommendations, self.config.runs.keep, activated(self.output)):
+            self.session.progress(f"publish: deleted the old run {name} (runs.keep={self.config.runs.keep})")
+
+    def _made_with(self) -> list[str]:
+        """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""
+        inside = f"{self.output}/"
+        places = [result["path"] for name, result in self._results.items() if name != "embed"]
+        if "evaluate" in self._results:
+            report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
+            places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
+        return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})

@@ -1,0 +1,129 @@
+"""The stages that make things once: prepared data, item vectors, models. What is there already is taken as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.provenance import fingerprint, versions
+from recsys_ray.base.storage import Location
+from recsys_ray.cluster.embed import run_embed
+from recsys_ray.cluster.fit import run_fit
+from recsys_ray.cluster.session import Session
+from recsys_ray.config import Config, dump
+from recsys_ray.content import table as content_table
+from recsys_ray.data.prepare import driver as preparing
+from recsys_ray.data.prepare.shard import ITEMS
+from recsys_ray.data.prepared import Prepared
+from recsys_ray.models import Model
+from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.bundle import read_manifest
+from recsys_ray.runs.fit import FitJob
+
+
+class Stages:
+    """One configuration being run: data, vectors and models, each made when first asked for."""
+
+    def __init__(self, config: Config, session: Session) -> None:
+        self.config = config
+        self.session = session
+        self.output = Location.of(config.output)
+        self._prepared: Prepared | None = None
+        self._results: dict[str, dict[str, Any]] = {}
+
+    def prepare(self) -> dict[str, Any]:
+        """Raw input to item table, user shards and vocabulary."""
+        config = self.config
+        source = preparing.open_source(config.data, seed=config.seed)
+        key = fingerprint(preparing.FORMAT, dump(config.data), source.fingerprint(), config.seed)
+        location = self.output / "prepared" / key[:12]
+        skipped = (location / "manifest.json").exists()
+        started = time.perf_counter()
+        if not skipped:
+            preparing.prepare(
+                source,
+                location,
+                seed=config.seed,
+                map_blocks=self.session.map_blocks,
+                progress=self.session.progress,
+            )
+        self._prepared = Prepared.open(location)
+        interactions = self._prepared.manifest["interactions"]
+        facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
+        return self._done("prepare", location, skipped, facts, started)
+
+    def embed(self) -> dict[str, Any]:
+        """Texts and posters of the catalogue to item vectors; what an earlier table holds is taken from there."""
+        if "embed" in self._results:
+            return self._results["embed"]
+        settings = self.config.content
+        if settings is None:
+            raise ConfigError("content: the section is missing; add it to the configuration (content={} will do)")
+        started = time.perf_counter()
+        items = self.prepared.location / ITEMS
+        store = self.output / "embeddings" if settings.store is None else Location.of(settings.store)
+        made_from = content_table.table_facts(items, settings)
+        key = fingerprint(made_from)[:12]
+        skipped = (store / key / content_table.MANIFEST).exists()
+        facts: dict[str, Any] = {}
+        if not skipped:
+            job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
+            facts = run_embed(self.session, job)
+            content_table.finish_table(job)
+            for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
+                self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")
+        totals = (store / key / content_table.MANIFEST).read_json()
+        facts = {"text_encoded": 0, "image_encoded": 0} | content_table.durable_counts(totals) | facts
+        if not skipped:
+            self.session.progress(content_table.summary(facts))
+        return self._done("embed", store / key, skipped, facts, started)
+
+    @property
+    def prepared(self) -> Prepared:
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        return self._prepared
+
+    def _present(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """Only parts with interactions, so that "train+valid" without validation data is the same fit as "train"."""
+        return tuple(part for part in parts if self.prepared.counts((part,)).num_interactions)
+
+    def _fit(self, stage: str, parts: tuple[str, ...], model: Model) -> dict[str, Any]:
+        if stage in self._results:
+            return self._results[stage]
+        config, started = self.config, time.perf_counter()
+        table = Location(self.embed()["path"]) if config.needs_content(model) else None
+        cold = None if config.training.cold_items is None else dump(config.training.cold_items)
+        inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
+        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
+        location = self.output / "models" / f"{model.key}-{key[:12]}"
+        skipped = (location / bundles.MANIFEST).exists()
+        if not skipped:
+            manifest = {
+                "model": model.key,
+                "fingerprint": key,
+                "config": dump(config),
+                "packages": versions(),
+                "embeddings": None if table is None else table.name,
+                "predicts_ratings": model.predicts_ratings,
+            }
+            prepared, limit = self.prepared.location, config.training.memory_limit_gib
+            job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items)
+            run_fit(
+                self.session, job, config.seed, config.training.workers, None if limit is None else int(limit * 2**30)
+            )
+        facts = {"model": model.key, "parts": list(parts)} | read_manifest(location)["fit"]
+        return self._done(stage, location, skipped, facts, started)
+
+    def _done(
+        self, stage: str, location: Location, skipped: bool, facts: dict[str, Any], started: float
+    ) -> dict[str, Any]:
+        seconds = round(time.perf_counter() - started, 2)
+        if stage not in self._results:
+            how = "unchanged, skipped" if skipped else f"done in {seconds} s"
+            self.session.progress(f"{stage}: {how} -> {location}")
+        self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
+        return self._results[stage]
