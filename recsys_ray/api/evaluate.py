@@ -14,8 +14,10 @@ from recsys_ray.api.frames import to_arrow
 from recsys_ray.api.recommender import Recommender
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, DataError
-from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part
+from recsys_ray.data.genres import item_genres
+from recsys_ray.data.prepared import Prepared, Targets
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, UserValues, evaluate_part
+from recsys_ray.runs.scored import scored_values
 
 
 def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any) -> Report:
@@ -35,7 +37,7 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
 
     Raises:
         DataError: a user or item is not of this data, a list has an item or rank twice, or test holds nothing out.
-        ConfigError: a setting is impossible.
+        ConfigError: a setting is impossible, or asks for scores (auc, liked) where lists are given.
 
     >>> import pandas as pd
     >>> import recsys_ray as rr
@@ -48,20 +50,43 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
         raise ConfigError("evaluate: test must be a held-out part of a Dataset; make one with data.split(...)")
     wanted = validated(TypeAdapter(EvaluationSettings), {"k": list(k), **settings}, "evaluate")
     prepared = test.prepared
+    model = recs if isinstance(recs, Recommender) else None
+    if model is None and (wanted.auc or wanted.liked is not None):
+        asked = "auc" if wanted.auc else "liked"
+        raise ConfigError(f"evaluate: {asked} needs the model's scores; give the model instead of its lists")
     if isinstance(recs, Recommender):
         _same_items(recs, prepared)
         recs = recs.recommend(n=min(wanted.max_k, recs.num_items))
     table = _lists(to_arrow(recs, "recs"), prepared)
     part = test.parts[0]
     known = ("train",) if part == "valid" else ("train", "valid")
-    items = ItemCounts(prepared.items.column("item_id").combine_chunks(), prepared.item_counts(known))
+    item_ids = prepared.items.column("item_id").combine_chunks()
+    items = ItemCounts(item_ids, prepared.item_counts(known), *item_genres(prepared.items))
     total = Partial()
     for shard in range(prepared.num_shards):
-        targets = prepared.targets(shard, part)
-        lengths_B = prepared.requests(shard, known).histories.lengths_B
+        targets, lengths_B = prepared.targets(shard, part), prepared.requests(shard, known).histories.lengths_B
         mine = table.filter(pc.is_in(table.column("user_id"), value_set=targets.user_ids))
-        total = total.merge(evaluate_part(mine, targets.user_ids, targets.items, lengths_B, items, wanted, shard))
+        total = total.merge(
+            evaluate_part(
+                mine,
+                targets.user_ids,
+                targets.items,
+                lengths_B,
+                items,
+                wanted,
+                shard,
+                ratings_E=targets.ratings_E,
+                scored=None if model is None else _scored(model, targets, wanted),
+            )
+        )
     return total.finish(wanted)
+
+
+def _scored(model: Recommender, targets: Targets, settings: EvaluationSettings) -> UserValues:
+    """What the model's scores say, asked with the histories it answers from."""
+    if not settings.auc and settings.liked is None:
+        return {}
+    return scored_values(model.bundle, model.requests(targets.user_ids.to_pylist()), targets, settings)
 
 
 def _same_items(model: Recommender, prepared: Prepared) -> None:

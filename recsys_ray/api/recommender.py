@@ -98,7 +98,7 @@ class Recommender:
           user_id  item_id source
         0     bob        1  model
         """
-        requests = self._requests(users) if history is None else self._stranger(users, history)
+        requests = self.requests(users) if history is None else self._stranger(users, history)
         options = self._options(n, filter_seen, allow, deny, fallback, diversity, max_per_genre)
         explainer = explain_texts if explain else None
         table = to_table(self.bundle, requests, rank(self.bundle, requests, options), explainer)
@@ -147,7 +147,7 @@ class Recommender:
         """
         if item is None or (user is None) == (history is None):
             raise ConfigError("explain: give item, and either user or history")
-        requests = self._requests([user]) if history is None else self._stranger(user, history)
+        requests = self.requests([user]) if history is None else self._stranger(user, history)
         rows_11 = self._item_rows(item).reshape(1, 1)
         return explain(self.bundle, requests, rows_11)[0][0]
 
@@ -166,7 +166,8 @@ class Recommender:
     def _all_requests(self) -> Requests:
         return Requests.concatenate([self.bundle.requests(shard) for shard in range(self.bundle.num_shards)])
 
-    def _requests(self, users: Any) -> Requests:
+    def requests(self, users: Any = None) -> Requests:
+        """What the model is asked for these users, in this order; None for all. DataError for an unknown one."""
         if users is None:
             return self._all_requests
         known = self._all_requests.user_ids

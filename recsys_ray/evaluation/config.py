@@ -32,6 +32,14 @@ class EvaluationSettings(Settings):
     head_share: float = Field(default=0.8, gt=0.0, lt=1.0)
     """The head is the fewest items that hold this share of the training interactions; the others are the tail."""
 
+    genres: list[str] = Field(default=[])
+    """Names of genres; the recall of held-out items of each is reported as a segment of its own."""
+    liked: float | None = None
+    """Rating from which a held-out item counts as liked. Given, rated_precision@k is reported: users' held-out items
+    ranked among themselves, the share of liked ones in the first k, over users with at least k. null leaves it out."""
+    auc: bool = False
+    """Report how often a held-out item scores above another item the user does not have; it scores all items anew."""
+
     @field_validator("k", "history_edges")
     @classmethod
     def _ascending(cls, values: list[int]) -> list[int]:

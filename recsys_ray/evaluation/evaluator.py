@@ -5,18 +5,31 @@ E are rows of a table or entries of all lists end to end, Q the means that are t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from recsys_ray.base import ragged, schema
-from recsys_ray.base.errors import DataError
+from recsys_ray.base import ragged
+from recsys_ray.base.errors import ConfigError, DataError
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
 from recsys_ray.evaluation.config import EvaluationSettings
-from recsys_ray.evaluation.report import EVERYONE, HEAD, TAIL, Mean, Partial, means
+from recsys_ray.evaluation.lists import read_lists
+from recsys_ray.evaluation.report import (
+    AUC,
+    DIVERSITY,
+    EVERYONE,
+    HEAD,
+    RATED_PRECISION,
+    TAIL,
+    Mean,
+    Partial,
+    genre_segment,
+    means,
+)
 
 # Users that get their bootstrap weights together: bounds the (A, users) matrix to a few megabytes.
 BOOTSTRAP_USERS = 1024
@@ -28,10 +41,13 @@ _Segment = tuple[BoolArray, LongArray, BoolArray]
 
 @dataclass(frozen=True, slots=True)
 class ItemCounts:
-    """``item_ids`` in vocabulary order, and (I,) how often each occurs in the training interactions."""
+    """``item_ids`` in vocabulary order, (I,) how often each occurs in the training interactions, and its genres."""
 
     item_ids: pa.Array
     counts_I: LongArray
+    genres: ItemLists | None = None
+    """Numbers of genres of every item; None where the catalogue has none."""
+    genre_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         assert len(self.item_ids) == len(self.counts_I)
@@ -39,15 +55,40 @@ class ItemCounts:
     def __len__(self) -> int:
         return len(self.counts_I)
 
+    def of_genre(self, name: str) -> BoolArray:
+        """(I,) the items that have a genre. ConfigError when no item could."""
+        if self.genres is None or name not in self.genre_names:
+            known = ", ".join(sorted(self.genre_names)) or "none"
+            raise ConfigError(f"evaluation.genres: no genre {name!r} in the catalogue; it has {known}")
+        return self.genres.per_row(self.genres.items_E == self.genre_names.index(name)) > 0
+
+    def genre_units(self) -> DoubleArray:
+        """(I, G) genres as vectors of length 1, zeros for an item without any."""
+        if self.genres is None or not self.genre_names:
+            return np.zeros((len(self), 0))
+        units_IG = np.zeros((len(self), len(self.genre_names)))
+        units_IG[self.genres.rows_E, self.genres.items_E] = 1.0
+        return units_IG / np.sqrt(np.maximum(self.genres.lengths_B, 1))[:, None]
+
+
+UserValues = Mapping[str, DoubleArray]
+"""By the name of a metric ("auc", "rated_precision@5"), (B,) a value a user, NaN for a user who does not count."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Hits:
-    """Which shown items are targets, how many targets there are, and the same for targets of the head alone."""
+    """Which shown items are targets, and the distinct targets of every user with what each gains."""
 
+    items_BK: LongArray
     hits_BK: BoolArray
-    targets_B: LongArray
-    head_hits_BK: BoolArray
-    head_targets_B: LongArray
+    targets: ItemLists
+    gains_BK: DoubleArray
+    gains_E: DoubleArray
+
+    def among(self, items_I: BoolArray) -> _Segment:
+        """The same with only some items as targets."""
+        targets_B = self.targets.per_row(items_I[self.targets.items_E])
+        return self.hits_BK & items_I[self.items_BK], targets_B, targets_B > 0
 
 
 def evaluate_part(
@@ -58,26 +99,30 @@ def evaluate_part(
     items: ItemCounts,
     settings: EvaluationSettings,
     shard: int,
+    *,
+    ratings_E: FloatArray | None = None,
+    scored: UserValues | None = None,
 ) -> Partial:
     """The contribution of one shard.
 
     ``recommendations`` is the written table of this shard, long or nested (``schema.py``), in any row order;
     ``user_ids``, ``targets`` (item rows) and ``history_lengths_B`` (interactions the model knew) are parallel.
     A user without targets counts for what the lists show, not for how well they rank; a user without a list counts as
-    a miss. A target that is listed twice is one target. ``shard`` numbers the bootstrap's random stream.
+    a miss. A target that is listed twice is one target. ``shard`` numbers the bootstrap's random stream. ``ratings_E``
+    are the ratings of the targets, for the graded NDCG; ``scored`` what only the model's scores can tell.
 
     Raises DataError for an unknown user or item, a user, rank or item that occurs twice, and ranks below 1.
     """
     if not len(user_ids) == len(targets) == len(history_lengths_B):
         lengths = (len(user_ids), len(targets), len(history_lengths_B))
         raise DataError(f"evaluation: (users, target lists, history lengths) must agree, got {lengths}")
-    head_I = metrics.head_items(items.counts_I, settings.head_share)
-    items_BK, listed_B = _read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
-    hits = _match(items_BK, targets, head_I)
-    segments = _segments(hits, history_lengths_B, settings)
-    item_values = _item_values(items.counts_I, head_I)
-    values_BQ, counts_BQ = _measure(items_BK, segments, item_values, means(settings))
-    with_targets = int(np.count_nonzero(hits.targets_B))
+    items_BK, listed_B = read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
+    hits = _match(items_BK, targets, ratings_E, len(items))
+    found = _Values(hits, items, _segments(hits, history_lengths_B, items, settings), settings, scored or {})
+    values_BQ = np.stack([found.of(mean) for mean in means(settings)], axis=1)
+    counts_BQ = (~np.isnan(values_BQ)).astype(np.float64)
+    values_BQ = np.nan_to_num(values_BQ, nan=0.0)
+    with_targets = int(np.count_nonzero(hits.targets.lengths_B))
     sums = {
         "users": np.array(len(user_ids), np.int64),
         "users_with_targets": np.array(with_targets, np.int64),
@@ -107,130 +152,114 @@ def rating_errors(predicted_E: FloatArray | DoubleArray, actual_E: FloatArray | 
     )
 
 
-def _read_lists(table: pa.Table, user_ids: pa.Array, item_ids: pa.Array, width: int) -> tuple[LongArray, BoolArray]:
-    """Item rows by user and rank, up to ``width`` ranks; and which users have any row at all."""
-    _no_repeats(_rows_of(user_ids, user_ids, "user"), 1, user_ids, "the shard has it twice")
-    rows_E, ranks_E, ids = _entries(table, user_ids, item_ids.type)
-    items_E = _rows_of(ids, item_ids, "item")
-    # One number for each (user, rank) and each (user, item): what is there twice is listed twice.
-    most = int(ranks_E.max(initial=0)) + 1
-    _no_repeats(rows_E * most + ranks_E, most, user_ids, "a rank occurs twice")
-    _no_repeats(rows_E * len(item_ids) + items_E, len(item_ids), user_ids, "an item occurs twice")
-    listed_B = np.zeros(len(user_ids), np.bool_)
-    listed_B[rows_E] = True
-    # From one row per entry to one row per user: rank r goes to column r - 1, ranks beyond the width are dropped.
-    near = ranks_E <= width
-    items_BK = np.full((len(user_ids), width), -1, np.int64)
-    items_BK[rows_E[near], ranks_E[near] - 1] = items_E[near]
-    return items_BK, listed_B
-
-
-def _entries(table: pa.Table, user_ids: pa.Array, item_type: pa.DataType) -> tuple[LongArray, LongArray, pa.Array]:
-    """(user row, rank, outside item id) of every recommendation in a table of either layout."""
-    if "rank" in table.schema.names:
-        schema.check(table, schema.recommendations(user_ids.type, item_type), "recommendations")
-        rows_E = _rows_of(table.column("user_id"), user_ids, "user")
-        ranks_E = pc.fill_null(table.column("rank"), 0).to_numpy().astype(np.int64)
-        if ranks_E.min(initial=1) < 1:
-            raise DataError(f"recommendations: rank {ranks_E.min()} (0: missing) found; ranks count from 1")
-        return rows_E, ranks_E, table.column("item_id")
-    schema.check(table, schema.nested_recommendations(user_ids.type, item_type), "recommendations")
-    rows = _rows_of(table.column("user_id"), user_ids, "user")
-    _no_repeats(rows, 1, user_ids, "two rows for one user")
-    offsets, item_ids_E = ragged.of_list_array(table.column("item_ids"))
-    lengths = np.diff(offsets)
-    return np.repeat(rows, lengths), ragged.places_in_rows(lengths) + 1, item_ids_E
-
-
-def _rows_of(ids: pa.Array | pa.ChunkedArray, known: pa.Array, what: str) -> LongArray:
-    """The position of every id among the known ones."""
-    positions = pc.index_in(ids, value_set=known)
-    if positions.null_count:
-        stranger = ids.filter(pc.is_null(positions))[0].as_py()
-        place = "shard" if what == "user" else "catalogue"
-        raise DataError(f"recommendations: {what} {stranger!r} is not in the {place}; evaluate a run on its own data")
-    return np.asarray(positions, np.int64)
-
-
-def _no_repeats(keys_E: LongArray, divisor: int, user_ids: pa.Array, problem: str) -> None:
-    """DataError when a key occurs twice; ``key // divisor`` is the row of the user it belongs to."""
-    ordered = np.sort(keys_E)
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated):
-        user = user_ids[int(repeated[0]) // divisor].as_py()
-        raise DataError(f"recommendations: user {user!r}: {problem}; write every user, rank and item once")
-
-
-def _match(items_BK: LongArray, targets: ItemLists, head_I: BoolArray) -> _Hits:
+def _match(items_BK: LongArray, targets: ItemLists, ratings_E: FloatArray | None, num_items: int) -> _Hits:
     """Where the shown items are targets: both as sorted numbers user * I + item."""
-    num_users, num_items = len(items_BK), len(head_I)
+    num_users = len(items_BK)
     outside = (targets.items_E < 0) | (targets.items_E >= num_items)
     if outside.any():
         worst = int(targets.items_E[outside][0])
         raise DataError(f"evaluation: target item row {worst} is outside the catalogue of {num_items} items")
-    # E: the distinct targets of all users; a key falls apart into its user and its item again.
-    keys_E = np.unique(targets.rows_E.astype(np.int64) * num_items + targets.items_E)
-    users_E, items_E = keys_E // num_items, keys_E % num_items
+    # The distinct targets of all users; a key falls apart into its user and its item again, and gains its best rating.
+    all_E = targets.rows_E.astype(np.int64) * num_items + targets.items_E
+    keys, place_E = np.unique(all_E, return_inverse=True)
+    gains = np.zeros(len(keys))
+    np.maximum.at(gains, place_E, 0.0 if ratings_E is None else ratings_E.astype(np.float64))
+    lengths_B = np.bincount(keys // num_items, minlength=num_users)
+    distinct = ItemLists(ragged.offsets(lengths_B), (keys % num_items).astype(np.int32))
     present_BK = items_BK + num_items * np.arange(num_users)[:, None]
     # A listed item is a target where its key is one of them; unused ranks (-1) would be keys of the user before.
-    hits_BK = (items_BK >= 0) & np.isin(present_BK, keys_E)
-    return _Hits(
-        hits_BK=hits_BK,
-        targets_B=np.bincount(users_E, minlength=num_users),
-        head_hits_BK=hits_BK & head_I[items_BK],
-        head_targets_B=np.bincount(users_E[head_I[items_E]], minlength=num_users),
-    )
+    place_BK = np.minimum(np.searchsorted(keys, present_BK), max(0, len(keys) - 1))
+    hits_BK = (items_BK >= 0) & (keys[place_BK] == present_BK) if len(keys) else np.zeros(items_BK.shape, np.bool_)
+    gains_BK = np.where(hits_BK, gains[place_BK], 0.0) if len(keys) else np.zeros(items_BK.shape)
+    return _Hits(items_BK, hits_BK, distinct, gains_BK, gains)
 
 
-def _segments(hits: _Hits, history_B: LongArray, settings: EvaluationSettings) -> dict[str, _Segment]:
+def _segments(
+    hits: _Hits, history_B: LongArray, items: ItemCounts, settings: EvaluationSettings
+) -> dict[str, _Segment]:
     """What ranking metrics are taken over, by the name of the segment."""
-    some_B = hits.targets_B > 0
-    tail_B = hits.targets_B - hits.head_targets_B
+    head_I = metrics.head_items(items.counts_I, settings.head_share)
+    targets_B = hits.targets.lengths_B
     found = {
-        EVERYONE: (hits.hits_BK, hits.targets_B, some_B),
-        HEAD: (hits.head_hits_BK, hits.head_targets_B, hits.head_targets_B > 0),
-        TAIL: (hits.hits_BK & ~hits.head_hits_BK, tail_B, tail_B > 0),
+        EVERYONE: (hits.hits_BK, targets_B, targets_B > 0),
+        HEAD: hits.among(head_I),
+        TAIL: hits.among(~head_I),
     }
+    found |= {genre_segment(genre): hits.among(items.of_genre(genre)) for genre in settings.genres}
     positions_B = np.searchsorted(np.array(settings.history_edges), history_B, side="right")
     for position, name in enumerate(settings.history_segments):
-        found[name] = (hits.hits_BK, hits.targets_B, some_B & (positions_B == position))
+        found[name] = (hits.hits_BK, targets_B, (targets_B > 0) & (positions_B == position))
     return found
 
 
-def _item_values(counts_I: LongArray, head_I: BoolArray) -> dict[str, DoubleArray]:
-    """What the list metrics average over the items of a list.
+@dataclass(frozen=True)
+class _Values:
+    """Every metric of every user of a shard."""
 
-    popularity: training interactions (ARP of Abdollahpouri et al. 2019); tail_share: 1 for an item of the tail (their
-    APLT); novelty: self-information -log2(count / users), here without the users, an item never seen counted as once.
-    """
-    return {
-        "popularity": counts_I.astype(np.float64),
-        "tail_share": 1.0 - head_I,
-        "novelty": -np.log2(np.maximum(counts_I, 1)),
-    }
+    hits: _Hits
+    items: ItemCounts
+    segments: dict[str, _Segment]
+    settings: EvaluationSettings
+    scored: UserValues
 
-
-def _measure(
-    items_BK: LongArray, segments: dict[str, _Segment], item_values: dict[str, DoubleArray], wanted: list[Mean]
-) -> tuple[DoubleArray, DoubleArray]:
-    """(B, Q) every metric of every user, 0 where the user does not count for it; and 1 where the user does."""
-    values_BQ, counts_BQ = np.zeros((2, len(items_BK), len(wanted)))
-    for column, mean in enumerate(wanted):
+    def of(self, mean: Mean) -> DoubleArray:
+        """(B,) the values, NaN for users who do not count."""
         if mean.metric in metrics.RANKING:
-            hits_BK, targets_B, counted_B = segments[mean.segment]
-            values_B = metrics.RANKING[mean.metric](hits_BK[counted_B], targets_B[counted_B], mean.k)
-        else:
-            counted_B = np.asarray((items_BK[:, : mean.k] >= 0).any(axis=1))
-            values_B = _list_means(items_BK[counted_B, : mean.k], item_values[mean.metric])
-        values_BQ[counted_B, column] = values_B
-        counts_BQ[counted_B, column] = 1.0
-    return values_BQ, counts_BQ
+            hits_BK, targets_B, counted_B = self.segments[mean.segment]
+            values_B = np.full(len(hits_BK), np.nan)
+            values_B[counted_B] = metrics.RANKING[mean.metric](hits_BK[counted_B], targets_B[counted_B], mean.k)
+            return values_B
+        if mean.metric in self._list_values:
+            return _list_means(self.hits.items_BK[:, : mean.k], self._list_values[mean.metric])
+        return self._other[mean.metric](mean)
+
+    @cached_property
+    def _other(self) -> dict[str, Callable[[Mean], DoubleArray]]:
+        nobody_B = np.full(len(self.hits.items_BK), np.nan)
+        scored = {name: lambda mean: self.scored.get(mean.name, nobody_B) for name in (AUC, RATED_PRECISION)}
+        return scored | {
+            "graded_ndcg": self._graded_ndcg,
+            "serendipity": self._serendipity,
+            DIVERSITY: lambda mean: metrics.intra_list_diversity(self.hits.items_BK, self._genre_units, mean.k),
+        }
+
+    def _graded_ndcg(self, mean: Mean) -> DoubleArray:
+        return metrics.graded_ndcg(self.hits.gains_BK, self.hits.targets, self.hits.gains_E, mean.k)
+
+    def _serendipity(self, mean: Mean) -> DoubleArray:
+        values_B = metrics.serendipity(self.hits.hits_BK, self.hits.items_BK, self._popularity_ranks, mean.k)
+        return np.where(self.hits.targets.lengths_B > 0, values_B, np.nan)
+
+    @cached_property
+    def _genre_units(self) -> DoubleArray:
+        return self.items.genre_units()
+
+    @cached_property
+    def _popularity_ranks(self) -> LongArray:
+        return metrics.popularity_ranks(self.items.counts_I)
+
+    @cached_property
+    def _list_values(self) -> dict[str, DoubleArray]:
+        """What the list metrics average over the items of a list.
+
+        popularity: training interactions (ARP of Abdollahpouri et al. 2019); tail_share: 1 for an item of the tail
+        (their APLT); novelty: self-information -log2(count / users), here without the users, an item never seen counted
+        as once.
+        """
+        counts_I = self.items.counts_I
+        return {
+            "popularity": counts_I.astype(np.float64),
+            "tail_share": 1.0 - metrics.head_items(counts_I, self.settings.head_share),
+            "novelty": -np.log2(np.maximum(counts_I, 1)),
+        }
 
 
 def _list_means(items_BK: LongArray, values_I: DoubleArray) -> DoubleArray:
-    """(B,) the mean value of the items shown; every list has at least one."""
+    """(B,) the mean value of the items shown; NaN for an empty list."""
     present_BK = items_BK >= 0
-    return np.asarray(np.where(present_BK, values_I[items_BK], 0.0).sum(axis=1) / present_BK.sum(axis=1), np.float64)
+    shown_B = present_BK.sum(axis=1).astype(np.float64)
+    sums_B = np.where(present_BK, values_I[items_BK], 0.0).sum(axis=1)
+    return metrics.ratio(sums_B, shown_B)
 
 
 def _exposure(items_BK: LongArray, cutoffs: list[int], num_items: int) -> IntArray:

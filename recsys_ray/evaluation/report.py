@@ -25,6 +25,9 @@ from recsys_ray.evaluation.config import EvaluationSettings
 EVERYONE = "all"
 HEAD, TAIL = "head items", "tail items"
 LIST_METRICS = ("popularity", "tail_share", "novelty")
+HIT_METRICS = ("graded_ndcg", "serendipity")
+"""Like the ranking metrics, of users with held-out items, but they ask more than where the hits are."""
+DIVERSITY, AUC, RATED_PRECISION = "diversity", "auc", "rated_precision"
 SEGMENT_METRICS = ("recall", "ndcg", "hit_rate")
 
 Interval = tuple[float, float]
@@ -32,7 +35,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """One mean over users: which metric, at which k, over which segment."""
+    """One mean over users: which metric, at which k (0: it has none), over which segment."""
 
     segment: str
     metric: str
@@ -40,15 +43,22 @@ class Mean:
 
     @property
     def name(self) -> str:
-        return f"{self.metric}@{self.k}"
+        return f"{self.metric}@{self.k}" if self.k else self.metric
 
 
 def means(settings: EvaluationSettings) -> list[Mean]:
     """All means that an evaluation takes, in the order of the last axis of the sums."""
-    wanted = [(EVERYONE, metric) for metric in (*metrics.RANKING, *LIST_METRICS)]
+    rated = () if settings.liked is None else (RATED_PRECISION,)
+    wanted = [(EVERYONE, metric) for metric in (*metrics.RANKING, *HIT_METRICS, *LIST_METRICS, DIVERSITY, *rated)]
     wanted += [(segment, metric) for segment in settings.history_segments for metric in SEGMENT_METRICS]
-    wanted += [(HEAD, "recall"), (TAIL, "recall")]
-    return [Mean(segment, metric, k) for segment, metric in wanted for k in settings.k]
+    wanted += [(segment, "recall") for segment in (HEAD, TAIL, *map(genre_segment, settings.genres))]
+    found = [Mean(segment, metric, k) for segment, metric in wanted for k in settings.k]
+    return [*found, Mean(EVERYONE, AUC, 0)] if settings.auc else found
+
+
+def genre_segment(genre: str) -> str:
+    """The name of the segment of held-out items that have a genre."""
+    return f"genre {genre}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +216,18 @@ class Report:
                 f"{counts['users']:,} users, {counts['users_with_targets']:,} with held-out items; "
                 f"{counts['users_without_list']:,} without a list; {self.settings.confidence:.0%} intervals"
             )
-            lines += _rows("", self.metrics, self.intervals, self.settings.k)
-        lines += [f"{name:<24}{self.metrics[name]:.4f}" for name in ("rmse", "mae") if name in self.metrics]
+            lines += _rows("", self._shown(), self.intervals, self.settings.k)
+        plain = [name for name in (AUC, "rmse", "mae") if name in self.metrics]
+        lines += [f"{name:<32}{_cell(self.metrics[name], self.intervals.get(name))}" for name in plain]
         for name, segment in self.segments.items():
             lines += _rows(f"{name} ({segment.users:,} users)", segment.metrics, segment.intervals, self.settings.k)
         return "\n".join(lines)
+
+    def _shown(self) -> dict[str, float]:
+        """The metrics without a graded NDCG that says what NDCG does, because all ratings are equal."""
+        pairs = [(name, name.removeprefix("graded_")) for name in self.metrics if name.startswith("graded_")]
+        same = all(math.isclose(self.metrics[graded], self.metrics[plain]) for graded, plain in pairs)
+        return {name: value for name, value in self.metrics.items() if not (same and name.startswith("graded_"))}
 
 
 def _rows(title: str, values: dict[str, float], intervals: dict[str, Interval], ks: list[int]) -> list[str]:

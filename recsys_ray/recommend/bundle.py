@@ -30,7 +30,6 @@ from safetensors.numpy import save_file
 from recsys_ray import retrieval
 from recsys_ray.base.errors import BundleError, DataError, StorageError
 from recsys_ray.base.provenance import file_stamp, has_stamp
-from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     FloatArray,
@@ -44,6 +43,7 @@ from recsys_ray.base.types import (
     ScorerState,
     by_inner_product,
 )
+from recsys_ray.data.genres import item_genres
 from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
@@ -124,16 +124,7 @@ class Bundle:
     @cached_property
     def genres(self) -> tuple[ItemLists, list[str]]:
         """The genres of every item as ascending numbers, and the name of each number."""
-        if "genres" not in self.items.schema.names:
-            return ItemLists.empty(self.num_items), []
-        lists = self.items.column("genres").combine_chunks()
-        named = lists.flatten().dictionary_encode()
-        codes_E = np.asarray(named.indices.fill_null(-1), np.int64)
-        keys_E = np.asarray(pc.list_parent_indices(lists), np.int64) * max(1, len(named.dictionary)) + codes_E
-        keys_E = np.unique(keys_E[codes_E >= 0])
-        items_E, genres_E = np.divmod(keys_E, max(1, len(named.dictionary)))
-        lengths_I = np.bincount(items_E, minlength=self.num_items)
-        return ItemLists(offsets(lengths_I), genres_E.astype(np.int32)), named.dictionary.to_pylist()
+        return item_genres(self.items)
 
     @cached_property
     def item_shares_I(self) -> FloatArray:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
-from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part, rating_errors
+from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part
 from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.rank import predict
+from recsys_ray.runs.scored import rating_part, scored_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,12 @@ def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
         requests.user_ids,
         targets.items,
         requests.histories.lengths_B,
-        ItemCounts(bundle.item_ids, bundle.item_counts()),
+        ItemCounts(bundle.item_ids, bundle.item_counts(), *bundle.genres),
         shared.settings,
-        shard=shard,
+        shard,
+        ratings_E=targets.ratings_E,
+        scored=scored_values(bundle, requests, targets, shared.settings),
     )
     if bundle.manifest["predicts_ratings"]:
-        predicted_E = predict(bundle, requests, targets.items)
-        known_E = ~np.isnan(predicted_E)
-        partial = partial.merge(rating_errors(predicted_E[known_E], targets.ratings_E[known_E]))
+        partial = partial.merge(rating_part(bundle, requests, targets))
     return partial

@@ -175,6 +175,11 @@ def test_evaluation_equals_that_of_a_run(published: Any, events: pd.DataFrame, m
     assert low < report.metrics["ndcg@10"] < high and "ndcg" in report.table()
     model = rr.EASE(regularization=20.0).fit(train)
     assert rr.evaluate(model, test, k=[5, 10]).metrics == report.metrics
+    scored = rr.evaluate(model, test, k=[1], auc=True, liked=4.0)
+    again = evaluate_run(prepared.location, Location.of(folder) / "models" / "ease-a", run, scored.settings)
+    assert 0.5 < scored.metrics["auc"] == pytest.approx(again.metrics["auc"])
+    assert scored.metrics["rated_precision@1"] == again.metrics["rated_precision@1"]
+    assert scored.intervals["auc"][0] < scored.metrics["auc"] < scored.intervals["auc"][1]
 
 
 def test_a_list_that_is_missing_is_a_miss(events: pd.DataFrame) -> None:
@@ -293,6 +298,7 @@ WRONG: list[tuple[type[RecsysError], str, Action]] = [
     (ConfigError, "data must be a Dataset, found DataFrame", lambda events: rr.fit(events, "ease")),
     (ConfigError, "split: .*kind 'by_luck' is none of", lambda events: rr.Dataset(events).split("by_luck")),
     (ConfigError, "test must be a held-out part", lambda events: rr.evaluate(events, rr.Dataset(events))),
+    (ConfigError, "auc needs the model's scores", lambda events: rr.evaluate(events, held_out(events), auc=True)),
     (DataError, "recs: no column 'rank'", lambda events: rr.evaluate(events, held_out(events))),
     (
         DataError,

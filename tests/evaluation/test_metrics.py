@@ -194,12 +194,22 @@ class World:
                 if relevant:
                     for name, value in self._ranking(top, relevant, k).items():
                         found.setdefault(f"{name}@{k}", []).append(value)
+                    found.setdefault(f"serendipity@{k}", []).append(self._serendipity(top, relevant) / k)
         metrics = {name: sum(values) / len(values) for name, values in found.items()}
         for k, seen in exposure.items():
             metrics[f"coverage@{k}"] = sum(1 for times in seen.values() if times) / self.num_items
             differences = sum(abs(x - y) for x in seen.values() for y in seen.values())
             metrics[f"gini@{k}"] = differences / (2 * self.num_items * sum(seen.values()))
         return metrics
+
+    def _serendipity(self, top: list[int], relevant: set[int]) -> float:
+        order = sorted(range(self.num_items), key=lambda row: (-self.counts[row], row))
+        place = {self.item_ids[row]: rank for rank, row in enumerate(order, 1)}
+        chances = [(self.num_items + 1 - rank, self.num_items + 1 - place[item]) for rank, item in enumerate(top, 1)]
+        hits = [item in relevant for item in top]
+        return sum(
+            max(0, mine - usual) / self.num_items * hit for (mine, usual), hit in zip(chances, hits, strict=True)
+        )
 
     @staticmethod
     def _ranking(top: list[int], relevant: set[int], k: int) -> dict[str, float]:
@@ -208,6 +218,7 @@ class World:
         return {
             "recall": len(ranks) / len(relevant),
             "precision": len(ranks) / k,
+            "f1": 2 / (len(relevant) / len(ranks) + k / len(ranks)) if ranks else 0.0,
             "hit_rate": 1.0 if ranks else 0.0,
             "ndcg": sum(1 / math.log2(r + 1) for r in ranks) / sum(1 / math.log2(r + 1) for r in best),
             "map": sum((hits + 1) / rank for hits, rank in enumerate(ranks)) / len(best),
