@@ -20,6 +20,7 @@ MAX_LINES = 350
 
 FLOORS = [
     {"base"},
+    {"pages"},
     {"data", "training", "retrieval", "evaluation"},
     {"models", "content"},
     {"recommend", "testing"},

@@ -1,23 +1,16 @@
-"""The pictures of a report as inline SVG: transparent, with text and axes in the colour of the page's text.
-
-Only fixed words are written into them; names from the data stand in the page, which escapes them.
-"""
+"""The pictures of the report on item vectors, and the legends that go with them."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from recsys_ray.base.types import DoubleArray, IntArray
+from recsys_ray.pages.figures import LINE_WIDTH, draw
 
-FOREGROUND = "#0a0b0c"
-"""Stands for the colour of the page's text, and is replaced by it."""
-LINE_WIDTH = 2
 POINT_SIZE = 14
 
 
@@ -69,7 +62,7 @@ def draw_map(points_R2: DoubleArray, groups_R: IntArray) -> str:
         for spine in axes.spines.values():
             spine.set_alpha(0.3)
 
-    return _svg("map", (7.2, 6.0), paint, "Map of items: near points have similar vectors, colour and shape by genre")
+    return draw("map", (7.2, 6.0), paint, "Map of items: near points have similar vectors, colour and shape by genre")
 
 
 def draw_distributions(edges: Sequence[float], kinds: Sequence[Sequence[float]]) -> str:
@@ -87,27 +80,4 @@ def draw_distributions(edges: Sequence[float], kinds: Sequence[Sequence[float]])
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
 
-    return _svg("cosines", (7.2, 3.4), paint, "Distribution of cosines by kind of pair")
-
-
-def _svg(name: str, size: tuple[float, float], paint: Callable[[Any], None], label: str) -> str:
-    """The picture without file header, size and the ids that only an editor needs."""
-    # matplotlib takes a second to import, and only a report needs it.
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 13}
-    colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
-    with matplotlib.rc_context(settings | dict.fromkeys(colours, FOREGROUND)):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        paint(axes)
-        file = io.StringIO()
-        no_facts = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=no_facts)
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'<g id="[^"]*"', "<g", text).replace(FOREGROUND, "currentColor")
-    head = rf'<svg role="img" aria-label="{label}" viewBox="\1">'
-    return re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', head, text, count=1)
+    return draw("cosines", (7.2, 3.4), paint, "Distribution of cosines by kind of pair")

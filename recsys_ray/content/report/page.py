@@ -16,6 +16,7 @@ from recsys_ray.content.report.embeddings import Analysis, analyse, embedding_fa
 from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
 from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.projection import project
+from recsys_ray.pages import plain, render
 
 TEMPLATE = "embeddings.html.jinja"
 WHAT = "recsys-ray report embeddings"
@@ -60,16 +61,15 @@ def embedding_report(
         ConfigError: a library of the extra ``report`` is missing.
         DataError: fewer than two items have a vector.
     """
-    jinja2, _, _ = (require(name, extra="report", what=WHAT) for name in ("jinja2", "matplotlib", "sklearn"))
+    require("sklearn", extra="report", what=WHAT)
     analysis = analyse(items, content, has_text_I, has_image_I, counts_I, settings)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("recsys_ray.content.report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.trim_blocks = environment.lstrip_blocks = True
-    page: str = environment.get_template(TEMPLATE).render(
+    page = render(
+        "recsys_ray.content.report",
+        TEMPLATE,
+        WHAT,
         analysis=analysis,
         settings=settings,
-        facts={name.replace("_", " "): _plain(value) for name, value in facts.items()},
+        facts={name.replace("_", " "): plain(value) for name, value in facts.items()},
         map=_map(ItemLabels.of(items), content, settings),
         cosines=_cosines(analysis),
         lines=LINES,
@@ -100,23 +100,3 @@ def _map(labels: ItemLabels, content: ItemContent, settings: ReportSettings) -> 
 
 def _cosines(analysis: Analysis) -> str:
     return draw_distributions(analysis.bin_edges, [found.shares for found in analysis.distributions.values()])
-
-
-def _plain(value: Any) -> str:
-    """A JSON-ready value as text."""
-    match value:
-        case Mapping():
-            return "; ".join(f"{name}: {_plain(inner)}" for name, inner in value.items())
-        case list() | tuple():
-            return ", ".join(
-                f"({_plain(inner)})" if isinstance(inner, list | tuple) else _plain(inner) for inner in value
-            )
-        case bool():
-            return "yes" if value else "no"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:.4g}"
-        case None:
-            return "none"
-    return str(value)
