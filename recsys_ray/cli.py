@@ -27,10 +27,10 @@ STAGES = {
     "recommend": "write, check and publish the top-N of every user",
     "serve": "answer online, over HTTP, from what is published, until interrupted",
     "verify": "is the published run whole, and does the service at --url answer with it",
-    "report": "one HTML page about the data of a run: report embeddings CONFIG",
+    "report": "one HTML page about what a run stands on: its data, or its item vectors",
     "rollback": "point LATEST back to the run published before (runs.to=RUN_ID for another)",
 }
-REPORTS = ("embeddings",)
+REPORTS = ("data", "embeddings")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

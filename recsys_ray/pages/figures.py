@@ -21,6 +21,8 @@ LINE_WIDTH = 2
 ACCENT, SECOND, SOFT = "#1f77d0", "#e8710a", "#8a8f98"
 """Colours that keep apart on a white and on a black page, also for most colour-blind eyes."""
 SIZE = (7.2, 3.0)
+LETTERS = 60
+"""Letters of labels that find room under a picture."""
 
 
 def draw_bars(name: str, labels: Sequence[str], heights: npt.ArrayLike, x: str, y: str, label: str) -> str:
@@ -28,7 +30,7 @@ def draw_bars(name: str, labels: Sequence[str], heights: npt.ArrayLike, x: str, 
 
     def paint(axes: Any) -> None:
         axes.bar(range(len(labels)), np.asarray(heights), width=0.85, color=ACCENT)
-        step = max(1, len(labels) // 12)
+        step = -(-len(labels) * max(map(len, labels), default=0) // LETTERS) or 1
         axes.set_xticks(range(0, len(labels), step), [labels[place] for place in range(0, len(labels), step)])
         _named(axes, x, y)
 

@@ -21,6 +21,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.config import dump
 from recsys_ray.content import table as content_table
+from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.measured import Measured
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs import publish as runs
@@ -84,6 +85,13 @@ class Pipeline(Measured):
         file = self.output / "reports" / "embeddings.html"
         file.write_bytes(page.encode())
         return self._done("report", file, False, facts, started)
+
+    def report_data(self) -> dict[str, Any]:
+        """One HTML page about the prepared data, and its numbers beside it."""
+        started = time.perf_counter()
+        page, statistics = look_at_data(self)
+        facts = {"statistics": str(statistics)}
+        return self._done("report", page, False, facts, started)
 
     def serve(self) -> dict[str, Any]:
         """Answer online from what is published, until interrupted."""

@@ -78,6 +78,15 @@ def _stamp(where: Path | str | None) -> str:
     return f"{where} {found.st_size} {found.st_mtime_ns}"
 
 
+def local_poster(reference: str | None, item_id: str, settings: ImageSettings) -> Path | None:
+    """The file that an item's poster should be; None where it has none, or none on this machine."""
+    try:
+        where = _locate(reference, item_id, settings)
+    except PosterError:
+        return None
+    return where if isinstance(where, Path) else None
+
+
 def _locate(reference: str | None, item_id: str, settings: ImageSettings) -> Path | str | None:
     """Where an item's poster is: a local file, a URL, or nowhere."""
     if settings.directory is not None:
