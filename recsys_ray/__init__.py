@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from recsys_ray.models.random import Random as Random
     from recsys_ray.models.sequence.bert4rec import BERT4Rec as BERT4Rec
     from recsys_ray.models.sequence.sasrec import SASRec as SASRec
+    from recsys_ray.models.slim import SLIM as SLIM
     from recsys_ray.models.svd import SVD as SVD
+    from recsys_ray.models.svdpp import SVDpp as SVDpp
     from recsys_ray.models.two_tower.fit import TwoTower as TwoTower
 
 __version__ = "0.1.0"
@@ -61,7 +63,9 @@ WHERE = {
     "PureSVD": "models.pure_svd",
     "Random": "models.random",
     "SASRec": "models.sequence.sasrec",
+    "SLIM": "models.slim",
     "SVD": "models.svd",
+    "SVDpp": "models.svdpp",
     "TwoTower": "models.two_tower.fit",
 }
 """The room that each name stands in."""

@@ -20,11 +20,13 @@ from recsys_ray.models.random import Random
 from recsys_ray.models.scorers.cold_items import ColdItemScorer
 from recsys_ray.models.sequence.bert4rec import BERT4Rec
 from recsys_ray.models.sequence.sasrec import SASRec
+from recsys_ray.models.slim import SLIM
 from recsys_ray.models.svd import SVD
+from recsys_ray.models.svdpp import SVDpp
 from recsys_ray.models.two_tower.fit import TwoTower
 
 CLASSES: tuple[type[Model], ...] = (
-    Random, Popularity, ItemCF, EASE, GraphFilter, ALS, SVD, PureSVD, Content,
+    Random, Popularity, ItemCF, EASE, SLIM, GraphFilter, ALS, SVD, SVDpp, PureSVD, Content,
     LightGCN, NCF, SASRec, BERT4Rec, TwoTower,
 )  # fmt: skip
 MODELS: dict[str, type[Model]] = {model.key: model for model in CLASSES}

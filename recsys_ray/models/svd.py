@@ -19,7 +19,16 @@ from numba import njit
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.base.types import (
+    BoolArray,
+    Counts,
+    FitContext,
+    FloatArray,
+    Histories,
+    MemoryEstimate,
+    Scorer,
+    TrainData,
+)
 from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.linalg.sparse import read_only
 from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
@@ -32,13 +41,13 @@ class SVD(Model):
     scorers: ClassVar[tuple[type[Scorer], ...]] = (FactorScorer,)
     predicts_ratings: ClassVar[bool] = True
 
-    embedding_dim: int = Field(default=64, ge=1)
+    embedding_dim: int = Field(default=100, ge=1)
     """D, the length of p_u and q_i."""
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=100, ge=1)
     """Passes over all ratings."""
-    learning_rate: float = Field(default=0.005, gt=0)
+    learning_rate: float = Field(default=0.01, gt=0)
     """Step length."""
-    regularization: float = Field(default=0.02, gt=0)
+    regularization: float = Field(default=0.1, gt=0)
     """lambda, for biases and factors alike."""
     init_std: float = Field(default=0.1, ge=0)
     """Standard deviation of the factors at the start."""
@@ -51,17 +60,12 @@ class SVD(Model):
         """
         histories = data.histories
         ratings_E = histories.ratings_E
-        if not np.isfinite(ratings_E).all():
-            raise ModelError(f"svd: a rating is {ratings_E[~np.isfinite(ratings_E)][0]}; drop such rows from the input")
-        if not len(ratings_E) or ratings_E.min() == ratings_E.max():
-            raise ModelError(
-                "svd: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
-            )
+        require_ratings("svd", histories)
         rng = context.rng()
         mean = float(ratings_E.mean(dtype=np.float64))
         counts_I = data.item_counts()
-        users_UD = _start(rng, histories.lengths_B > 0, self)
-        items_ID = _start(rng, counts_I > 0, self)
+        users_UD = start_factors(rng, histories.lengths_B > 0, self.embedding_dim, self.init_std)
+        items_ID = start_factors(rng, counts_I > 0, self.embedding_dim, self.init_std)
         # The last column carries the biases: b_u faces a 1 of the item, b_i is kept apart.
         users_UD[:, -1] = 0
         items_ID[:, -1] = 1
@@ -101,10 +105,21 @@ class SVD(Model):
         return MemoryEstimate(factors + 12 * counts.num_interactions, "lower model.embedding_dim")
 
 
-def _start(rng: np.random.Generator, has_ratings: np.ndarray, config: SVD) -> FloatArray:
+def require_ratings(model: str, histories: Histories) -> None:
+    """ModelError when ratings are not finite, or do not differ."""
+    ratings_E = histories.ratings_E
+    if not np.isfinite(ratings_E).all():
+        raise ModelError(f"{model}: a rating is {ratings_E[~np.isfinite(ratings_E)][0]}; drop such rows from the input")
+    if not len(ratings_E) or ratings_E.min() == ratings_E.max():
+        raise ModelError(
+            f"{model}: needs ratings that differ, and all are the same; for implicit data choose als, pure_svd or ease"
+        )
+
+
+def start_factors(rng: np.random.Generator, has_ratings: BoolArray, dim: int, init_std: float) -> FloatArray:
     """(rows, D + 1) random factors; zero for rows that no rating will move."""
-    factors = rng.standard_normal((len(has_ratings), config.embedding_dim + 1), np.float32)
-    factors *= np.float32(config.init_std)
+    factors = rng.standard_normal((len(has_ratings), dim + 1), np.float32)
+    factors *= np.float32(init_std)
     factors[~has_ratings] = 0
     return factors
 

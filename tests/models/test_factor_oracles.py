@@ -283,7 +283,7 @@ def test_svd_recovers_a_low_rank_world_for_known_and_unknown_users() -> None:
 def test_svd_error_falls_and_is_reported() -> None:
     data, _ = low_rank_world()
     lines: list[str] = []
-    svd.SVD(embedding_dim=4).fit_scorer(data, FitContext(progress=lines.append))
+    svd.SVD(embedding_dim=4, epochs=20).fit_scorer(data, FitContext(progress=lines.append))
     errors = [float(line.rsplit(" ", 1)[1]) for line in lines]
     assert len(errors) == 20 and errors[-1] < errors[0] and errors == sorted(errors, reverse=True)
 

@@ -60,9 +60,14 @@ def multiply_block(block: tuple[int, int], product: ItemProduct) -> tuple[LongAr
         np.divide(dense_RI, divisor_RI, out=dense_RI, where=divisor_RI > 0)
     if not product.keep_diagonal:
         dense_RI[np.arange(stop - start), np.arange(start, stop)] = 0
-    counts_R = np.zeros(stop - start, np.int64)
+    return largest_of_rows(dense_RI, num_items if product.neighbors is None else product.neighbors)
+
+
+def largest_of_rows(dense_RI: FloatArray, limit: int) -> tuple[LongArray, IntArray, FloatArray]:
+    """The non-zeros of every row, at most the ``limit`` largest, as (entries per row, columns, values)."""
+    counts_R = np.zeros(len(dense_RI), np.int64)
     with threads_for(dense_RI.size):
-        count_largest(dense_RI, num_items if product.neighbors is None else product.neighbors, counts_R)
+        count_largest(dense_RI, limit, counts_R)
     offsets_R1 = offsets(counts_R)
     columns_Z = np.empty(offsets_R1[-1], np.int32)
     values_Z = np.empty(offsets_R1[-1], np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -154,7 +154,7 @@ class FactorScorer(ReplaceableItems):
         return ScorerState(arrays, asdict(self.fold_in))
 
     @classmethod
-    def from_state(cls, state: ScorerState) -> FactorScorer:
+    def from_state(cls, state: ScorerState) -> Self:
         arrays = state.arrays
         return cls(
             users_UD=arrays["users"],
@@ -164,4 +164,10 @@ class FactorScorer(ReplaceableItems):
             fold_in=FoldIn(**state.settings),
             penalty_D=arrays["penalty"],
             bias_I=arrays.get("bias"),
+            **cls._more(state),
         )
+
+    @classmethod
+    def _more(cls, state: ScorerState) -> dict[str, Any]:
+        """What a subclass keeps beside."""
+        return {}
