@@ -102,6 +102,26 @@ class RandomSplit(_Ratios):
     kind: Literal["random"]
 
 
+class KFold(Settings):
+    """Positives dealt into folds at random, by a hash of (seed, user, item): each fold is the test part once.
+
+    ``recsys-ray run`` evaluates all folds and reports the mean and the spread over them; what is published has seen
+    everything. A user may have nothing left to learn from in some fold, as in the published folds of MovieLens 100K.
+    """
+
+    kind: Literal["k_fold"]
+    folds: int = Field(default=5, ge=2, le=100)
+    """How many parts."""
+    fold: int | None = Field(default=None, ge=0)
+    """The one that is test, counted from 0; null for each in turn."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> KFold:
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold={self.fold} is none of folds={self.folds}; they count from 0")
+        return self
+
+
 class LastShare(_Ratios):
     """The last share of every user's positives, as many as ``random`` takes; the validation share lies before it."""
 
@@ -168,7 +188,7 @@ class ColdItems(_Ratios):
 
 
 SplitConfig = Annotated[
-    NoSplit | GivenSplit | RandomSplit | LastShare | LeaveLastOut | TemporalSplit | ColdItems,
+    NoSplit | GivenSplit | RandomSplit | KFold | LastShare | LeaveLastOut | TemporalSplit | ColdItems,
     Field(discriminator="kind"),
 ]
 
@@ -199,9 +219,9 @@ class DataSettings(Settings):
             raise ValueError("split.kind=given needs train and test files; this source has none")
         if self.split.kind == "given" and self.feedback is not None:
             raise ValueError("feedback belongs to none of the parts of split.kind=given; set another split, or none")
-        if self.split.kind == "random" and self.filters.duplicates == "keep":
+        if self.split.kind in ("random", "k_fold") and self.filters.duplicates == "keep":
             raise ValueError(
-                "split.kind=random with filters.duplicates=keep would put one pair into train and test; "
+                f"split.kind={self.split.kind} with filters.duplicates=keep would put one pair into train and test; "
                 "set filters.duplicates=last"
             )
         return self

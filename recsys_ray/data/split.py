@@ -16,10 +16,11 @@ import pyarrow as pa
 from recsys_ray.base import schema
 from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import ByteArray, LongArray, MapBlocks
+from recsys_ray.base.types import ByteArray, IntArray, LongArray, MapBlocks
 from recsys_ray.data.config import (
     ColdItems,
     GivenSplit,
+    KFold,
     LastShare,
     LeaveLastOut,
     NoSplit,
@@ -59,6 +60,9 @@ class SplitPlan:
             case RandomSplit():
                 assert self.item_keys_I is not None
                 return _random(shard, self.settings, self.item_keys_I, self.seed)
+            case KFold():
+                assert self.item_keys_I is not None
+                return _fold(shard, self.settings, self.item_keys_I, self.seed)
             case LeaveLastOut():
                 return _last(shard, *_leave_last_out(shard.per_row(shard.positive_E), self.settings))
             case LastShare():
@@ -79,6 +83,8 @@ def requested_parts(settings: SplitConfig) -> list[tuple[str, str]]:
             return []
         case GivenSplit():
             return [("test", "the test file")]
+        case KFold():
+            return [("test", "split.folds, which is more than there are interactions for")]
         case LeaveLastOut():
             name = "split.min_history"
             return [("test", name), ("valid", name)] if settings.valid else [("test", name)]
@@ -90,12 +96,24 @@ def requested_parts(settings: SplitConfig) -> list[tuple[str, str]]:
     return [(part, name) for part, name, ratio in wanted if ratio > 0]
 
 
-def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> ByteArray:
-    # P positives with their users' rows and a hash of (user, item) each.
+def _positive_keys(shard: Shard, item_keys_I: Keys, seed: int) -> tuple[LongArray, IntArray, Keys]:
+    """The P positives, their users' rows, and a hash of (user, item) each."""
     positive = np.flatnonzero(shard.positive_E)
     rows = shard.rows_E[positive]
     user_keys = mix(hash_ids(shard.user_ids), seed)[rows]
-    keys = mix(user_keys ^ item_keys_I[shard.items_E[positive]], seed)
+    return positive, rows, mix(user_keys ^ item_keys_I[shard.items_E[positive]], seed)
+
+
+def _fold(shard: Shard, settings: KFold, item_keys_I: Keys, seed: int) -> ByteArray:
+    positive, _, keys = _positive_keys(shard, item_keys_I, seed)
+    parts = np.zeros(len(shard.items_E), np.uint8)
+    held = keys % np.uint64(settings.folds) == np.uint64(settings.fold or 0)
+    parts[positive[held]] = schema.TEST
+    return parts
+
+
+def _random(shard: Shard, settings: RandomSplit, item_keys_I: Keys, seed: int) -> ByteArray:
+    positive, rows, keys = _positive_keys(shard, item_keys_I, seed)
     # User by user in the order of the hash: the first of a user are test, the next validation.
     order = np.lexsort((keys, rows))
     counts_B = shard.per_row(shard.positive_E)

@@ -10,7 +10,8 @@ from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.recommend import run_batch
 from recsys_ray.config import dump
-from recsys_ray.evaluation import Report
+from recsys_ray.data.config import KFold
+from recsys_ray.evaluation import CrossValidation, Report
 from recsys_ray.models import MODELS
 from recsys_ray.pipeline.stages import Stages
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
@@ -34,6 +35,8 @@ class Measured(Stages):
         """Metrics of the written lists against held-out targets, beside popularity."""
         if not self.config.has_split:
             raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
+        if isinstance(split := self.config.data.split, KFold) and split.fold is None:
+            return self._evaluate_folds(split)
         started = time.perf_counter()
         self._fit_models("train", self._evaluation_parts())
         location, run, bundle = self._evaluation_run(self.config.model_name, "train")
@@ -57,6 +60,24 @@ class Measured(Stages):
         facts = {"metrics": result["model"]["metrics"]}
         facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
         return self._done("evaluate", location, skipped, facts, started)
+
+    def _evaluate_folds(self, split: KFold) -> dict[str, Any]:
+        """Every fold as a run of its own, without publication; mean and spread over them."""
+        started, folds = time.perf_counter(), []
+        for fold in range(split.folds):
+            self.session.progress(f"evaluate: fold {fold + 1} of {split.folds}")
+            data = self.config.data.model_copy(update={"split": split.model_copy(update={"fold": fold})})
+            run = Measured(self.config.model_copy(update={"data": data}), self.session)
+            folds.append(run.evaluate())
+        found = {name: [fold["baselines"][name] for fold in folds] for name in folds[0]["baselines"]}
+        report = CrossValidation([fold["metrics"] for fold in folds], found)
+        paths = [fold["path"] for fold in folds]
+        location = self.output / "evaluation" / f"folds-{fingerprint(paths)[:12]}"
+        (location / "metrics.json").write_json(report.to_json() | {"folds": paths, "runs": []})
+        self.session.progress(report.table(self.config.evaluation))
+        means = {name: value.mean for name, value in report.values.items()}
+        skipped = all(fold["skipped"] for fold in folds)
+        return self._done("evaluate", location, skipped, {"metrics": means, "folds": report.to_json()}, started)
 
     @property
     def _recommendations(self) -> Location:

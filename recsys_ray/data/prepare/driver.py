@@ -24,7 +24,7 @@ from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
 from recsys_ray.data import split as splits
-from recsys_ray.data.config import ColdItems, DataSettings, RandomSplit, TemporalSplit
+from recsys_ray.data.config import ColdItems, DataSettings, KFold, RandomSplit, TemporalSplit
 from recsys_ray.data.prepare.finish import FinishJob, Totals, finish_shard
 from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
@@ -195,7 +195,7 @@ def _plan(
     """What the split must know of all data; the counting passes it takes."""
     settings, seed = run.settings.split, run.seed
     match settings:
-        case RandomSplit():
+        case RandomSplit() | KFold():
             return splits.SplitPlan(settings, seed, item_keys_I=hash_ids(vocabulary))
         case ColdItems():
             parts_I = splits.cold_item_parts(settings, vocabulary, counts_I, seed)
