@@ -135,8 +135,13 @@ def evaluate_part(
     return Partial(sums | _replicates(values_BQ, counts_BQ, settings, shard))
 
 
-def rating_errors(predicted_E: FloatArray | DoubleArray, actual_E: FloatArray | DoubleArray) -> Partial:
-    """Squared and absolute errors of E rating predictions, for RMSE and MAE. DataError when a value is not finite."""
+def rating_errors(
+    predicted_E: FloatArray | DoubleArray, actual_E: FloatArray | DoubleArray, unpredicted: int = 0
+) -> Partial:
+    """Squared and absolute errors of E rating predictions, for RMSE and MAE, and how many ratings had no prediction.
+
+    DataError when a value is not finite.
+    """
     if predicted_E.shape != actual_E.shape or predicted_E.ndim != 1:
         raise DataError(f"evaluation: {predicted_E.shape} predicted and {actual_E.shape} actual ratings")
     errors_E = predicted_E.astype(np.float64) - actual_E.astype(np.float64)
@@ -146,6 +151,7 @@ def rating_errors(predicted_E: FloatArray | DoubleArray, actual_E: FloatArray | 
     return Partial(
         {
             "ratings": np.array(len(errors_E), np.int64),
+            "ratings_unpredicted": np.array(unpredicted, np.int64),
             "squared_error": np.array(errors_E @ errors_E),
             "absolute_error": np.array(np.abs(errors_E).sum()),
         }

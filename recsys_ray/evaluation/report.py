@@ -219,6 +219,9 @@ class Report:
             lines += _rows("", self._shown(), self.intervals, self.settings.k)
         plain = [name for name in (AUC, "rmse", "mae") if name in self.metrics]
         lines += [f"{name:<32}{_cell(self.metrics[name], self.intervals.get(name))}" for name in plain]
+        if counts.get("ratings_unpredicted"):
+            known = f"{counts['ratings']:,} held-out ratings are predicted"
+            lines.append(f"{known}, {counts['ratings_unpredicted']:,} are not (an item or user unknown to the model)")
         for name, segment in self.segments.items():
             lines += _rows(f"{name} ({segment.users:,} users)", segment.metrics, segment.intervals, self.settings.k)
         return "\n".join(lines)

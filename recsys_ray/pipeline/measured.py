@@ -31,8 +31,8 @@ class Measured(Stages):
         parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
         return self._fit_models("train", parts)
 
-    def evaluate(self) -> dict[str, Any]:
-        """Metrics of the written lists against held-out targets, beside popularity."""
+    def evaluate(self, *, table: bool = True) -> dict[str, Any]:
+        """Metrics of the written lists against held-out targets, beside popularity; ``table`` shows them."""
         if not self.config.has_split:
             raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
         if isinstance(split := self.config.data.split, KFold) and split.fold is None:
@@ -56,7 +56,8 @@ class Measured(Stages):
                 table += "\n" + report.beside(baseline, name)
             result["table"] = table
             (location / "metrics.json").write_json(result)
-        self.session.progress(result["table"])
+        if table:
+            self.session.progress(result["table"])
         facts = {"metrics": result["model"]["metrics"]}
         facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
         return self._done("evaluate", location, skipped, facts, started)
@@ -64,16 +65,18 @@ class Measured(Stages):
     def _evaluate_folds(self, split: KFold) -> dict[str, Any]:
         """Every fold as a run of its own, without publication; mean and spread over them."""
         started, folds = time.perf_counter(), []
+        places: list[str] = []
         for fold in range(split.folds):
             self.session.progress(f"evaluate: fold {fold + 1} of {split.folds}")
             data = self.config.data.model_copy(update={"split": split.model_copy(update={"fold": fold})})
             run = Measured(self.config.model_copy(update={"data": data}), self.session)
-            folds.append(run.evaluate())
+            folds.append(run.evaluate(table=False))
+            places += [str(self.output / name) for name in run.made_with()]
         found = {name: [fold["baselines"][name] for fold in folds] for name in folds[0]["baselines"]}
         report = CrossValidation([fold["metrics"] for fold in folds], found)
         paths = [fold["path"] for fold in folds]
         location = self.output / "evaluation" / f"folds-{fingerprint(paths)[:12]}"
-        (location / "metrics.json").write_json(report.to_json() | {"folds": paths, "runs": []})
+        (location / "metrics.json").write_json(report.to_json() | {"runs": places})
         self.session.progress(report.table(self.config.evaluation))
         means = {name: value.mean for name, value in report.values.items()}
         skipped = all(fold["skipped"] for fold in folds)
@@ -136,3 +139,12 @@ class Measured(Stages):
 
     def _measure(self, run: Location, bundle: Location) -> Report:
         return evaluate_run(self.prepared.location, bundle, run, self.config.evaluation, self.session.map_blocks)
+
+    def made_with(self) -> list[str]:
+        """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""
+        inside = f"{self.output}/"
+        places = [result["path"] for name, result in self._results.items() if name != "embed"]
+        if "evaluate" in self._results:
+            report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
+            places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
+        return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})

@@ -124,7 +124,7 @@ class Pipeline(Measured):
             checks=checked.facts,
             index=index,
             evaluation=self._results.get("evaluate", {}).get("metrics"),
-            made_with=self._made_with(),
+            made_with=self.made_with(),
             packages=versions(),
             config=dump(self.config),
         )
@@ -132,12 +132,3 @@ class Pipeline(Measured):
         self.session.progress(f"publish: LATEST is {run.name}")
         for name in runs.prune(self._recommendations, self.config.runs.keep, activated(self.output)):
             self.session.progress(f"publish: deleted the old run {name} (runs.keep={self.config.runs.keep})")
-
-    def _made_with(self) -> list[str]:
-        """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""
-        inside = f"{self.output}/"
-        places = [result["path"] for name, result in self._results.items() if name != "embed"]
-        if "evaluate" in self._results:
-            report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
-            places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
-        return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})

@@ -14,10 +14,10 @@ BLOCK_BYTES = 64 << 20
 
 
 def rating_part(bundle: Bundle, requests: Requests, targets: Targets) -> Partial:
-    """Squared and absolute errors of the held-out ratings that the model predicts."""
+    """Squared and absolute errors of the held-out ratings that the model predicts, and how many it does not."""
     predicted_E = predict(bundle, requests, targets.items)
     known_E = ~np.isnan(predicted_E)
-    return rating_errors(predicted_E[known_E], targets.ratings_E[known_E])
+    return rating_errors(predicted_E[known_E], targets.ratings_E[known_E], int((~known_E).sum()))
 
 
 def scored_values(

@@ -21,7 +21,7 @@ from recsys_ray.data.prepare import files
 from recsys_ray.data.prepare.files import Chunk, parse_token_lines, read_lines
 from recsys_ray.data.sources import Source, movielens, open_source
 from recsys_ray.data.sources.base import USER_ONLY
-from tests.data_worlds import dataset, settings_of, write_csv
+from tests.data_worlds import dataset, histories, prepare_values, settings_of, write_csv
 
 
 def rows(source: Source) -> list[tuple[Any, ...]]:
@@ -340,3 +340,45 @@ def test_estimates_are_near_on_real_files(monkeypatch: pytest.MonkeyPatch) -> No
         ({"source": "sequences", "path": dataset("amazon-beauty/Beauty.txt")}, 198_502),
     ):
         assert 0.5 < source_of(**values).estimated_rows() / count < 2
+
+
+# --- MovieLens 100K as tables
+
+
+def enriched(folder: Path) -> Path:
+    """Two users, three films of which one stands twice, one poster."""
+    (folder / "posters").mkdir(parents=True)
+    (folder / "ratings.csv").write_text(
+        "user_id,movie_id,rating,unix_timestamp\n1,10,5,881250949\n1,11,3,881250950\n2,10,4,1\n"
+    )
+    (folder / "items.csv").write_text(
+        "movie_id,title,genre_unknown,Action,SciFi,year,overview,original_language,runtime\n"
+        '10,First (1995),0,1,1,1995,"Long, with ""quotes"".",en,81.0\n'
+        "11,Second (1996),1,0,0,1996,,en,\n"
+        "10,Again (1995),0,0,0,1995,other,en,1.0\n"
+        "12,Third,0,0,1,,text,en,90\n"
+    )
+    (folder / "users.csv").write_text("user_id,age,sex,occupation\n1,24,M,technician\n2,53,F,other\n")
+    (folder / "posters" / "10.jpg").write_bytes(b"x")
+    return folder
+
+
+def test_movielens_100k_as_enriched_tables(tmp_path: Path) -> None:
+    folder = enriched(tmp_path / "ml-100k")
+    for path in (folder, tmp_path):
+        prepared = prepare_values(tmp_path / f"out-{path.name}", source="movielens", size="100k", path=str(path))
+        rows = {row["item_id"]: row for row in prepared.items.to_pylist()}
+        assert sorted(rows) == [10, 11, 12]
+        assert rows[10]["title"] == "First (1995)" and rows[10]["text"] == 'Long, with "quotes".'
+        assert rows[10]["genres"] == ["Action", "Sci-Fi"] and rows[11]["genres"] == []
+        assert (rows[10]["year"], rows[12]["year"], rows[11]["text"]) == (1995, None, None)
+        assert rows[10]["poster"].endswith("posters/10.jpg") and rows[11]["poster"] is None
+        assert (rows[10]["runtime"], rows[11]["runtime"]) == (81.0, None)
+        assert histories(prepared)[1] == [(10, "train"), (11, "train")]
+
+
+def test_an_enriched_table_without_a_column_is_one_line(tmp_path: Path) -> None:
+    folder = enriched(tmp_path / "ml-100k")
+    (folder / "items.csv").write_text("movie_id,title,year\n1,a,1990\n")
+    with pytest.raises(DataError, match=r"items\.csv: no column 'overview'; found movie_id, title, year"):
+        prepare_values(tmp_path / "out", source="movielens", size="100k", path=str(folder))

@@ -368,10 +368,11 @@ def test_the_head_is_the_fewest_items_that_hold_the_share() -> None:
 def test_rating_errors_by_hand_and_merged() -> None:
     # Errors 1, -1, 2 and 0: squares 1 + 1 + 4 + 0, absolute 1 + 1 + 2 + 0.
     one = rating_errors(np.array([4.0, 2.0, 5.0]), np.array([3.0, 3.0, 3.0]))
-    two = rating_errors(np.array([3.0]), np.array([3.0]))
+    two = rating_errors(np.array([3.0]), np.array([3.0]), 5)
     report = two.merge(one).finish(SETTINGS)
     assert report.metrics == {"rmse": pytest.approx(math.sqrt(6 / 4)), "mae": pytest.approx(4 / 4)}
-    assert report.counts == {"ratings": 4}
+    assert report.counts == {"ratings": 4, "ratings_unpredicted": 5}
+    assert "4 held-out ratings are predicted, 5 are not" in report.table()
     assert "rmse" in report.table() and "recall" not in report.table()
 
 

@@ -25,6 +25,7 @@ from recsys_ray.data.prepare.files import (
     read_lines,
     stamp,
 )
+from recsys_ray.data.sources import movielens_tables as tables
 from recsys_ray.data.sources.archive import download_and_unpack
 from recsys_ray.data.sources.base import catalogue, interactions, split
 
@@ -50,6 +51,8 @@ LAYOUTS = {
     "10m": Layout("ratings.dat", "movies.dat", "tags.dat", "::", False),
 }
 CSV = Layout("ratings.csv", "movies.csv", "tags.csv", ",", True)
+TABLES = Layout(tables.RATINGS, tables.ITEMS, None, ",", True)
+"""The smallest set as tables with overviews and posters; see ``movielens_tables``."""
 FOLDERS = {"10m": "ml-10M100K"}
 RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
 
@@ -72,6 +75,11 @@ class MovieLensSource:
 
     @property
     def layout(self) -> Layout:
+        path = self.settings.path
+        if self.settings.size == "100k" and path is not None:
+            around = Location.of(path)
+            if tables.is_here(around) or tables.is_here(around / FOLDERS.get("100k", "ml-100k")):
+                return TABLES
         return LAYOUTS.get(self.settings.size, CSV)
 
     def chunks(self) -> list[Chunk]:
@@ -91,6 +99,10 @@ class MovieLensSource:
 
     def items(self) -> pa.Table | None:
         directory = self._directory()
+        if self.layout == TABLES:
+            ids, columns, extras, _ = tables.read_films(directory)
+            where = values.Place(str(directory / tables.ITEMS))
+            return catalogue(values.ids(ids, self.settings.id_type, "movie_id", where, text=True), columns, extras)
         movies = _movies_100k(directory) if self.settings.size == "100k" else _movies(directory, self.layout)
         where = values.Place(str(directory / self.layout.movies))
         item_ids = values.ids(movies.column("id"), self.settings.id_type, "movieId", where, text=True)
