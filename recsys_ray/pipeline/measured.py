@@ -31,8 +31,8 @@ class Measured(Stages):
         parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
         return self._fit_models("train", parts)
 
-    def evaluate(self, *, table: bool = True) -> dict[str, Any]:
-        """Metrics of the written lists against held-out targets, beside popularity; ``table`` shows them."""
+    def evaluate(self, *, show: bool = True) -> dict[str, Any]:
+        """Metrics of the written lists against held-out targets, beside popularity; ``show`` prints them."""
         if not self.config.has_split:
             raise ConfigError("data.split.kind=none holds nothing out to evaluate on; set data.split.kind")
         if isinstance(split := self.config.data.split, KFold) and split.fold is None:
@@ -56,7 +56,7 @@ class Measured(Stages):
                 table += "\n" + report.beside(baseline, name)
             result["table"] = table
             (location / "metrics.json").write_json(result)
-        if table:
+        if show:
             self.session.progress(result["table"])
         facts = {"metrics": result["model"]["metrics"]}
         facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
@@ -70,7 +70,7 @@ class Measured(Stages):
             self.session.progress(f"evaluate: fold {fold + 1} of {split.folds}")
             data = self.config.data.model_copy(update={"split": split.model_copy(update={"fold": fold})})
             run = Measured(self.config.model_copy(update={"data": data}), self.session)
-            folds.append(run.evaluate(table=False))
+            folds.append(run.evaluate(show=False))
             places += [str(self.output / name) for name in run.made_with()]
         found = {name: [fold["baselines"][name] for fold in folds] for name in folds[0]["baselines"]}
         report = CrossValidation([fold["metrics"] for fold in folds], found)
