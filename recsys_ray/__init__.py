@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recsys_ray.cli import run as run
     from recsys_ray.models.als import ALS as ALS
     from recsys_ray.models.base import Model as Model
+    from recsys_ray.models.blend import Blend as Blend
     from recsys_ray.models.content import Content as Content
     from recsys_ray.models.ease import EASE as EASE
     from recsys_ray.models.graph_filter import GraphFilter as GraphFilter
@@ -53,6 +54,7 @@ WHERE = {
     "RecsysError": "base.errors",
     "ALS": "models.als",
     "BERT4Rec": "models.sequence.bert4rec",
+    "Blend": "models.blend",
     "Content": "models.content",
     "EASE": "models.ease",
     "GraphFilter": "models.graph_filter",

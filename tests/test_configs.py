@@ -11,6 +11,7 @@ from recsys_ray.base.errors import ConfigError
 from recsys_ray.cli import main
 from recsys_ray.config import Config, dump, load_config
 
+OTHERS = ("demo", "movielens-small-cold", "movielens-small-hybrid", "movielens-small-ranker")
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
 
@@ -19,7 +20,7 @@ DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
 def test_every_configuration_parses_and_is_named_as_its_file(path: Path) -> None:
     config = load_config(str(path))
     assert config.name == path.stem
-    assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem in ("demo", "movielens-small-cold")
+    assert path.stem.endswith(config.model_name.replace("_", "-")) or path.stem in OTHERS
     if path.stem.startswith(("gowalla", "beauty")):
         assert config.training.refit == "train+valid"
 
@@ -270,3 +271,31 @@ def test_the_ranker_is_a_model_section(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: can't read the configuration"):
         load_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("baselines", "words"),
+    [
+        ("[nobody]", "no model 'nobody'"),
+        ("[{name: item_cf, neighbours: 3}]", "item_cf: neighbours"),
+        ("[{name: als, epochs: 1}, {name: als, epochs: 2}]", "two are called 'als'"),
+        ("[{regularization: 3}]", "no model None"),
+    ],
+)
+def test_baselines_that_can_not_be_are_one_line(baselines: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config("configs/movielens-small-ease.yaml", [f"evaluation.baselines={baselines}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_baselines_have_settings_and_labels_of_their_own() -> None:
+    given = "[popularity, ease, {name: als, epochs: 1}, {name: als, epochs: 2, label: longer}]"
+    found = load_config("configs/movielens-small-ease.yaml", [f"evaluation.baselines={given}"]).baselines()
+    assert list(found) == ["popularity", "als", "longer"]  # ease is the model itself
+    assert found["longer"].model_dump()["epochs"] == 2
+
+
+def test_a_member_of_a_blend_is_told_its_own_mistakes() -> None:
+    with pytest.raises(ConfigError, match=r"model\.members\.1\..*neighbours"):
+        blend = "{name: blend, members: [{model: {name: ease}}, {model: {name: item_cf, neighbours: 3}}]}"
+        load_config("configs/movielens-small-ease.yaml", [f"model={blend}"])

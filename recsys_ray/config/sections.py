@@ -16,18 +16,16 @@ combinations are errors of one line that names the key.
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from recsys_ray.base.types import Settings
 from recsys_ray.cluster.session import ClusterSettings
 from recsys_ray.content.config import ContentSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluationSettings
-from recsys_ray.models import MODELS, ColdItemSettings, Model
+from recsys_ray.models import MODELS, ColdItemSettings, Model, model_section, without_name
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.config import RunsSettings
 from recsys_ray.serving import ServingSettings
@@ -50,19 +48,10 @@ class TrainingSettings(Settings):
     """Refuse fits predicted to need more; by default what is free on the machine that fits."""
 
 
-def _model_section() -> Any:
-    """``model:`` as a union over MODELS, told apart by ``name``."""
-    sections = []
-    for name, model in MODELS.items():
-        named: Any = (Literal[name], name)
-        sections.append(create_model(f"Model_{name}", __base__=model, name=named))
-    return Annotated[reduce(or_, sections), Field(discriminator="name")]
-
-
 class RankerSection(RankerSettings):
     """The second model of a run: fitted beside the first, on the same parts of the data."""
 
-    model: _model_section()  # type: ignore[valid-type]
+    model: model_section(MODELS.values())  # type: ignore[valid-type]
     """As the section ``model``."""
 
 
@@ -87,7 +76,7 @@ class Config(Settings):
     data: DataConfig
     content: ContentSettings | None = None
     """Vectors of the items from their texts and posters; null makes none."""
-    model: _model_section()  # type: ignore[valid-type]
+    model: model_section(MODELS.values())  # type: ignore[valid-type]
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSection = RecommendSection()
@@ -101,11 +90,38 @@ class Config(Settings):
 
     def chosen_model(self) -> Model:
         """``model`` as the object that fits."""
-        return _without_name(self.model)
+        return without_name(self.model)
 
     def chosen_ranker(self) -> Model | None:
         """The same of the model in ``recommend.ranker``; None without one."""
-        return None if self.recommend.ranker is None else _without_name(self.recommend.ranker.model)
+        return None if self.recommend.ranker is None else without_name(self.recommend.ranker.model)
+
+    def baselines(self) -> dict[str, Model]:
+        """The models of ``evaluation.baselines`` by label, without one that is the chosen model itself.
+
+        Raises:
+            ValueError: there is no such model, it has no such setting, or two have one label.
+        """
+        found: dict[str, Model] = {}
+        for entry in self.evaluation.baselines:
+            section: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
+            label = str(section.pop("label", None) or section.get("name"))
+            if section.get("name") not in MODELS:
+                raise ValueError(
+                    f"evaluation.baselines: no model {section.get('name')!r}; models are {', '.join(MODELS)}"
+                )
+            try:
+                model = without_name(TypeAdapter(model_section(MODELS.values())).validate_python(section))
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, first["loc"][1:]))
+                raise ValueError(f"evaluation.baselines: {label}: {key}: {first['msg']}") from error
+            if model == self.chosen_model() or (isinstance(entry, str) and entry == self.model_name):
+                continue
+            if label in found or label == self.model_name:
+                raise ValueError(f"evaluation.baselines: two are called {label!r}; give one a label of its own")
+            found[label] = model
+        return found
 
     def needs_content(self, model: Model) -> bool:
         """Whether the fit of a model takes item vectors."""
@@ -117,11 +133,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _models_can_be_had(self) -> Config:
-        for name in self.evaluation.baselines:
-            if name not in MODELS:
-                raise ValueError(f"evaluation.baselines: no model {name!r}; models are {', '.join(MODELS)}")
-        others = [name for name in self.evaluation.baselines if name != self.model_name]
-        wanted: list[tuple[str, Model]] = [("evaluation.baselines", MODELS[name]()) for name in others]
+        wanted: list[tuple[str, Model]] = [("evaluation.baselines", model) for model in self.baselines().values()]
         wanted.append(("model.name", self.chosen_model()))
         if (ranker := self.chosen_ranker()) is not None:
             wanted.append(("recommend.ranker.model.name", ranker))
@@ -148,11 +160,6 @@ class Config(Settings):
         if self.training.refit == "train+valid" and self.evaluation.on == "valid":
             raise ValueError("evaluation.on: valid with training.refit=train+valid would score what the model has seen")
         return self
-
-
-def _without_name(section: Any) -> Model:
-    """The model that a section describes and names."""
-    return MODELS[section.name].model_validate(section.model_dump(exclude={"name"}))
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,8 +19,9 @@ class EvaluationSettings(Settings):
     """Lengths of the top of a list that are looked at, ascending."""
     on: Literal["test", "valid"] = "test"
     """Which held-out part the lists are compared with. Choose settings on "valid", report on "test"."""
-    baselines: list[str] = Field(default=["popularity"])
-    """Models, at their default settings, that are evaluated on the same targets and reported beside the model."""
+    baselines: list[str | dict[str, Any]] = Field(default=["popularity"])
+    """Models that are evaluated on the same targets and reported beside the model: by name, at their default settings,
+    or as a section of their own ({name: item_cf, neighbors: 200}), which may say under which ``label``."""
     bootstrap: int = Field(default=500, ge=0)
     """Bootstrap replicates behind every confidence interval; 0 leaves the intervals out."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)

@@ -3,6 +3,7 @@
 from recsys_ray.models.base import Model
 from recsys_ray.models.registry import MODELS, check_size, load_scorer, save_scorer, scorer_kinds
 from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
+from recsys_ray.models.single import model_section, without_name
 
 __all__ = [
     "MODELS",
@@ -11,6 +12,8 @@ __all__ = [
     "check_size",
     "extend_to_cold_items",
     "load_scorer",
+    "model_section",
     "save_scorer",
     "scorer_kinds",
+    "without_name",
 ]

@@ -6,10 +6,21 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import scipy.sparse as sp
 
 from recsys_ray.base.errors import ModelError
-from recsys_ray.base.types import Counts, FitContext, Histories, MemoryEstimate, Scorer, Settings, TrainData
+from recsys_ray.base.types import (
+    Counts,
+    FitContext,
+    Histories,
+    ItemLists,
+    MemoryEstimate,
+    Requests,
+    Scorer,
+    Settings,
+    TrainData,
+)
 from recsys_ray.models.linalg.sparse import SparseRows
 
 Fitted = TypeVar("Fitted", covariant=True)
@@ -73,6 +84,12 @@ def require_finite(model: str, advice: str, *arrays: npt.NDArray[Any]) -> None:
             total = np.sum(array, dtype=np.float64)
         if not np.isfinite(total):
             raise ModelError(f"{model}: the fit gave values that are not finite; {advice}")
+
+
+def strangers(histories: Histories) -> Requests:
+    """What is asked for people of whom only these histories are known."""
+    size = len(histories)
+    return Requests(pa.nulls(size), np.full(size, -1, np.int32), histories, ItemLists.empty(size))
 
 
 def history_matrix(model: str, data: TrainData, weighting: Weighting) -> sp.csr_matrix:

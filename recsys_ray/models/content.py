@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
@@ -38,6 +39,7 @@ from recsys_ray.base.types import (
     ScorerState,
     TrainData,
 )
+from recsys_ray.data.genres import item_genres
 from recsys_ray.models.base import Model
 from recsys_ray.models.linalg.pooling import age_weights, last_events, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, comparable
@@ -71,6 +73,26 @@ def centered(content: ItemContent) -> ItemContent:
     vectors_ID[~present_I] = 0
     vectors_ID[present_I] /= lengths_I[present_I, None]
     return ItemContent(vectors_ID, present_I)
+
+
+def attribute_vectors(items: pa.Table) -> ItemContent:
+    """Genres and decades of a catalogue as L2-normalised vectors, an entry weighing log(items / items that have it).
+
+    Raises:
+        ModelError: the catalogue has neither.
+    """
+    genres, names = item_genres(items)
+    flags_ID = np.zeros((items.num_rows, len(names)), np.float32)
+    flags_ID[genres.rows_E, genres.items_E] = 1
+    if "year" in items.schema.names:
+        decades_I = np.asarray(items.column("year").to_numpy(zero_copy_only=False), np.float64) // 10
+        known = np.unique(decades_I[np.isfinite(decades_I)])
+        flags_ID = np.concatenate([flags_ID, (decades_I[:, None] == known).astype(np.float32)], axis=1)
+    if not flags_ID.any():
+        raise ModelError("content: the catalogue has no genres or years; name their columns, or set vectors=embeddings")
+    flags_ID *= np.log((1 + items.num_rows) / (1 + flags_ID.sum(axis=0)))
+    lengths_I = np.linalg.norm(flags_ID, axis=1)
+    return ItemContent(flags_ID / np.maximum(lengths_I, NOTHING)[:, None], lengths_I > NOTHING)
 
 
 class ContentScorer(VectorScorer):
@@ -155,6 +177,9 @@ class Content(Model):
     scorers: ClassVar[tuple[type[Scorer], ...]] = (ContentScorer,)
     ordered: ClassVar[bool] = True
 
+    vectors: Literal["embeddings", "attributes"] = "embeddings"
+    """embeddings: those of the section content. attributes: genres and decade of the catalogue, which need no encoder;
+    a genre counts the more the fewer items have it."""
     recent: int = Field(default=50, ge=1)
     """How many of a user's last events on items with a vector make the query."""
     half_life_days: float | None = Field(default=None, gt=0)
@@ -166,7 +191,7 @@ class Content(Model):
 
     @property
     def needs_content(self) -> bool:
-        return True
+        return self.vectors == "embeddings"
 
     def fit_scorer(self, data: TrainData, context: FitContext) -> ContentScorer:
         """Take over the items' vectors.
@@ -174,10 +199,11 @@ class Content(Model):
         Raises:
             ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for weights.
         """
-        if data.content is None:
+        given = attribute_vectors(data.items) if self.vectors == "attributes" else data.content
+        if given is None:
             raise ModelError("content needs item vectors; add a section content")
         _check(data.histories, self)
-        content = centered(data.content) if self.center else data.content
+        content = centered(given) if self.center else given
         if not content.present_I.any():
             raise ModelError(
                 "content: no item has a vector of its own; see what the section content reads, or set "

@@ -6,29 +6,12 @@ from typing import Any
 
 from recsys_ray.base.errors import BundleError, SizeError
 from recsys_ray.base.types import Counts, MemoryEstimate, Scorer, ScorerState
-from recsys_ray.models.als import ALS
 from recsys_ray.models.base import Model
-from recsys_ray.models.content import Content
-from recsys_ray.models.ease import EASE
-from recsys_ray.models.graph_filter import GraphFilter
-from recsys_ray.models.item_cf import ItemCF
-from recsys_ray.models.lightgcn.fit import LightGCN
-from recsys_ray.models.ncf.fit import NCF
-from recsys_ray.models.popularity import Popularity
-from recsys_ray.models.pure_svd import PureSVD
-from recsys_ray.models.random import Random
+from recsys_ray.models.blend import Blend
 from recsys_ray.models.scorers.cold_items import ColdItemScorer
-from recsys_ray.models.sequence.bert4rec import BERT4Rec
-from recsys_ray.models.sequence.sasrec import SASRec
-from recsys_ray.models.slim import SLIM
-from recsys_ray.models.svd import SVD
-from recsys_ray.models.svdpp import SVDpp
-from recsys_ray.models.two_tower.fit import TwoTower
+from recsys_ray.models.single import SINGLE
 
-CLASSES: tuple[type[Model], ...] = (
-    Random, Popularity, ItemCF, EASE, SLIM, GraphFilter, ALS, SVD, SVDpp, PureSVD, Content,
-    LightGCN, NCF, SASRec, BERT4Rec, TwoTower,
-)  # fmt: skip
+CLASSES: tuple[type[Model], ...] = (*SINGLE, Blend)
 MODELS: dict[str, type[Model]] = {model.key: model for model in CLASSES}
 """By ``model.name``."""
 

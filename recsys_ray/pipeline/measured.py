@@ -12,7 +12,6 @@ from recsys_ray.cluster.recommend import run_batch
 from recsys_ray.config import dump
 from recsys_ray.data.config import KFold
 from recsys_ray.evaluation import CrossValidation, Report
-from recsys_ray.models import MODELS
 from recsys_ray.pipeline.stages import Stages
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
@@ -47,8 +46,8 @@ class Measured(Stages):
             report = self._measure(run, bundle)
             result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
             table = report.table()
-            for name in (name for name in self.config.evaluation.baselines if name != self.config.model_name):
-                self._fit(name, self._evaluation_parts(), MODELS[name]())
+            for name, other in self.config.baselines().items():
+                self._fit(name, self._evaluation_parts(), other)
                 _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
                 baseline = self._measure(baseline_run, baseline_bundle)
                 result["baselines"][name] = baseline.to_json()

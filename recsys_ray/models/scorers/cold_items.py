@@ -51,6 +51,7 @@ from recsys_ray.base.types import (
     by_inner_product,
 )
 from recsys_ray.models.scorers.base import comparable, cosines
+from recsys_ray.models.scorers.blend import BlendScorer
 
 BLOCK = 8192  # items looked at in float64 at a time
 
@@ -82,6 +83,9 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
     """
     if data.content is None:
         raise ModelError("cold items need item vectors; add a section content or unset training.cold_items")
+    if isinstance(scorer, BlendScorer):
+        extended = {name: extend_to_cold_items(member, data, settings) for name, member in scorer.members.items()}
+        return scorer.with_members(extended)
     counts_I = data.item_counts()
     cold_I = data.content.present_I & (counts_I == 0)
     mappable = isinstance(scorer, TakesItems | SumsHistories)
