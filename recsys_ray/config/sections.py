@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from recsys_ray.base.types import Settings
 from recsys_ray.cluster.session import ClusterSettings
@@ -106,15 +106,14 @@ class Config(Settings):
         for entry in self.evaluation.baselines:
             section: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
             label = str(section.pop("label", None) or section.get("name"))
-            if section.get("name") not in MODELS:
-                raise ValueError(
-                    f"evaluation.baselines: no model {section.get('name')!r}; models are {', '.join(MODELS)}"
-                )
+            name = section.pop("name", None)
+            if name not in MODELS:
+                raise ValueError(f"evaluation.baselines: no model {name!r}; models are {', '.join(MODELS)}")
             try:
-                model = without_name(TypeAdapter(model_section(MODELS.values())).validate_python(section))
+                model = MODELS[name].model_validate(section)
             except ValidationError as error:
                 first = error.errors()[0]
-                key = ".".join(map(str, first["loc"][1:]))
+                key = ".".join(map(str, first["loc"]))
                 raise ValueError(f"evaluation.baselines: {label}: {key}: {first['msg']}") from error
             if model == self.chosen_model() or (isinstance(entry, str) and entry == self.model_name):
                 continue

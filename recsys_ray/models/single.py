@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
@@ -35,11 +35,14 @@ SINGLE: tuple[type[Model], ...] = (
 
 def model_section(models: Iterable[type[Model]]) -> Any:
     """The type of a section that is one of these models, told apart by ``name``: its settings and that name."""
-    sections = []
-    for model in models:
-        named: Any = (Literal[model.key], model.key)
-        sections.append(create_model(f"Model_{model.key}", __base__=model, name=named))
-    return Annotated[reduce(or_, sections), Field(discriminator="name")]
+    return Annotated[reduce(or_, map(_named, models)), Field(discriminator="name")]
+
+
+@cache
+def _named(model: type[Model]) -> Any:
+    """A model's settings with its name; made once, because making one takes longer than anything else here."""
+    named: Any = (Literal[model.key], model.key)
+    return create_model(f"Model_{model.key}", __base__=model, name=named)
 
 
 def without_name(section: Any) -> Model:
