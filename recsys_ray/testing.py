@@ -205,7 +205,7 @@ class ModelConformance:
         if model.ordered:
             pytest.skip("the last events count most, or alone")
         scores = scorer.score(strangers([0, 2, 4], [4, 0, 2]))
-        np.testing.assert_array_equal(scores[0], scores[1])
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6)  # sums in another order
 
     def test_saved_and_loaded_scores_the_same(self, model: type[Model], data: TrainData, scorer: Scorer) -> None:
         kind, state = save_scorer(scorer)

@@ -8,13 +8,23 @@ from typing import Any
 from recsys_ray.base.optional import require
 
 
+def check_libraries(what: str, *more: str) -> None:
+    """Say what a page needs before the work for it begins.
+
+    Raises:
+        ConfigError: a library of the extra ``report`` is missing; ``what`` is the command that needs it.
+    """
+    for name in ("jinja2", "matplotlib", *more):
+        require(name, extra="report", what=what)
+
+
 def render(package: str, template: str, what: str, **values: Any) -> str:
     """A template of a package, which may extend ``page.html.jinja`` of this one. What comes from data is escaped.
 
     Raises:
         ConfigError: a library of the extra ``report`` is missing; ``what`` is the command that needs it.
     """
-    jinja2, _ = (require(name, extra="report", what=what) for name in ("jinja2", "matplotlib"))
+    jinja2 = require("jinja2", extra="report", what=what)
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package), jinja2.PackageLoader("recsys_ray.pages")])
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True

@@ -9,9 +9,11 @@ from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.recommend import run_batch
-from recsys_ray.config import dump
+from recsys_ray.cluster.session import Session
+from recsys_ray.config import Config, dump
 from recsys_ray.data.config import KFold
 from recsys_ray.evaluation import CrossValidation, Report
+from recsys_ray.models import Model
 from recsys_ray.pipeline.stages import Stages
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
@@ -19,11 +21,17 @@ from recsys_ray.recommend.options import search_index
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.runs import publish as runs
 from recsys_ray.runs.batch import Models, run_fingerprint
+from recsys_ray.runs.compare import evaluation_facts
 from recsys_ray.runs.evaluate import evaluate_run
 
 
 class Measured(Stages):
     """The model's lists and those of its baselines, measured on the held-out part."""
+
+    def __init__(self, config: Config, session: Session) -> None:
+        super().__init__(config, session)
+        self._reports: dict[str, Report] = {}
+        self._judged_with: list[str] = []
 
     def train(self) -> dict[str, Any]:
         """The fit that is evaluated; without a split, the one that is published."""
@@ -44,12 +52,11 @@ class Measured(Stages):
             result = (location / "metrics.json").read_json()
         else:
             report = self._measure(run, bundle)
-            result = {"model": report.to_json(), "run": str(run), "runs": [str(run)], "baselines": {}}
+            result = evaluation_facts(self.prepared.location, bundle, run, self.config.evaluation)
+            result |= {"model": report.to_json(), "runs": [str(run)], "baselines": {}}
             table = report.table()
             for name, other in self.config.baselines().items():
-                self._fit(name, self._evaluation_parts(), other)
-                _, baseline_run, baseline_bundle = self._evaluation_run(name, name)
-                baseline = self._measure(baseline_run, baseline_bundle)
+                baseline_run, baseline = self._beside(name, other)
                 result["baselines"][name] = baseline.to_json()
                 result["runs"].append(str(baseline_run))
                 table += "\n" + report.beside(baseline, name)
@@ -60,6 +67,12 @@ class Measured(Stages):
         facts = {"metrics": result["model"]["metrics"]}
         facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
         return self._done("evaluate", location, skipped, facts, started)
+
+    def _beside(self, name: str, model: Model) -> tuple[Location, Report]:
+        """Another model's lists for the same targets, and what they are worth."""
+        self._fit(name, self._evaluation_parts(), model)
+        _, run, bundle = self._evaluation_run(name, name)
+        return run, self._measure(run, bundle)
 
     def _evaluate_folds(self, split: KFold) -> dict[str, Any]:
         """Every fold as a run of its own, without publication; mean and spread over them."""
@@ -137,7 +150,11 @@ class Measured(Stages):
         return self.output / "evaluation" / key[:12], run, models.bundle
 
     def _measure(self, run: Location, bundle: Location) -> Report:
-        return evaluate_run(self.prepared.location, bundle, run, self.config.evaluation, self.session.map_blocks)
+        if (report := self._reports.get(str(run))) is None:
+            settings, map_blocks = self.config.evaluation, self.session.map_blocks
+            report = evaluate_run(self.prepared.location, bundle, run, settings, map_blocks)
+            self._reports[str(run)] = report
+        return report
 
     def made_with(self) -> list[str]:
         """Names under the output directory of what the stages wrote; tables of vectors have a rule of their own."""
@@ -146,4 +163,5 @@ class Measured(Stages):
         if "evaluate" in self._results:
             report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
             places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
+        places += [place for place in self._judged_with if not place.startswith(str(self._recommendations))]
         return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})

@@ -30,7 +30,7 @@ SHAPES = {
         r"(?:check the run|write user histories): \d+/\d+[ -~]*",  # on a slow machine
         r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
         r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
-        rf"  [a-z_]+(?:@\d+)?(?: +{CELL})+",
+        rf"  [a-z_]\w*(?:@\d+)?(?: +{CELL})+",
         r"(?:popularity|ease|item_cf) on the same targets, and the difference of the model to it",
     ),
     "stdout": (

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray.base.optional import require
 from recsys_ray.base.types import BoolArray, ItemContent, LongArray
 from recsys_ray.content.config import ReportSettings
 from recsys_ray.content.report.embeddings import Analysis, analyse, embedding_facts, sample
 from recsys_ray.content.report.figures import KEYS, LINES, REST, draw_distributions, draw_map
 from recsys_ray.content.report.item_labels import ItemLabels
 from recsys_ray.content.report.projection import project
-from recsys_ray.pages import plain, render
+from recsys_ray.pages import check_libraries, plain, render
 
 TEMPLATE = "embeddings.html.jinja"
 WHAT = "recsys-ray report embeddings"
@@ -61,7 +60,7 @@ def embedding_report(
         ConfigError: a library of the extra ``report`` is missing.
         DataError: fewer than two items have a vector.
     """
-    require("sklearn", extra="report", what=WHAT)
+    check_libraries(WHAT, "sklearn")
     analysis = analyse(items, content, has_text_I, has_image_I, counts_I, settings)
     page = render(
         "recsys_ray.content.report",

@@ -28,9 +28,6 @@ def data_page(name: str, facts: dict[str, Any], counts_I: LongArray, cells: Long
 
 
 def _pictures(facts: dict[str, Any], counts_I: LongArray, cells: LongArray) -> dict[str, str]:
-    from recsys_ray.base.optional import require
-
-    require("matplotlib", extra="report", what=WHAT)
     found = {"ratings": _values("ratings", facts["ratings"], "rating", "interactions")}
     found["user_means"] = _values("user-means", facts["user_means"], "mean rating of a user", "users")
     for kind, label in (("per_user", "users"), ("per_item", "items")):
