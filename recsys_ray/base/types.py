@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
@@ -141,6 +141,8 @@ class ItemContent:
     """L2-normalised; a row of zeros where the item has no vector."""
     present_I: BoolArray
     """Items that have a vector."""
+    kinds: Mapping[str, ItemContent] = field(default_factory=dict)
+    """Those of text and image apart, as far as ``Model.content_kinds`` asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,6 @@ class TrainData:
     histories: Histories
     items: pa.Table
     content: ItemContent | None = None
-    """Embeddings of the items, when the configuration asks for them."""
 
     @property
     def num_users(self) -> int:

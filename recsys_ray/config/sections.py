@@ -142,6 +142,10 @@ class Config(Settings):
                 raise ValueError(
                     f"{cause}: {model.key} needs item vectors; add a section content (content={{}} will do)"
                 )
+            if self.content is not None and (missing := model.content_kinds - set(self.content.kinds)):
+                raise ValueError(
+                    f"{setting}: {model.key} needs vectors of each item's {min(missing)}; set content.{min(missing)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Settings
 
-ImageEncoderName = Literal["palette", "resnet18", "resnet50", "resnet101", "efficientnet_b0"]
+ImageEncoderName = Literal["palette", "resnet18", "resnet50", "resnet101", "efficientnet_b0", "efficientnet_lite0"]
 Kind = Literal["text", "image"]
 
 TEXT_FIELDS = ["title", "overview", "genres", "keywords", "cast", "director", "tags", "text"]
@@ -49,10 +49,11 @@ class ImageSettings(Settings):
     """Where the posters are, how they are read, and by which encoder they are embedded."""
 
     encoder: ImageEncoderName = "palette"
-    """palette needs no weights: colours, their layout, and edges. The others are torchvision networks."""
+    """palette needs no weights: colours, their layout, and edges. The others are networks trained on ImageNet: those
+    of torchvision, and EfficientNet-Lite0, whose weights are a package (extra ``posters``) and need no hub."""
     weights: str = IMAGENET
-    """imagenet downloads the published weights once; else a file with the state dict of the network (.pth, .pt,
-    .safetensors). palette has none."""
+    """imagenet: the published weights, downloaded once or from their package; else a file with the state dict of the
+    network (.pth, .pt, .safetensors). palette has none."""
     directory: str | None = None
     """Posters by item: <directory>/<item_id>.<jpg|jpeg|png|webp|gif|bmp>, with / in an id written %2F. A poster found
     here goes before the one that the catalogue names."""

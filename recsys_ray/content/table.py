@@ -32,6 +32,7 @@ from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, FloatArray, ItemContent
 from recsys_ray.content.config import ContentSettings
+from recsys_ray.content.encoders.fusion import normalized
 from recsys_ray.content.encoders.image import image_fingerprint
 from recsys_ray.content.encoders.text import text_fingerprint
 from recsys_ray.content.posters.reader import poster_stamps
@@ -178,7 +179,7 @@ def _vectors(column: pa.Array) -> tuple[FloatArray, BoolArray]:
 
 
 def read_content(table: Location, item_ids: pa.Array, kind: str = "fused") -> ItemContent:
-    """The vectors of these items, in their order; items that the table does not hold have none.
+    """The vectors of these items at length 1, in their order; items that the table does not hold have none.
 
     Raises:
         DataError: the table is not finished, or has no such kind of vector.
@@ -199,7 +200,7 @@ def read_content(table: Location, item_ids: pa.Array, kind: str = "fused") -> It
             vectors_ID = np.zeros((len(item_ids), block_ND.shape[1]), np.float32)
         vectors_ID[rows_N], present_I[rows_N] = block_ND[wanted_N], True
     assert vectors_ID is not None  # a table has at least one shard
-    return ItemContent(vectors_ID, present_I)
+    return ItemContent(vectors_ID if kind == "fused" else normalized(vectors_ID), present_I)
 
 
 def add_up(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from recsys_ray.base.types import (
     Counts,
     FitContext,
     Histories,
+    ItemContent,
     ItemLists,
     MemoryEstimate,
     Requests,
@@ -57,6 +58,11 @@ class Model(Settings):
         """Whether the fit, with these settings, takes vectors of the items' texts and posters."""
         return False
 
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        """Which of these it takes apart, beside the fused ones: "text", "image"."""
+        return frozenset()
+
     def memory(self, counts: Counts) -> MemoryEstimate:
         """What a fit on data of this size needs at its peak."""
         raise NotImplementedError
@@ -84,6 +90,14 @@ def require_finite(model: str, advice: str, *arrays: npt.NDArray[Any]) -> None:
             total = np.sum(array, dtype=np.float64)
         if not np.isfinite(total):
             raise ModelError(f"{model}: the fit gave values that are not finite; {advice}")
+
+
+def of_kind(content: ItemContent, kind: str, model: str) -> ItemContent:
+    """The vectors of texts or posters alone. ModelError when they were not made, or when no item has one."""
+    found = content.kinds.get(kind)
+    if found is None or not found.present_I.any():
+        raise ModelError(f"{model}: no item has a vector of its {kind}; set content.{kind}")
+    return found
 
 
 def strangers(histories: Histories) -> Requests:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from recsys_ray.base.errors import ModelError, RecsysError
+from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
     BoolArray,
     Counts,
@@ -33,7 +33,6 @@ from recsys_ray.base.types import (
     MemoryEstimate,
     Requests,
     Scorer,
-    Settings,
     TrainData,
 )
 from recsys_ray.evaluation import metrics
@@ -41,8 +40,8 @@ from recsys_ray.models.base import Model
 from recsys_ray.models.ease import EASE
 from recsys_ray.models.holdout import TOP, hold_out
 from recsys_ray.models.item_cf import ItemCF
+from recsys_ray.models.members import Member, fit_member, named_members
 from recsys_ray.models.scorers.blend import BlendScorer, scale
-from recsys_ray.models.single import SINGLE, model_section, without_name
 
 STEPS = (0.2, 0.1, 0.05, 0.02)
 """What is moved from one member's weight to another's at a time, of a total of 1."""
@@ -63,15 +62,6 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Members and weights as hybrid recommenders are often built: with vectors of texts and posters, and without."""
-
-
-class Member(Settings):
-    """One of the models of a blend."""
-
-    model: model_section(SINGLE)  # type: ignore[valid-type]
-    """As the section ``model``."""
-    weight: float = Field(default=1.0, ge=0)
-    """What its scores count; with weights chosen on validation it is not used."""
 
 
 def _usual() -> list[Member]:
@@ -120,17 +110,16 @@ class Blend(Model):
 
     @property
     def models(self) -> dict[str, Model]:
-        """The members by name: their model's, with a number from the second of a kind on."""
-        found: dict[str, Model] = {}
-        for member in self.members:
-            model = without_name(member.model)
-            number = sum(name.partition("-")[0] == model.key for name in found) + 1
-            found[model.key if number == 1 else f"{model.key}-{number}"] = model
-        return found
+        """The members by name."""
+        return named_members(self.members)
 
     @property
     def needs_content(self) -> bool:
         return any(model.needs_content for model in self.models.values())
+
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        return frozenset().union(*(model.content_kinds for model in self.models.values()))
 
     def memory(self, counts: Counts) -> MemoryEstimate:
         found = [model.memory(counts) for model in self.models.values()]
@@ -148,7 +137,7 @@ class Blend(Model):
         if self.weights == "validation":
             weights = self._chosen(models, data, context)
         used = {name: weight for name, weight in weights.items() if weight > 0}
-        scorers = {name: _fitted(name, models[name], data, context, "all") for name in used}
+        scorers = {name: fit_member(self.key, name, models[name], data, context, "all") for name in used}
         return BlendScorer(
             members=scorers, weights_M=list(used.values()), method=self.method, rank_constant=self.rank_constant
         )
@@ -160,7 +149,7 @@ class Blend(Model):
         if held_out is None:
             raise ModelError("blend: no user has three events to choose weights on; set model.weights=given")
         less = replace(data, histories=left)
-        scorers = [_fitted(name, model, less, context, "validation") for name, model in models.items()]
+        scorers = [fit_member(self.key, name, model, less, context, "validation") for name, model in models.items()]
         users = np.flatnonzero(held_out.lengths_B > 0)
         asked = Requests(pa.array(users), users.astype(np.int32), left.take(users), ItemLists.empty(len(users)))
         task = _task(scorers, asked, held_out.take(users), self)
@@ -171,26 +160,6 @@ class Blend(Model):
         shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         context.progress(f"blend: NDCG@{TOP} on held-out events: {listed}; blend {task.quality(found):.4f} by {shown}")
         return weights
-
-
-def _fitted(name: str, model: Model, data: TrainData, context: FitContext, phase: str) -> Scorer:
-    """One member; what its training keeps is kept apart from that of the others.
-
-    Raises:
-        ModelError: it can't be fitted; the line says which member that is.
-    """
-    outer = context.run_workers
-    if outer is not None:
-
-        def run_workers(fn: Callable[[Any, Any], Any], shared: Any, key: str) -> Any:
-            return outer(fn, shared, f"{name}-{phase}-{key}")
-
-        context = replace(context, run_workers=run_workers)
-    context.progress(f"blend: {name} on {'held-out' if phase == 'validation' else 'all'} data")
-    try:
-        return model.fit_scorer(data, context)
-    except RecsysError as error:
-        raise ModelError(f"blend: member {name}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

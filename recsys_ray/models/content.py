@@ -40,7 +40,7 @@ from recsys_ray.base.types import (
     TrainData,
 )
 from recsys_ray.data.genres import item_genres
-from recsys_ray.models.base import Model
+from recsys_ray.models.base import Model, of_kind
 from recsys_ray.models.linalg.pooling import age_weights, last_events, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, comparable
 
@@ -177,9 +177,9 @@ class Content(Model):
     scorers: ClassVar[tuple[type[Scorer], ...]] = (ContentScorer,)
     ordered: ClassVar[bool] = True
 
-    vectors: Literal["embeddings", "attributes"] = "embeddings"
-    """embeddings: those of the section content. attributes: genres and decade of the catalogue, which need no encoder;
-    a genre counts the more the fewer items have it."""
+    vectors: Literal["embeddings", "text", "image", "attributes"] = "embeddings"
+    """embeddings: those of the section content, text and poster in one; text, image: one of them alone. attributes:
+    genres and decade of the catalogue, which need no encoder; a genre counts the more the fewer items have it."""
     recent: int = Field(default=50, ge=1)
     """How many of a user's last events on items with a vector make the query."""
     half_life_days: float | None = Field(default=None, gt=0)
@@ -191,7 +191,11 @@ class Content(Model):
 
     @property
     def needs_content(self) -> bool:
-        return self.vectors == "embeddings"
+        return self.vectors != "attributes"
+
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        return frozenset({self.vectors} & {"text", "image"})
 
     def fit_scorer(self, data: TrainData, context: FitContext) -> ContentScorer:
         """Take over the items' vectors.
@@ -199,9 +203,12 @@ class Content(Model):
         Raises:
             ModelError: there are no item vectors, no timestamps for a half-life, or no usable ratings for weights.
         """
-        given = attribute_vectors(data.items) if self.vectors == "attributes" else data.content
-        if given is None:
+        if self.vectors == "attributes":
+            given = attribute_vectors(data.items)
+        elif data.content is None:
             raise ModelError("content needs item vectors; add a section content")
+        else:
+            given = data.content if self.vectors == "embeddings" else of_kind(data.content, self.vectors, "content")
         _check(data.histories, self)
         content = centered(given) if self.center else given
         if not content.present_I.any():

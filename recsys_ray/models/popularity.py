@@ -16,9 +16,9 @@ from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import Counts, FitContext, FloatArray, LongArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.scorers.linear import PopularityScorer
-from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
 
 
 class Popularity(Model):

@@ -8,10 +8,11 @@ from recsys_ray.base.errors import BundleError, SizeError
 from recsys_ray.base.types import Counts, MemoryEstimate, Scorer, ScorerState
 from recsys_ray.models.base import Model
 from recsys_ray.models.blend import Blend
+from recsys_ray.models.lambdamart import LambdaMART
 from recsys_ray.models.scorers.cold_items import ColdItemScorer
 from recsys_ray.models.single import SINGLE
 
-CLASSES: tuple[type[Model], ...] = (*SINGLE, Blend)
+CLASSES: tuple[type[Model], ...] = (*SINGLE, Blend, LambdaMART)
 MODELS: dict[str, type[Model]] = {model.key: model for model in CLASSES}
 """By ``model.name``."""
 

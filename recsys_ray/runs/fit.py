@@ -41,7 +41,9 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
     started = time.perf_counter()
     data = prepared.train_data(job.parts)
     if job.embeddings is not None:
-        data = replace(data, content=read_content(job.embeddings, data.items.column("item_id").combine_chunks()))
+        ids = data.items.column("item_id").combine_chunks()
+        kinds = {kind: read_content(job.embeddings, ids, kind) for kind in sorted(job.model.content_kinds)}
+        data = replace(data, content=replace(read_content(job.embeddings, ids), kinds=kinds))
     loaded = time.perf_counter()
     scorer = job.model.fit_scorer(data, context)
     if job.cold_items is not None:

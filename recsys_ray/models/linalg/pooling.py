@@ -11,9 +11,9 @@ from pydantic import Field
 
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray, Settings
+from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
 from recsys_ray.models.scorers.base import with_length_power
-from recsys_ray.models.two_tower.features import MILLISECONDS_PER_DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     feature_dim: int = Field(default=32, ge=1)
     """Width of the features of an item or a user under fusion = concat_mlp."""
     content_dim: int = Field(default=64, ge=1)
-    """Width of the text and poster vector of an item under fusion = concat_mlp."""
+    """Width of a text or poster vector of an item under fusion = concat_mlp."""
     layers: list[int] = Field(default=[256, 128])
     """Widths of the layers behind the fused inputs in both towers; the last is the length of the vectors. [] has none:
     the vectors are the fused inputs, embedding_dim long."""
@@ -38,6 +38,9 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     """Features of items (genres, year, numeric columns, popularity, ratings) and of histories as inputs."""
     use_content: bool = False
     """Vectors of the items' texts and posters as an input; needs a section content."""
+    content_inputs: Literal["fused", "apart"] = "fused"
+    """fused: one input, with the weights of content.fusion. apart: text and poster are an input each, and how they
+    become one is learned, by ``fusion``; what an item lacks is left out of it."""
     user_id: bool = False
     """A vector of each user's own as an input of the user tower, beside the history."""
     id_dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -96,6 +99,8 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
         if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
             losses = "loss = info_nce or cosine_contrastive"
             raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
+        if self.content_inputs == "apart" and not self.use_content:
+            raise ValueError("content_inputs: apart needs use_content = true")
         return self
 
     @property

@@ -42,19 +42,19 @@ from recsys_ray.base.types import (
     Scorer,
     TrainData,
 )
-from recsys_ray.models.base import Model, require_finite
-from recsys_ray.models.content import LONG_VECTOR
-from recsys_ray.models.holdout import hold_out
-from recsys_ray.models.linalg.initial import initial_embeddings
-from recsys_ray.models.two_tower.config import TwoTowerConfig
-from recsys_ray.models.two_tower.features import (
+from recsys_ray.data.features import (
     HISTORY_FEATURES,
     CatalogueFeatures,
     HistorySums,
     catalogue_features,
     interaction_features,
 )
-from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, TowerShape, pairs_of
+from recsys_ray.models.base import Model, of_kind, require_finite
+from recsys_ray.models.content import LONG_VECTOR
+from recsys_ray.models.holdout import hold_out
+from recsys_ray.models.linalg.initial import initial_embeddings
+from recsys_ray.models.two_tower.config import TwoTowerConfig
+from recsys_ray.models.two_tower.inputs import CONTENT, HistoryFeatures, ItemInputs, TowerShape, pairs_of
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.training import run_workers
 
@@ -68,6 +68,10 @@ class TwoTower(TwoTowerConfig, Model):
     @property
     def needs_content(self) -> bool:
         return self.use_content
+
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        return frozenset({"text", "image"} if self.content_inputs == "apart" else ())
 
     def fit_scorer(self, data: TrainData, context: FitContext) -> TowerScorer:
         """Fit on the training histories.
@@ -144,7 +148,7 @@ def _check(data: TrainData, config: TwoTowerConfig) -> None:
 
 
 def _item_inputs(
-    data: TrainData, histories: Histories, catalogue: CatalogueFeatures | None, config: TwoTowerConfig
+    data: TrainData, histories: Histories, catalogue: CatalogueFeatures | None, config: TwoTower
 ) -> ItemInputs:
     """Features in which no two items differ are none."""
     trained_I = np.bincount(histories.items_E, minlength=data.num_items) > 0
@@ -155,11 +159,14 @@ def _item_inputs(
         scorable_I |= catalogue.described_I
         if not (catalogue_IF.any() or interactions_IF.any()):
             catalogue_IF, interactions_IF = None, None
-    content = data.content if config.use_content else None
-    if content is not None:
-        scorable_I |= content.present_I
-    content_IF = None if content is None else content.vectors_ID
-    return ItemInputs(trained_I, scorable_I, catalogue_IF, interactions_IF, content_IF)
+    vectors: dict[str, FloatArray] = {}
+    if data.content is not None and config.use_content:
+        apart = {kind: of_kind(data.content, kind, "two_tower") for kind in sorted(config.content_kinds)}
+        for kind, content in (apart or {"content": data.content}).items():
+            scorable_I |= content.present_I
+            vectors[kind] = content.vectors_ID
+    given = (vectors.get(name) for name in CONTENT)
+    return ItemInputs(trained_I, scorable_I, catalogue_IF, interactions_IF, *given)
 
 
 def _history_weights(histories: Histories, items: ItemInputs, config: TwoTowerConfig) -> FloatArray:
@@ -194,8 +201,8 @@ def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[i
     widths = {"id": (config.embedding_dim, config.embedding_dim)}
     if items.catalogue_IF is not None and items.interactions_IF is not None:
         widths["features"] = (items.catalogue_IF.shape[1] + items.interactions_IF.shape[1], config.feature_dim)
-    if items.content_IF is not None:
-        widths["content"] = (items.content_IF.shape[1], config.content_dim)
+    for name, vectors_IF in items.contents.items():
+        widths[name] = (vectors_IF.shape[1], config.content_dim)
     return widths
 
 

@@ -11,7 +11,10 @@ import numpy as np
 
 from recsys_ray.base.ragged import Ragged, offsets
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray
-from recsys_ray.models.two_tower.features import HistorySums, standardised
+from recsys_ray.data.features import HistorySums, standardised
+
+CONTENT = ("content", "text", "image")
+"""Inputs that an item may lack: a row of zeros then, which no fusion counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,19 @@ class ItemInputs:
     interactions_IF: FloatArray | None
     """Hidden together with the id."""
     content_IF: FloatArray | None
+    """Text and poster in one, or None; then one or both of these may be there. Zeros where an item has none."""
+    text_IF: FloatArray | None = None
+    image_IF: FloatArray | None = None
 
     @property
     def num_items(self) -> int:
         return len(self.trained_I)
+
+    @property
+    def contents(self) -> dict[str, FloatArray]:
+        """Those of text and poster that are there, by name."""
+        found = zip(CONTENT, (self.content_IF, self.text_IF, self.image_IF), strict=True)
+        return {name: vectors_IF for name, vectors_IF in found if vectors_IF is not None}
 
 
 @dataclass(frozen=True, slots=True)

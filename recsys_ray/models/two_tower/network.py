@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from recsys_ray.base.ragged import places_in_rows
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists, LongArray, Requests
+from recsys_ray.data.features import HistorySums
 from recsys_ray.models.holdout import ranking_quality
 from recsys_ray.models.scorers.base import with_length_power
-from recsys_ray.models.two_tower.features import HistorySums
-from recsys_ray.models.two_tower.inputs import HistoryFeatures, ItemInputs, Pairs, TowerShape
+from recsys_ray.models.two_tower.inputs import CONTENT, HistoryFeatures, ItemInputs, Pairs, TowerShape
 from recsys_ray.models.two_tower.objective import Compared, objective
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.models.two_tower.towers import Tower
@@ -88,6 +88,8 @@ class ItemEncoder(nn.Module):
     catalogue_IF: Tensor | None
     interactions_IF: Tensor
     content_IF: Tensor | None
+    text_IF: Tensor | None
+    image_IF: Tensor | None
 
     def __init__(self, job: TwoTowerJob, worker: Worker) -> None:
         super().__init__()
@@ -106,8 +108,9 @@ class ItemEncoder(nn.Module):
         if self.catalogue_IF is not None:
             learned_NF = self.interactions_IF[items_N] * known_N[:, None]
             inputs["features"] = torch.cat([self.catalogue_IF[items_N], learned_NF], dim=1)
-        if self.content_IF is not None:
-            inputs["content"] = self.content_IF[items_N]
+        for name, vectors_IF in zip(CONTENT, (self.content_IF, self.text_IF, self.image_IF), strict=True):
+            if vectors_IF is not None:
+                inputs[name] = vectors_IF[items_N]
         vectors_ND: Tensor = self.tower(inputs)
         return vectors_ND
 

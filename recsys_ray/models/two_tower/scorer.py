@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, Requests, ScorerState
+from recsys_ray.data.features import HistorySums
 from recsys_ray.models.linalg.pooling import Pooling, Recent, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, has_stored_row
-from recsys_ray.models.two_tower.features import HistorySums
 from recsys_ray.models.two_tower.inputs import HistoryFeatures, TowerShape
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ K are the inputs, D is the width that they have in common.
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, pairwise
 
 import torch
 from torch import Tensor, nn
 
-from recsys_ray.models.two_tower.inputs import TowerShape
+from recsys_ray.models.two_tower.inputs import CONTENT, TowerShape
 from recsys_ray.training.worker import LocalWorker, Worker
 from recsys_ray.training.workers import all_sum
 
@@ -42,13 +43,22 @@ class Tower(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         parts = [self.maps[name](inputs[name]) for name in self.shape.inputs]
-        fused = parts[0] if len(parts) == 1 else self.fusion(torch.stack(parts, dim=1) if self._stacks else parts)
+        if len(parts) == 1:
+            fused = parts[0]
+        elif isinstance(self.fusion, Concat):
+            fused = self.fusion(parts)  # the map of what may be lacking has no bias: zeros stay zeros
+        else:
+            there = [self._there(name, inputs[name]) for name in self.shape.inputs]
+            fused = self.fusion(torch.stack(parts, dim=1), torch.stack(there, dim=1))
         vectors: Tensor = self.layers(fused)
         return vectors
 
-    @property
-    def _stacks(self) -> bool:
-        return not isinstance(self.fusion, Concat)
+    @staticmethod
+    def _there(name: str, values_BF: Tensor) -> Tensor:
+        """(B,) which rows have this input."""
+        if name in CONTENT:
+            return values_BF.any(dim=1)
+        return torch.ones(len(values_BF), dtype=torch.bool, device=values_BF.device)
 
 
 def _to_width(name: str, length: int, width: int) -> nn.Module:
@@ -65,15 +75,20 @@ class Concat(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+def _shares(logits_BK: Tensor, there_BK: Tensor) -> Tensor:
+    """(B, K) softmax over the inputs that a row has; the id is one that every row has."""
+    return torch.softmax(logits_BK.masked_fill(~there_BK, -math.inf), dim=1)
+
+
 class Weighted(nn.Module):
-    """A mean with one learned weight per input."""
+    """A mean with one learned weight per input; over those that a row has."""
 
     def __init__(self, count: int, width: int) -> None:
         super().__init__()
         self.logits_K = nn.Parameter(torch.zeros(count))
 
-    def forward(self, parts_BKD: Tensor) -> Tensor:
-        return torch.einsum("bkd,k->bd", parts_BKD, torch.softmax(self.logits_K, dim=0))
+    def forward(self, parts_BKD: Tensor, there_BK: Tensor) -> Tensor:
+        return torch.einsum("bkd,bk->bd", parts_BKD, _shares(self.logits_K.expand(there_BK.shape), there_BK))
 
 
 class Gated(nn.Module):
@@ -84,9 +99,9 @@ class Gated(nn.Module):
         super().__init__()
         self.gates = nn.Linear(count * width, count * width)
 
-    def forward(self, parts_BKD: Tensor) -> Tensor:
+    def forward(self, parts_BKD: Tensor, there_BK: Tensor) -> Tensor:
         gates_BKD = torch.sigmoid(self.gates(parts_BKD.flatten(1))).view_as(parts_BKD)
-        return (gates_BKD * parts_BKD).sum(dim=1)
+        return (gates_BKD * parts_BKD * there_BK[:, :, None]).sum(dim=1)
 
 
 class Attention(nn.Module):
@@ -96,9 +111,9 @@ class Attention(nn.Module):
         super().__init__()
         self.hidden, self.score = nn.Linear(width, width), nn.Linear(width, 1, bias=False)
 
-    def forward(self, parts_BKD: Tensor) -> Tensor:
-        weights = torch.softmax(self.score(torch.tanh(self.hidden(parts_BKD))), dim=1)
-        return (weights * parts_BKD).sum(dim=1)
+    def forward(self, parts_BKD: Tensor, there_BK: Tensor) -> Tensor:
+        shares_BK = _shares(self.score(torch.tanh(self.hidden(parts_BKD)))[:, :, 0], there_BK)
+        return (shares_BK[:, :, None] * parts_BKD).sum(dim=1)
 
 
 class Bilinear(nn.Module):
@@ -109,7 +124,8 @@ class Bilinear(nn.Module):
         self.pairs = list(combinations(range(count), 2))
         self.maps = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in self.pairs)
 
-    def forward(self, parts_BKD: Tensor) -> Tensor:
+    def forward(self, parts_BKD: Tensor, there_BK: Tensor) -> Tensor:
+        parts_BKD = parts_BKD * there_BK[:, :, None]  # what is lacking is in no sum and in no product
         fused_BD = parts_BKD.sum(dim=1)
         for (left, right), weights in zip(self.pairs, self.maps, strict=True):
             fused_BD = fused_BD + weights(parts_BKD[:, left]) * parts_BKD[:, right]

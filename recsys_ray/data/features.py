@@ -33,6 +33,8 @@ class CatalogueFeatures:
     """1 where an item is of a genre, genres in alphabetical order."""
     numeric_IF: FloatArray
     """Standardised; 0 where missing. A column of which all values are alike is left out."""
+    names: tuple[str, ...] = ()
+    """Of the numeric columns."""
 
     @property
     def described_I(self) -> BoolArray:
@@ -49,9 +51,9 @@ def catalogue_features(items: pa.Table) -> CatalogueFeatures:
         if field.name not in NOT_FEATURES and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
     ]
     columns = [standardised(items.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)) for name in names]
-    kept = [column for column in columns if column.any()]
-    numeric_IF = np.stack(kept, axis=1) if kept else np.zeros((items.num_rows, 0), np.float32)
-    return CatalogueFeatures(_genres(items), numeric_IF)
+    kept = {name: column for name, column in zip(names, columns, strict=True) if column.any()}
+    numeric_IF = np.stack(list(kept.values()), axis=1) if kept else np.zeros((items.num_rows, 0), np.float32)
+    return CatalogueFeatures(_genres(items), numeric_IF, tuple(kept))
 
 
 def _genres(items: pa.Table) -> FloatArray:

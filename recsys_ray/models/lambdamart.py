@@ -1,0 +1,213 @@
+"""LambdaMART: gradient-boosted trees that rank what several models propose.
+
+Burges, "From RankNet to LambdaRank to LambdaMART: An Overview" (2010), by LightGBM (Ke et al., NeurIPS 2017).
+
+    candidates of u  the union of every member's best items
+    features         of every member its score, standardised by user, and its rank; of the item popularity, ratings and
+                     every numeric column of the catalogue; of the user what ``HISTORY_FEATURES`` lists; of both the
+                     share of the history that is of the item's genres
+
+Members are fitted without events that are held out for it, candidates are labelled by those events, and the trees learn
+their order; a part of the users decides when to stop. Then the members are fitted again, on everything.
+Time and memory: those of the members twice, and users * candidates * features * 8 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from recsys_ray.base.errors import ModelError
+from recsys_ray.base.optional import require
+from recsys_ray.base.types import (
+    Counts,
+    FitContext,
+    FloatArray,
+    Histories,
+    ItemLists,
+    LongArray,
+    MemoryEstimate,
+    Requests,
+    Scorer,
+    TrainData,
+)
+from recsys_ray.data.features import HISTORY_FEATURES, catalogue_features, interaction_features
+from recsys_ray.evaluation import metrics
+from recsys_ray.models.base import Model
+from recsys_ray.models.ease import EASE
+from recsys_ray.models.holdout import TOP, hold_out
+from recsys_ray.models.item_cf import ItemCF
+from recsys_ray.models.members import Member, fit_member, named_members
+from recsys_ray.models.popularity import Popularity
+from recsys_ray.models.scorers.lambdamart import BLOCK, Candidates, LambdaMARTScorer, PairFeatures, pair_inputs
+
+WATCHED = 5
+"""One user in so many decides when the trees stop."""
+PATIENCE = 30
+
+
+def _usual() -> list[Member]:
+    return [Member.model_validate({"model": {"name": model.key}}) for model in (EASE, ItemCF, Popularity)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """Candidates of many users end to end, in blocks: how many each user has, and which were held out."""
+
+    inputs_PF: FloatArray
+    hits_P: FloatArray
+    sizes_B: LongArray
+    targets_B: LongArray
+
+
+class LambdaMART(Model):
+    """Candidates of several models, ranked by gradient-boosted trees (Burges 2010)."""
+
+    key: ClassVar[str] = "lambdamart"
+    scorers: ClassVar[tuple[type[Scorer], ...]] = (LambdaMARTScorer,)
+
+    members: list[Member] = Field(default_factory=_usual, min_length=1)
+    """The models that propose; their weights are not used."""
+    candidates: int = Field(default=100, ge=1)
+    """Items that each member proposes for a user."""
+    held_out: Literal["random", "last"] = "random"
+    """The events that the trees learn from: a fifth of a user's at random, or the last one, as the split does."""
+    validation_users: int = Field(default=20_000, ge=5)
+    """Users whose events are held out for it, at most."""
+    trees: int = Field(default=400, ge=1)
+    """Trees, at most: fewer once NDCG@20 of watched users stops rising."""
+    leaves: int = Field(default=15, ge=2)
+    """Leaves of a tree."""
+    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    """What every further tree counts."""
+    least_in_leaf: int = Field(default=50, ge=1)
+    """Candidates that a leaf must hold."""
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The members by name."""
+        return named_members(self.members)
+
+    @property
+    def needs_content(self) -> bool:
+        return any(model.needs_content for model in self.models.values())
+
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        return frozenset().union(*(model.content_kinds for model in self.models.values()))
+
+    def memory(self, counts: Counts) -> MemoryEstimate:
+        found = [model.memory(counts) for model in self.models.values()]
+        features = 2 * len(found) + len(HISTORY_FEATURES) + 16
+        users = min(self.validation_users, counts.num_users)
+        pairs = users * min(counts.num_items, self.candidates * len(found))
+        largest = max(found, key=lambda estimate: estimate.bytes)
+        trees = 8 * pairs * features
+        advice = "lower model.validation_users or model.candidates" if trees > largest.bytes else largest.advice
+        return MemoryEstimate(sum(estimate.bytes for estimate in found) + trees, advice)
+
+    def fit_scorer(self, data: TrainData, context: FitContext) -> LambdaMARTScorer:
+        """Fit the members and the trees.
+
+        Raises:
+            ConfigError: LightGBM is not installed. ModelError: a member can't be fitted, which is named; or no held-out
+                event is among the candidates.
+        """
+        lightgbm = require("lightgbm", extra="ranker", what="model.name=lambdamart")
+        share = min(1.0, self.validation_users / max(1, data.num_users))
+        left, held_out = hold_out(data.histories, share, context.rng(1), last=self.held_out == "last")
+        if held_out is None:
+            raise ModelError("lambdamart: no user has three events to learn from; set another model.name")
+        less = replace(data, histories=left)
+        members = [
+            fit_member(self.key, name, model, less, context, "validation") for name, model in self.models.items()
+        ]
+        features = pair_features(less)
+        users = np.flatnonzero(held_out.lengths_B > 0)
+        watched_B = context.rng(2).permutation(len(users)) % WATCHED == 0
+        if watched_B.all() or not watched_B.any():
+            raise ModelError(f"lambdamart: {len(users)} users are too few to learn from; set another model.name")
+        parts = [self._labelled(members, features, left, held_out, users[chosen]) for chosen in (~watched_B, watched_B)]
+        trees = self._boosted(lightgbm, parts[0], parts[1], [*_opinion_names(self.models), *features.names], context)
+        whole = {name: fit_member(self.key, name, model, data, context, "all") for name, model in self.models.items()}
+        text = np.frombuffer(trees.encode(), np.uint8)
+        return LambdaMARTScorer(members=whole, candidates=self.candidates, features=pair_features(data), trees_N=text)
+
+    def _labelled(
+        self, members: list[Scorer], features: PairFeatures, left: Histories, held_out: ItemLists, users: LongArray
+    ) -> _Labelled:
+        """The candidates of these users and which of them were held out; users without a hit teach nothing."""
+        inputs, hits, sizes, targets = [], [], [], []
+        num_items = members[0].num_items
+        for start in range(0, len(users), BLOCK):
+            block = users[start : start + BLOCK]
+            histories = left.take(block)
+            requests = Requests(pa.array(block), block.astype(np.int32), histories, ItemLists.empty(len(block)))
+            chosen = Candidates(members, requests, self.candidates)
+            wanted = held_out.take(block)
+            keys = np.unique(wanted.rows_E.astype(np.int64) * num_items + wanted.items_E)
+            inputs.append(pair_inputs(chosen, histories, features))
+            hits.append(np.isin(chosen.rows_P.astype(np.int64) * num_items + chosen.items_P, keys))
+            sizes.append(np.bincount(chosen.rows_P, minlength=len(block)))
+            targets.append(np.bincount(keys // num_items, minlength=len(block)))
+        hits_P = np.concatenate(hits).astype(np.float32)
+        return _Labelled(np.concatenate(inputs), hits_P, np.concatenate(sizes), np.concatenate(targets))
+
+    def _boosted(
+        self, lightgbm: Any, train: _Labelled, watched: _Labelled, names: list[str], context: FitContext
+    ) -> str:
+        """The trees as text."""
+        if not train.hits_P.any() or not watched.hits_P.any():
+            raise ModelError("lambdamart: no held-out event is among the candidates; raise model.candidates")
+        settings = {
+            "objective": "lambdarank", "metric": "ndcg", "eval_at": [TOP], "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate, "min_data_in_leaf": self.least_in_leaf, "verbosity": -1,
+            "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": context.seed,
+            "lambdarank_truncation_level": TOP + 10, "feature_fraction": 0.8,
+            "bagging_fraction": 0.8, "bagging_freq": 1,
+        }  # fmt: skip
+        data, watch = (
+            lightgbm.Dataset(part.inputs_PF, part.hits_P, group=part.sizes_B, feature_name=names)
+            for part in (train, watched)
+        )
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        booster = lightgbm.train(settings, data, self.trees, valid_sets=[watch], callbacks=[stop])
+        quality = _quality(np.asarray(booster.predict(watched.inputs_PF, num_threads=1)), watched)
+        scores_MP = np.nan_to_num(watched.inputs_PF[:, : 2 * len(self.models) : 2].T, nan=-np.inf, neginf=-np.inf)
+        alone = [_quality(scores_P, watched) for scores_P in scores_MP]
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in zip(self.models, alone, strict=True))
+        said = f"lambdamart: NDCG@{TOP} of {len(watched.sizes_B)} watched users: {listed}; trees {quality:.4f}"
+        context.progress(f"{said} with {booster.best_iteration} trees")
+        text: str = booster.model_to_string(num_iteration=booster.best_iteration)
+        return text
+
+
+def pair_features(data: TrainData) -> PairFeatures:
+    """What the trees are told of users and items, from the catalogue and the training interactions."""
+    catalogue = catalogue_features(data.items)
+    columns = [interaction_features(data.histories, data.num_items), catalogue.numeric_IF]
+    names = ["item_popularity", "item_rating", "item_rating_spread", *(f"item_{name}" for name in catalogue.names)]
+    now = float(data.histories.timestamps_E.max(initial=0))
+    return PairFeatures(
+        items_IF=np.concatenate(columns, axis=1), item_names=names, genres_IG=catalogue.genres_IG, now=now
+    )
+
+
+def _opinion_names(models: dict[str, Model]) -> list[str]:
+    return [f"{name}_{what}" for name in models for what in ("score", "place")]
+
+
+def _quality(scores_P: FloatArray, part: _Labelled) -> float:
+    """Mean NDCG@TOP over the users, of equals the earlier candidate; targets that nobody proposed count as missed."""
+    rows_P = np.repeat(np.arange(len(part.sizes_B)), part.sizes_B)
+    order_P = np.lexsort((-scores_P, rows_P))
+    first_B = np.cumsum(part.sizes_B) - part.sizes_B
+    places_P = np.arange(len(order_P)) - first_B[rows_P]
+    hits_BK = np.zeros((len(part.sizes_B), TOP), np.bool_)
+    top_P = places_P < TOP
+    hits_BK[rows_P[top_P], places_P[top_P]] = part.hits_P[order_P][top_P] > 0
+    return float(metrics.ndcg(hits_BK, part.targets_B, TOP).mean())
