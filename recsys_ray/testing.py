@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys_ray.base.descriptions import descriptions
 from recsys_ray.base.errors import ModelError, SizeError
 from recsys_ray.base.types import (
     Counts,
@@ -245,8 +246,7 @@ class ModelConformance:
             check_size(config, counts, needed - 1)
 
     def test_every_setting_has_a_docstring(self, model: type[Model]) -> None:
-        for key, field in model.model_fields.items():
-            assert field.description, f"{model.key}.{key}"
+        assert set(descriptions(model)) == set(model.model_fields)
 
     def test_infinite_ratings_do_not_pass(self, model: type[Model], data: TrainData) -> None:
         """A fit that reads ratings refuses in one line that names the model; the others are not disturbed."""

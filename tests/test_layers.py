@@ -25,7 +25,7 @@ FLOORS = [
     {"models", "content"},
     {"recommend", "testing"},
     {"runs"},
-    {"serving", "api"},
+    {"serving", "api", "tracking"},
     {"cluster"},
     {"config"},
     {"pipeline", "deploy"},

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 class Settings(BaseModel):
     """Base of every part of the configuration: unknown keys and wrong types are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,11 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class ItemContent:
-    """What the items' texts and posters say, as vectors in vocabulary order."""
+    """What the items' texts and posters say, as vectors in vocabulary order; ``present_I`` have one."""
 
     vectors_ID: FloatArray
     """L2-normalised; a row of zeros where the item has no vector."""
     present_I: BoolArray
-    """Items that have a vector."""
     kinds: Mapping[str, ItemContent] = field(default_factory=dict)
     """Those of text and image apart, as far as ``Model.content_kinds`` asks for them."""
 
@@ -211,15 +210,15 @@ class RunWorkers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FitContext:
-    """What changes a run but not the meaning of a model."""
+    """What changes a run but not the meaning of a model; ``map_blocks`` works on ``num_blocks`` at once."""
 
     seed: int = 0
     map_blocks: MapBlocks = map_blocks_here
     num_blocks: int = 1
-    """How many blocks ``map_blocks`` can work on at once."""
     progress: Callable[[str], None] = field(default=lambda message: None)
     run_workers: RunWorkers | None = None
     """Where a neural model is trained; None is in this process alone, without checkpoints."""
+    epochs: list[dict[str, float]] = field(default_factory=list)  # measured after each, by the fit
 
     def rng(self, *keys: int) -> np.random.Generator:
         """An independent stream for (seed, keys)."""

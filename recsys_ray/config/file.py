@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,27 @@ def load_config(path: str, overrides: Sequence[str] = (), note: Callable[[str], 
     for line in filter(None, notes):
         note(line)
     return config
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values at dotted keys; a number counts the members of a list from 0.
+
+    Raises:
+        ConfigError: a key is none of the configuration's, or a value is impossible there.
+    """
+    tree: dict[str, Any] = json.loads(config.model_dump_json())
+    for key, value in values.items():
+        *outer, last = key.split(".")
+        node: Any = tree
+        for name in outer:
+            node = node[int(name)] if isinstance(node, list) and name.isdigit() else node.setdefault(name, {})
+            if not isinstance(node, dict | list):
+                raise ConfigError(f"{key}: {name} holds a value, not further keys")
+        node[int(last) if isinstance(node, list) else last] = value
+    try:
+        return Config.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, tree)) from error
 
 
 def _rename_sections(tree: dict[str, Any], path: str) -> None:

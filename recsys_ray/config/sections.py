@@ -28,7 +28,9 @@ from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.models import MODELS, ColdItemSettings, Model, model_section, without_name
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.config import RunsSettings
+from recsys_ray.runs.tuning import TuneSettings
 from recsys_ray.serving import ServingSettings
+from recsys_ray.tracking import TrackingSettings
 from recsys_ray.training import WorkerSettings
 
 VERSION = 1
@@ -83,6 +85,10 @@ class Config(Settings):
     runs: RunsSettings = RunsSettings()
     serving: ServingSettings = ServingSettings()
     cluster: ClusterSettings = ClusterSettings()
+    tracking: TrackingSettings | None = None
+    """An experiment tracker that is told of every run; null tells nobody."""
+    tune: TuneSettings = TuneSettings()
+    """What ``recsys-ray tune`` searches; a run reads nothing of it."""
 
     @property
     def model_name(self) -> str:

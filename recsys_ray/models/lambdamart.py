@@ -8,7 +8,8 @@ Burges, "From RankNet to LambdaRank to LambdaMART: An Overview" (2010), by Light
                      share of the history that is of the item's genres
 
 Members are fitted without events that are held out for it, candidates are labelled by those events, and the trees learn
-their order; a part of the users decides when to stop. Then the members are fitted again, on everything.
+their order. They start from the score of the member that ranks these events best, and correct it; a part of the users
+decides when to stop, if need be before the first tree. Then the members are fitted again, on everything.
 Time and memory: those of the members twice, and users * candidates * features * 8 bytes.
 """
 
@@ -25,6 +26,7 @@ from recsys_ray.base.errors import ModelError
 from recsys_ray.base.optional import require
 from recsys_ray.base.types import (
     Counts,
+    DoubleArray,
     FitContext,
     FloatArray,
     Histories,
@@ -42,8 +44,14 @@ from recsys_ray.models.ease import EASE
 from recsys_ray.models.holdout import TOP, hold_out
 from recsys_ray.models.item_cf import ItemCF
 from recsys_ray.models.members import Member, fit_member, named_members
-from recsys_ray.models.popularity import Popularity
-from recsys_ray.models.scorers.lambdamart import BLOCK, Candidates, LambdaMARTScorer, PairFeatures, pair_inputs
+from recsys_ray.models.scorers.lambdamart import (
+    BLOCK,
+    Candidates,
+    LambdaMARTScorer,
+    PairFeatures,
+    pair_inputs,
+    start_scores,
+)
 
 WATCHED = 5
 """One user in so many decides when the trees stop."""
@@ -51,7 +59,7 @@ PATIENCE = 30
 
 
 def _usual() -> list[Member]:
-    return [Member.model_validate({"model": {"name": model.key}}) for model in (EASE, ItemCF, Popularity)]
+    return [Member.model_validate({"model": {"name": model.key}}) for model in (EASE, ItemCF)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,10 @@ class LambdaMART(Model):
                 event is among the candidates.
         """
         lightgbm = require("lightgbm", extra="ranker", what="model.name=lambdamart")
+        strange_E = ~np.isfinite(data.histories.ratings_E)
+        if strange_E.any():
+            found = data.histories.ratings_E[strange_E][0]
+            raise ModelError(f"lambdamart: can't use the rating {found}; drop such rows with a rating threshold")
         share = min(1.0, self.validation_users / max(1, data.num_users))
         left, held_out = hold_out(data.histories, share, context.rng(1), last=self.held_out == "last")
         if held_out is None:
@@ -132,10 +144,13 @@ class LambdaMART(Model):
         if watched_B.all() or not watched_B.any():
             raise ModelError(f"lambdamart: {len(users)} users are too few to learn from; set another model.name")
         parts = [self._labelled(members, features, left, held_out, users[chosen]) for chosen in (~watched_B, watched_B)]
-        trees = self._boosted(lightgbm, parts[0], parts[1], [*_opinion_names(self.models), *features.names], context)
+        names = [*_opinion_names(self.models), *features.names]
+        base, trees = self._boosted(lightgbm, parts[0], parts[1], names, context)
         whole = {name: fit_member(self.key, name, model, data, context, "all") for name, model in self.models.items()}
         text = np.frombuffer(trees.encode(), np.uint8)
-        return LambdaMARTScorer(members=whole, candidates=self.candidates, features=pair_features(data), trees_N=text)
+        return LambdaMARTScorer(
+            members=whole, candidates=self.candidates, features=pair_features(data), base=base, trees_N=text
+        )
 
     def _labelled(
         self, members: list[Scorer], features: PairFeatures, left: Histories, held_out: ItemLists, users: LongArray
@@ -159,8 +174,8 @@ class LambdaMART(Model):
 
     def _boosted(
         self, lightgbm: Any, train: _Labelled, watched: _Labelled, names: list[str], context: FitContext
-    ) -> str:
-        """The trees as text."""
+    ) -> tuple[str, str]:
+        """The member that the trees correct, and the trees as text; no text where none makes it better."""
         if not train.hits_P.any() or not watched.hits_P.any():
             raise ModelError("lambdamart: no held-out event is among the candidates; raise model.candidates")
         settings = {
@@ -170,20 +185,30 @@ class LambdaMART(Model):
             "lambdarank_truncation_level": TOP + 10, "feature_fraction": 0.8,
             "bagging_fraction": 0.8, "bagging_freq": 1,
         }  # fmt: skip
+        alone = {name: _quality(_from(watched, place), watched) for place, name in enumerate(self.models)}
+        base = max(alone, key=lambda name: alone[name])
+        place = list(self.models).index(base)
         data, watch = (
-            lightgbm.Dataset(part.inputs_PF, part.hits_P, group=part.sizes_B, feature_name=names)
+            lightgbm.Dataset(
+                part.inputs_PF, part.hits_P, group=part.sizes_B, feature_name=names, init_score=_from(part, place)
+            )
             for part in (train, watched)
         )
         stop = lightgbm.early_stopping(PATIENCE, verbose=False)
         booster = lightgbm.train(settings, data, self.trees, valid_sets=[watch], callbacks=[stop])
-        quality = _quality(np.asarray(booster.predict(watched.inputs_PF, num_threads=1)), watched)
-        scores_MP = np.nan_to_num(watched.inputs_PF[:, : 2 * len(self.models) : 2].T, nan=-np.inf, neginf=-np.inf)
-        alone = [_quality(scores_P, watched) for scores_P in scores_MP]
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in zip(self.models, alone, strict=True))
-        said = f"lambdamart: NDCG@{TOP} of {len(watched.sizes_B)} watched users: {listed}; trees {quality:.4f}"
-        context.progress(f"{said} with {booster.best_iteration} trees")
-        text: str = booster.model_to_string(num_iteration=booster.best_iteration)
-        return text
+        scores_P = _from(watched, place) + np.asarray(booster.predict(watched.inputs_PF, num_threads=1))
+        quality, count = _quality(scores_P, watched), booster.best_iteration
+        if quality <= alone[base]:
+            quality, count = alone[base], 0
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in alone.items())
+        said = f"lambdamart: NDCG@{TOP} of {len(watched.sizes_B)} watched users: {listed}"
+        context.progress(f"{said}; {base} with {count} trees {quality:.4f}")
+        return base, booster.model_to_string(num_iteration=count) if count else ""
+
+
+def _from(part: _Labelled, place: int) -> DoubleArray:
+    """(P,) the start of the trees: what one member says."""
+    return start_scores(part.inputs_PF[:, 2 * place])
 
 
 def pair_features(data: TrainData) -> PairFeatures:
@@ -201,7 +226,7 @@ def _opinion_names(models: dict[str, Model]) -> list[str]:
     return [f"{name}_{what}" for name in models for what in ("score", "place")]
 
 
-def _quality(scores_P: FloatArray, part: _Labelled) -> float:
+def _quality(scores_P: FloatArray | DoubleArray, part: _Labelled) -> float:
     """Mean NDCG@TOP over the users, of equals the earlier candidate; targets that nobody proposed count as missed."""
     rows_P = np.repeat(np.arange(len(part.sizes_B)), part.sizes_B)
     order_P = np.lexsort((-scores_P, rows_P))

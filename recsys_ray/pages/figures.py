@@ -55,6 +55,23 @@ def draw_lines(
     return draw(name, SIZE, paint, label)
 
 
+def draw_points(
+    name: str, points: npt.ArrayLike, values: npt.ArrayLike, best: npt.ArrayLike | None, x: str, y: str, label: str,
+    *, logarithmic: bool = False,
+) -> str:  # fmt: skip
+    """A dot for every value, and a line through the best so far where that is given; ``logarithmic`` is the x axis."""
+
+    def paint(axes: Any) -> None:
+        axes.scatter(np.asarray(points), np.asarray(values), s=26, color=ACCENT)
+        if best is not None:
+            axes.step(np.asarray(points), np.asarray(best), where="post", color=SECOND, linewidth=LINE_WIDTH)
+        if logarithmic:
+            axes.set_xscale("log")
+        _named(axes, x, y)
+
+    return draw(name, SIZE, paint, label)
+
+
 def draw_shades(name: str, shares: DoubleArray, x: str, y: str, label: str) -> str:
     """A rectangle of cells, the darker the larger their logarithm; cells of 0 stay empty. Row 0 is at the bottom."""
 

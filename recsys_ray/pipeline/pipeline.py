@@ -23,6 +23,7 @@ from recsys_ray.config import dump
 from recsys_ray.content import table as content_table
 from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.judged import Judged
+from recsys_ray.pipeline.tracked import track_run
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs import publish as runs
 from recsys_ray.runs.accuracy import PUBLISHED
@@ -45,6 +46,7 @@ class Pipeline(Judged):
         if self.config.has_split:
             self.evaluate()
         self.recommend()
+        track_run(self, self._results)
         return dict(self._results)
 
     def recommend(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
         "interactions": data.num_interactions,
         "fit_seconds": round(fitted - loaded, 3),
     }
-    write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | {"fit": facts}, data.item_counts())
+    recorded = {"fit": facts, "epochs": context.epochs}
+    write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | recorded, data.item_counts())
     context.progress(f"train: {name} fitted in {fitted - loaded:.1f} s, saved in {time.perf_counter() - fitted:.1f} s")
     return facts | {"seconds": round(time.perf_counter() - started, 3)}

@@ -12,6 +12,16 @@ from recsys_ray.base.types import FitContext
 Result = TypeVar("Result")
 
 
+class TrainedSoFar(Protocol):
+    """The epochs of a training."""
+
+    @property
+    def history(self) -> list[dict[str, float]]: ...
+
+
+Trained = TypeVar("Trained", bound=TrainedSoFar)
+
+
 class Worker(Protocol):
     """One of the processes that train a module together."""
 
@@ -62,8 +72,13 @@ def progress_line(metrics: dict[str, float]) -> str:
     return "train: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
-def run_workers(context: FitContext, fn: Callable[[Any, Worker], Result], shared: Any, key: str) -> Result:
-    """``fn(shared, worker)`` where the context says, by default here."""
+def run_workers(
+    context: FitContext, fn: Callable[[Any, Worker], tuple[Result, Trained]], shared: Any, key: str
+) -> tuple[Result, Trained]:
+    """``fn(shared, worker)`` where the context says, by default here. What it measured goes into the context."""
     if context.run_workers is None:
-        return fn(shared, LocalWorker(context.progress))
-    return context.run_workers(fn, shared, key)
+        result = fn(shared, LocalWorker(context.progress))
+    else:
+        result = context.run_workers(fn, shared, key)
+    context.epochs.extend(result[1].history)
+    return result

@@ -181,7 +181,8 @@ def test_three_stages_from_one_configuration(tmp_path: Path) -> None:
     assert all(stage["skipped"] for stage in world.run().values())
     assert set(world.run(stage="verify")["checks"]) == {"parts", "bundle", "ranker", "lists"}
     first = world.published()
-    again = world.run("recommend.ranker.model.embedding_dim=4", stage="recommend")
+    again = world.run("recommend.ranker.model.embedding_dim=4", "runs.accuracy.override=true", stage="recommend")
+    assert json.loads((world.latest() / "run.json").read_text())["checks"]["accuracy_override"] == 1
     assert not again["skipped"] and again["bundle"] == result["recommend"]["bundle"]
     assert not world.published().equals(first)
 

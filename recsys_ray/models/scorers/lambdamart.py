@@ -13,6 +13,7 @@ import numpy as np
 from recsys_ray.base.optional import require
 from recsys_ray.base.types import (
     ByteArray,
+    DoubleArray,
     FloatArray,
     Histories,
     IntArray,
@@ -56,7 +57,8 @@ class PairFeatures:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(arrays, settings)"""
-        return {"item_features": self.items_IF, "genres": self.genres_IG}, {"names": self.item_names, "now": self.now}
+        arrays = {"item_features": self.items_IF} | ({"genres": self.genres_IG} if self.genres_IG.shape[1] else {})
+        return arrays, {"names": self.item_names, "now": self.now}
 
 
 class Candidates:
@@ -104,18 +106,19 @@ class LambdaMARTScorer(BlendScorer):
     """Candidates in the order of the trees, above all else; the others in the order of the mean of the members.
 
     Args:
-        members: by name. candidates: items that each of them names. features: of users and items. trees: LightGBM's
-        text of the ensemble.
+        members: by name. candidates: items that each of them names. features: of users and items. base: that whose
+        score the trees add to. trees: LightGBM's text of the ensemble; empty for none.
     """
 
     kind: ClassVar[str] = "lambdamart"
 
     def __init__(
-        self, *, members: dict[str, Scorer], candidates: int, features: PairFeatures, trees_N: ByteArray
+        self, *, members: dict[str, Scorer], candidates: int, features: PairFeatures, base: str, trees_N: ByteArray
     ) -> None:
         super().__init__(members=members, weights_M=[1.0] * len(members), method="weighted", rank_constant=0.0)
         self.candidates = candidates
         self.features = features
+        self.base = base
         self.trees_N = trees_N
 
     def score(self, requests: Requests) -> FloatArray:
@@ -127,7 +130,10 @@ class LambdaMARTScorer(BlendScorer):
         scores_BI = _mean(chosen.scaled)
         if len(chosen.items_P):
             inputs = pair_inputs(chosen, requests.histories, self.features)
-            trees_P = np.asarray(self._trees.predict(inputs, num_threads=1), np.float32)
+            sums_P = start_scores(inputs[:, 2 * list(self.members).index(self.base)])
+            if len(self.trees_N):
+                sums_P = sums_P + np.asarray(self._trees.predict(inputs, num_threads=1))
+            trees_P = sums_P.astype(np.float32)
             low_B = np.full(len(requests), np.inf, np.float32)
             np.minimum.at(low_B, chosen.rows_P, trees_P)
             # What is no candidate comes within a unit, one below the last candidate.
@@ -142,7 +148,11 @@ class LambdaMARTScorer(BlendScorer):
 
     def with_members(self, members: dict[str, Scorer]) -> LambdaMARTScorer:
         return LambdaMARTScorer(
-            members=members, candidates=self.candidates, features=self.features, trees_N=self.trees_N
+            members=members,
+            candidates=self.candidates,
+            features=self.features,
+            base=self.base,
+            trees_N=self.trees_N,
         )
 
     @cached_property
@@ -152,7 +162,7 @@ class LambdaMARTScorer(BlendScorer):
 
     def state(self) -> ScorerState:
         arrays, settings = self.features.state()
-        settings |= {"candidates": self.candidates, "members": list(self.members)}
+        settings |= {"candidates": self.candidates, "members": list(self.members), "base": self.base}
         return ScorerState(arrays | {"trees": self.trees_N}, settings, dict(self.members))
 
     @classmethod
@@ -161,16 +171,27 @@ class LambdaMARTScorer(BlendScorer):
         features = PairFeatures(
             items_IF=arrays["item_features"],
             item_names=settings["names"],
-            genres_IG=arrays["genres"],
+            genres_IG=arrays.get("genres", np.zeros((len(arrays["item_features"]), 0), np.float32)),
             now=settings["now"],
         )
         members = {name: state.parts[name] for name in settings["members"]}
-        return cls(members=members, candidates=settings["candidates"], features=features, trees_N=arrays["trees"])
+        return cls(
+            members=members,
+            candidates=settings["candidates"],
+            features=features,
+            base=settings["base"],
+            trees_N=arrays["trees"],
+        )
 
 
 def pair_inputs(chosen: Candidates, histories: Histories, features: PairFeatures) -> FloatArray:
     """(P, F) all that the trees are told."""
     return np.concatenate([chosen.opinions(), features.of(histories, chosen.rows_P, chosen.items_P)], axis=1)
+
+
+def start_scores(score_P: FloatArray) -> DoubleArray:
+    """(P,) a member's standardised scores; 0, its mean, where it has no opinion."""
+    return np.nan_to_num(score_P.astype(np.float64), nan=0.0)
 
 
 def _mean(scaled: list[Scaled]) -> FloatArray:
