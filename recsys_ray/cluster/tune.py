@@ -90,6 +90,7 @@ def run_search(session: Session, search: Search) -> list[Trial]:
     require("optuna", extra="tune", what="recsys-ray tune")
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SAVE_SECONDS
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its banner comes at any verbosity
     session.connect()
     with _quiet():
         tuner = _tuner(session, search)

@@ -13,7 +13,7 @@ from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext
 from recsys_ray.cluster.session import available_memory
-from recsys_ray.config import Config, changed, dump
+from recsys_ray.config import Config, dump
 from recsys_ray.data.genres import item_genres
 from recsys_ray.evaluation import Report
 from recsys_ray.evaluation.comparison import Comparison, compare_reports, holm
@@ -108,7 +108,7 @@ def _sections(stages: Stages, networks: bool) -> dict[str, dict[str, Any]]:
         prepared.counts(TRAIN), ratings=ratings, attributes=has_genres, content=config.content is not None,
         networks=networks,
     )  # fmt: skip
-    own = json.loads(config.model.model_dump_json(exclude_defaults=True)) | {"name": config.model_name}
+    own = dump(config.model)
     models = [_model(section) for section in found.values()]
     return found if _model(own) in models else {"as configured": own} | found
 
@@ -183,9 +183,9 @@ def choice_table(chosen: Chosen) -> str:
 
 
 def _yaml(config: Config, candidate: Candidate, metric: str) -> str:
-    better = changed(config, {"model": candidate.section, "name": f"{config.name}-{candidate.label.split()[0]}"})
-    tree = json.loads(better.model_dump_json(exclude_defaults=True))
-    tree["model"] = candidate.section
-    tree.pop("tune", None)
+    changes = {"model": candidate.section, "name": f"{config.name}-{candidate.label.split()[0]}"}
+    tree = json.loads(config.model_dump_json(exclude_unset=True)) | changes
+    tree.pop("tune", None)  # its keys are those of the model before
+    Config.model_validate_json(json.dumps(tree))
     head = f"# Found by recsys-ray choose: {metric} {candidate.score(metric):.4f} on the validation part.\n"
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -120,13 +120,12 @@ def start_values(config: Config) -> dict[str, Any]:
 def best_yaml(config: Config, best: Trial) -> str:
     """The configuration with the best settings; it is compared with the one it came from where that is another."""
     better = changed(config, best.values)
-    tree = json.loads(better.model_dump_json(exclude_defaults=True))
+    tree = json.loads(config.model_dump_json(exclude_unset=True)) | {"model": dump(better.model)}
     tree.pop("tune", None)
     tree["name"] = f"{config.name}-tuned"
     if better.model != config.model:
-        before = json.loads(config.model.model_dump_json(exclude_defaults=True)) | {"name": config.model_name}
         known = [entry for entry in config.evaluation.baselines if entry != config.model_name]
-        tree.setdefault("evaluation", {})["baselines"] = [*known, before | {"label": "before_tuning"}]
+        tree.setdefault("evaluation", {})["baselines"] = [*known, dump(config.model) | {"label": "before_tuning"}]
     head = f"# Found by recsys-ray tune: {best.score:.4f} on the validation part.\n"
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

@@ -22,9 +22,9 @@ class Range(Settings):
     @model_validator(mode="after")
     def _possible(self) -> Range:
         if self.low >= self.high:
-            raise ValueError(f"low={self.low} is not below high={self.high}")
+            raise ValueError(f"tune.space: low={self.low} is not below high={self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"log needs numbers above 0, found low={self.low}")
+            raise ValueError(f"tune.space: log needs numbers above 0, found low={self.low}")
         return self
 
     @property

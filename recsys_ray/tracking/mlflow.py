@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+import warnings
 from pathlib import Path
 
 from recsys_ray.base.errors import ConfigError
@@ -47,12 +48,14 @@ class MLflow:
 
     def record(self, run: Trackable) -> str:
         """See ``Tracker``; a run, its trials as its children, its bundle as a version of the registered model."""
-        experiment = self._experiment()
-        run_id = self._record(run, experiment, {})
-        for child in run.children:
-            self._record(child, experiment, {"mlflow.parentRunId": run_id})
-        if run.bundle is not None and self.settings.bundle:
-            self._register(run, run_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what MLflow asks of its own libraries
+            experiment = self._experiment()
+            run_id = self._record(run, experiment, {})
+            for child in run.children:
+                self._record(child, experiment, {"mlflow.parentRunId": run_id})
+            if run.bundle is not None and self.settings.bundle:
+                self._register(run, run_id)
         return f"{self.uri}, run {run_id}"
 
     def _experiment(self) -> str:

@@ -76,7 +76,8 @@ class ContentMap:
 def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSettings) -> Scorer:
     """The scorer with scores for items that have a content vector and no training interactions.
 
-    Unchanged when there is no such item, or when the scorer ranks them already by other means than interactions.
+    Unchanged when there is no such item, or when the scorer ranks some of them by other means than interactions: by
+    their content, as far as it knows it.
 
     Raises:
         ModelError: there are no content vectors, none of a warm item, or the scores are not linear in the items.
@@ -89,7 +90,7 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
     counts_I = data.item_counts()
     cold_I = data.content.present_I & (counts_I == 0)
     mappable = isinstance(scorer, TakesItems | SumsHistories)
-    if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].all()):
+    if not cold_I.any() or (not mappable and scorer.scorable_I[cold_I].any()):
         return scorer
     if not mappable:
         raise ModelError(
