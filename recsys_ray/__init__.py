@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from recsys_ray.models.ease import EASE as EASE
     from recsys_ray.models.graph_filter import GraphFilter as GraphFilter
     from recsys_ray.models.item_cf import ItemCF as ItemCF
+    from recsys_ray.models.lambdamart import LambdaMART as LambdaMART
     from recsys_ray.models.lightgcn.fit import LightGCN as LightGCN
     from recsys_ray.models.ncf.fit import NCF as NCF
     from recsys_ray.models.popularity import Popularity as Popularity
@@ -59,6 +60,7 @@ WHERE = {
     "EASE": "models.ease",
     "GraphFilter": "models.graph_filter",
     "ItemCF": "models.item_cf",
+    "LambdaMART": "models.lambdamart",
     "LightGCN": "models.lightgcn.fit",
     "NCF": "models.ncf.fit",
     "Popularity": "models.popularity",

@@ -11,7 +11,7 @@ from recsys_ray.base.errors import ConfigError
 from recsys_ray.cli import main
 from recsys_ray.config import Config, dump, load_config
 
-OTHERS = ("demo", "movielens-small-cold", "movielens-small-hybrid", "movielens-small-ranker", "ml100k-content")
+OTHERS = ("demo", "movielens-small-cold", "movielens-small-hybrid", "movielens-small-ranker", "ml100k-content", "table")
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")
 

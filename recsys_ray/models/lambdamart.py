@@ -9,7 +9,8 @@ Burges, "From RankNet to LambdaRank to LambdaMART: An Overview" (2010), by Light
 
 Members are fitted without events that are held out for it, candidates are labelled by those events, and the trees learn
 their order. They start from the score of the member that ranks these events best, and correct it; a part of the users
-decides when to stop, before the first tree where what trees gain there is within its standard error. Then the members are fitted again, on everything.
+decides when to stop, before the first tree where what trees gain there is within its standard error. Then the members
+are fitted again, on everything.
 Time and memory: those of the members twice, and users * candidates * features * 8 bytes.
 """
 
