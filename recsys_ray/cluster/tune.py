@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,6 @@ class _TrialWorker:
     world_size: int = 1
     device: str = "cpu"
     keeps_checkpoints: bool = False
-    seen: list[float] = field(default_factory=list)
 
     def latest(self) -> AbstractContextManager[str | None]:
         return nullcontext(None)
@@ -204,7 +203,7 @@ def _telling(progress: Callable[[str], None], trials: int) -> Any:
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             Telling.ended += 1
             result = trial.last_result or {}
-            shown = ", ".join(f"{key}={_short(value)}" for key, value in trial.config.items())
+            shown = ", ".join(f"{key}={short(value)}" for key, value in trial.config.items())
             how = result.get(ERROR) or f"{result.get(SCORE, float('nan')):.4f}"
             early = "" if result.get("whole") else " (stopped early)"
             progress(f"tune: {Telling.ended} of {total}: {shown} -> {how}{early}")
@@ -213,7 +212,8 @@ def _telling(progress: Callable[[str], None], trials: int) -> Any:
     return Telling()
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A setting for people."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

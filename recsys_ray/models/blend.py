@@ -40,7 +40,7 @@ from recsys_ray.models.base import Model
 from recsys_ray.models.ease import EASE
 from recsys_ray.models.holdout import TOP, hold_out
 from recsys_ray.models.item_cf import ItemCF
-from recsys_ray.models.members import Member, fit_member, named_members
+from recsys_ray.models.members import MadeOfModels, Member, fit_member
 from recsys_ray.models.scorers.blend import BlendScorer, scale
 
 STEPS = (0.2, 0.1, 0.05, 0.02)
@@ -68,7 +68,7 @@ def _usual() -> list[Member]:
     return [Member.model_validate({"model": {"name": model.key}}) for model in (ItemCF, EASE)]
 
 
-class Blend(Model):
+class Blend(MadeOfModels):
     """Several models as one: their standardised scores, or their ranks, added up with weights."""
 
     key: ClassVar[str] = "blend"
@@ -107,19 +107,6 @@ class Blend(Model):
         if self.weights == "given" and not any(member.weight for member in self.members):
             raise ValueError("all weights of members are 0; give one of them some")
         return self
-
-    @property
-    def models(self) -> dict[str, Model]:
-        """The members by name."""
-        return named_members(self.members)
-
-    @property
-    def needs_content(self) -> bool:
-        return any(model.needs_content for model in self.models.values())
-
-    @property
-    def content_kinds(self) -> frozenset[str]:
-        return frozenset().union(*(model.content_kinds for model in self.models.values()))
 
     def memory(self, counts: Counts) -> MemoryEstimate:
         found = [model.memory(counts) for model in self.models.values()]

@@ -45,7 +45,7 @@ from recsys_ray.models.base import Model
 from recsys_ray.models.ease import EASE
 from recsys_ray.models.holdout import TOP, hold_out
 from recsys_ray.models.item_cf import ItemCF
-from recsys_ray.models.members import Member, fit_member, named_members
+from recsys_ray.models.members import MadeOfModels, Member, fit_member
 from recsys_ray.models.scorers.lambdamart import (
     BLOCK,
     Candidates,
@@ -74,7 +74,7 @@ class _Labelled:
     targets_B: LongArray
 
 
-class LambdaMART(Model):
+class LambdaMART(MadeOfModels):
     """Candidates of several models, ranked by gradient-boosted trees (Burges 2010)."""
 
     key: ClassVar[str] = "lambdamart"
@@ -96,19 +96,6 @@ class LambdaMART(Model):
     """What every further tree counts."""
     least_in_leaf: int = Field(default=50, ge=1)
     """Candidates that a leaf must hold."""
-
-    @property
-    def models(self) -> dict[str, Model]:
-        """The members by name."""
-        return named_members(self.members)
-
-    @property
-    def needs_content(self) -> bool:
-        return any(model.needs_content for model in self.models.values())
-
-    @property
-    def content_kinds(self) -> frozenset[str]:
-        return frozenset().union(*(model.content_kinds for model in self.models.values()))
 
     def memory(self, counts: Counts) -> MemoryEstimate:
         found = [model.memory(counts) for model in self.models.values()]

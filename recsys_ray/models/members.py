@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,14 +23,29 @@ class Member(Settings):
     """What its scores count; with weights chosen on validation it is not used."""
 
 
-def named_members(members: Sequence[Member]) -> dict[str, Model]:
-    """The models by name: their own, with a number from the second of a kind on."""
-    found: dict[str, Model] = {}
-    for member in members:
-        model = without_name(member.model)
-        number = sum(name.partition("-")[0] == model.key for name in found) + 1
-        found[model.key if number == 1 else f"{model.key}-{number}"] = model
-    return found
+class MadeOfModels(Model):
+    """A model whose members are models; it asks for the item vectors that one of them asks for."""
+
+    members: list[Member]
+    """The models."""
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The members by name: their model's, with a number from the second of a kind on."""
+        found: dict[str, Model] = {}
+        for member in self.members:
+            model = without_name(member.model)
+            number = sum(name.partition("-")[0] == model.key for name in found) + 1
+            found[model.key if number == 1 else f"{model.key}-{number}"] = model
+        return found
+
+    @property
+    def needs_content(self) -> bool:
+        return any(model.needs_content for model in self.models.values())
+
+    @property
+    def content_kinds(self) -> frozenset[str]:
+        return frozenset().union(*(model.content_kinds for model in self.models.values()))
 
 
 def fit_member(

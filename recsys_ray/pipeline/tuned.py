@@ -13,7 +13,7 @@ import yaml
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.tune import Search, Trial, run_search
+from recsys_ray.cluster.tune import Search, Trial, run_search, short
 from recsys_ray.config import Config, changed, dump
 from recsys_ray.models import Model
 from recsys_ray.pages import check_libraries, render
@@ -166,7 +166,3 @@ def search_page(config: Config, trials: list[Trial], ranked: list[Trial], start:
         trials=ranked, keys=list(config.tune.space), start=start, short=short,
         failed=[one for one in trials if one.problem],
     )  # fmt: skip
-
-
-def short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

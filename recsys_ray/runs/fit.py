@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import FitContext
+from recsys_ray.base.types import FitContext, TrainData
 from recsys_ray.content.table import read_content
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import ColdItemSettings, Model, check_size, extend_to_cold_items
@@ -41,9 +41,7 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
     started = time.perf_counter()
     data = prepared.train_data(job.parts)
     if job.embeddings is not None:
-        ids = data.items.column("item_id").combine_chunks()
-        kinds = {kind: read_content(job.embeddings, ids, kind) for kind in sorted(job.model.content_kinds)}
-        data = replace(data, content=replace(read_content(job.embeddings, ids), kinds=kinds))
+        data = with_content(data, job.embeddings, job.model)
     loaded = time.perf_counter()
     scorer = job.model.fit_scorer(data, context)
     if job.cold_items is not None:
@@ -59,3 +57,10 @@ def fit_bundle(job: FitJob, context: FitContext, memory_limit: int) -> dict[str,
     write_bundle(job.bundle, scorer, prepared, job.parts, job.manifest | recorded, data.item_counts())
     context.progress(f"train: {name} fitted in {fitted - loaded:.1f} s, saved in {time.perf_counter() - fitted:.1f} s")
     return facts | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def with_content(data: TrainData, table: Location, model: Model) -> TrainData:
+    """The training data with item vectors of a finished table, those of a kind as far as the model asks for them."""
+    ids = data.items.column("item_id").combine_chunks()
+    kinds = {kind: read_content(table, ids, kind) for kind in sorted(model.content_kinds)}
+    return replace(data, content=replace(read_content(table, ids), kinds=kinds))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext
-from recsys_ray.content.table import read_content
 from recsys_ray.data.genres import item_genres
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part
@@ -18,6 +17,7 @@ from recsys_ray.recommend.bundle import bundle_in_memory
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import read_options
 from recsys_ray.recommend.rank import recommend
+from recsys_ray.runs.fit import with_content
 
 TRAIN, VALID = ("train",), "valid"
 
@@ -60,9 +60,7 @@ def try_model(data: TrialData, model: Model, context: FitContext, memory_limit: 
     started = time.perf_counter()
     train = prepared.train_data(TRAIN)
     if data.embeddings is not None and (model.needs_content or data.cold_items is not None):
-        ids = train.items.column("item_id").combine_chunks()
-        kinds = {kind: read_content(data.embeddings, ids, kind) for kind in sorted(model.content_kinds)}
-        train = replace(train, content=replace(read_content(data.embeddings, ids), kinds=kinds))
+        train = with_content(train, data.embeddings, model)
     scorer = model.fit_scorer(train, context)
     if data.cold_items is not None:
         scorer = extend_to_cold_items(scorer, train, data.cold_items)
