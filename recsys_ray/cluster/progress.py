@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 LOOK_SECONDS = 0.25
@@ -73,9 +74,13 @@ class Inlet:
 
     def pass_on_until(self, done: Any) -> None:
         """Hand every message to the callback until ``done`` has a result, or an error, and no message is left."""
-        while True:
-            ready, _ = ray.wait([done], timeout=LOOK_SECONDS)
-            for message in ray.get(self.outlet.actor.take.remote(self.outlet.channel)):
-                self._progress(message)
-            if ready:
-                return
+        ready: list[Any] = []
+        try:
+            while not ready:
+                ready, _ = ray.wait([done], timeout=LOOK_SECONDS)
+                for message in ray.get(self.outlet.actor.take.remote(self.outlet.channel)):
+                    self._progress(message)
+        except RayActorError:  # the work goes on without its messages; the next one gets another actor
+            _messages.cache_clear()
+            self._progress("messages of the workers are lost; the work goes on")
+            ray.wait([done])

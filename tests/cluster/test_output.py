@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.base.errors import ConfigError, ModelError
-from recsys_ray.cluster.progress import Outlet
+from recsys_ray.cluster.progress import Inlet, Outlet
 from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
 from tests.serving_worlds import prepared_world, publish_run
 from tests.soak import free_port
@@ -134,3 +134,24 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         ConfigError, match=r"^Ray can't start on this machine: The current node timed out during.*; see"
     ):
         Session(ClusterSettings()).connect()
+
+
+def test_work_outlives_the_actor_that_carries_its_messages(ray_session: Any) -> None:
+    said: list[str] = []
+    inlet = Inlet(said.append)
+    ray_session.kill(inlet.outlet.actor)
+    done = ray_session.remote(_tells).remote(inlet.outlet)
+    inlet.pass_on_until(done)
+    assert ray_session.get(done) == 7
+    assert said == ["messages of the workers are lost; the work goes on"]
+
+    again = Inlet(said.append)
+    done = ray_session.remote(_tells).remote(again.outlet)
+    again.pass_on_until(done)
+    assert said[1:] == ["at work"]
+
+
+def _tells(outlet: Outlet) -> int:
+    with outlet.open() as tell:
+        tell("at work")
+    return 7
