@@ -50,8 +50,9 @@ class FilterSettings(Settings):
     """Keep interactions at or after this moment (ISO date, UTC)."""
     end: Moment | None = None
     """Keep interactions before this moment (ISO date, UTC)."""
-    duplicates: Literal["last", "first", "keep", "error"] = "last"
-    """Which interaction of a repeated (user, item) pair stays."""
+    duplicates: Literal["last", "first", "max", "sum", "keep", "error"] = "last"
+    """Which interaction of a repeated (user, item) pair stays. max: the one of the highest rating, the last of equal
+    ones. sum: the last, rated the sum of all."""
     k_core_users: int = Field(default=0, ge=0)
     """Remove users with fewer positive interactions, together with k_core_items until neither removes more."""
     k_core_items: int = Field(default=0, ge=0)
@@ -205,6 +206,10 @@ class DataSettings(Settings):
     feedback: str | None = None
     """Directory of interactions that the online service has taken (<output>/feedback of the run it served): they come
     behind the source's own, with new users and items where they name such. It may not exist yet."""
+    bad_rows: Literal["error", "drop"] = "error"
+    """What to do with a row whose id, rating or time can't be read; drop: it is left out, counted, and told."""
+    bad_rows_at_most: float = Field(default=0.01, ge=0, le=1)
+    """Share of all rows that bad_rows=drop may leave out; more is an error."""
     unknown_items: Literal["error", "drop", "add"] = "error"
     """What to do with interactions whose item is not in a given catalogue; add: as an item without title."""
 

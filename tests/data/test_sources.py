@@ -25,7 +25,7 @@ from tests.data_worlds import dataset, histories, prepare_values, settings_of, w
 
 
 def rows(source: Source) -> list[tuple[Any, ...]]:
-    tables = [source.read(chunk) for chunk in source.chunks()]
+    tables = [source.read(chunk).events for chunk in source.chunks()]
     return [tuple(row.values()) for table in tables for row in table.to_pylist()]
 
 

@@ -108,13 +108,13 @@ def test_same_seed_same_world_and_blocks_stand_alone(monkeypatch: pytest.MonkeyP
     source = open_source(settings_of(source="synthetic", users=250), seed=5)
     chunks = source.chunks()
     assert [(chunk.start, chunk.stop) for chunk in chunks] == [(0, 100), (100, 200), (200, 250)]
-    alone = source.read(chunks[1])
+    alone = source.read(chunks[1]).events
     world.build.cache_clear()
     again = open_source(settings_of(source="synthetic", users=250), seed=5)
-    assert [again.read(chunk) for chunk in chunks][1].equals(alone)
-    assert not open_source(settings_of(source="synthetic", users=250), seed=6).read(chunks[1]).equals(alone)
+    assert [again.read(chunk).events for chunk in chunks][1].equals(alone)
+    assert not open_source(settings_of(source="synthetic", users=250), seed=6).read(chunks[1]).events.equals(alone)
     fixed = settings_of(source="synthetic", users=250, seed=5)
-    assert open_source(fixed, seed=6).read(chunks[1]).equals(alone)
+    assert open_source(fixed, seed=6).read(chunks[1]).events.equals(alone)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_same_seed_same_world_and_blocks_stand_alone(monkeypatch: pytest.MonkeyP
 )
 def test_odd_worlds(values: dict[str, Any]) -> None:
     source = open_source(settings_of(source="synthetic", **values))
-    table = source.read(source.chunks()[0])
+    table = source.read(source.chunks()[0]).events
     items = source.items()
     assert items is not None
     assert set(table.column("item_id").to_pylist()) <= set(items.column("item_id").to_pylist())

@@ -34,6 +34,7 @@ from recsys_ray.data.prepare.staging import Staged, StageJob, StageTotal, stage_
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
 from recsys_ray.data.sources import Source, open_source
+from recsys_ray.data.sources.base import BAD_ROWS
 
 __all__ = ["FORMAT", "open_source", "prepare"]
 
@@ -104,10 +105,10 @@ def prepare(
     totals = _finish(run, FinishJob(location, user_type, core, plan, _new_rows(core.alive_I)))
     items = items.filter(pa.array(core.alive_I))
     totals.files[ITEMS] = stamp((location / ITEMS).write_parquet(items))
-    dropped = {
+    dropped = dict(staged.left_out) | {
         "outside_time_window": staged.outside_window,
         "unknown_items": grouped.unknown,
-        "repeated": grouped.repeated if settings.filters.duplicates in ("first", "last") else 0,
+        "repeated": 0 if settings.filters.duplicates == "keep" else grouped.repeated,
         "k_core_users": grouped.users - sum(totals.users_per_shard),
         "k_core_items": int((~core.alive_I).sum()),
     }
@@ -132,6 +133,7 @@ def _stage(run: _Run) -> StageTotal:
     job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters)
     for report in run.map_blocks(stage_chunk, list(enumerate(chunks)), job, "prepare: read"):
         total.add(report)
+    _say_left_out(run, total)
     found, window, low = total.read, total.outside_window, total.seen_only
     run.progress(f"prepare: {found:,} interactions read, {window:,} outside the time window, {low:,} below min_rating")
     if found == 0:
@@ -139,6 +141,19 @@ def _stage(run: _Run) -> StageTotal:
     if found == window:
         raise DataError("data.filters.start and end leave no interactions; widen the window")
     return total
+
+
+def _say_left_out(run: _Run, total: StageTotal) -> None:
+    """One line per reason; DataError where bad rows are too many to be accidents."""
+    every, at_most = total.read + total.left_out.total(), run.settings.bad_rows_at_most
+    if (bad := total.left_out[BAD_ROWS]) > at_most * every:
+        raise DataError(
+            f"{bad:,} of {every:,} rows can't be read, more than data.bad_rows_at_most={at_most:g} of them; the first: "
+            f"{total.bad_example}"
+        )
+    for reason, count in sorted(total.left_out.items()):
+        first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
+        run.progress(f"prepare: {count:,} rows left out: {reason}{first}")
 
 
 def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:

@@ -6,25 +6,29 @@ anywhere, by anyone, and together hold every line once.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pc_csv
 
 from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
+from recsys_ray.data.prepare.packed import is_packed, open_text, unpacked_name
+from recsys_ray.data.prepare.text import JSON_SUFFIXES, TextFormat, split_header
 from recsys_ray.data.prepare.values import Place
 
 CHUNK_BYTES = 32 * 2**20
 SAMPLE_BYTES = 2**16
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
-PACKED_SUFFIXES = (".gz", ".bz2", ".zip", ".zst", ".xz")
+ALL_SUFFIXES = (*PARQUET_SUFFIXES, *TEXT_SUFFIXES, *JSON_SUFFIXES)
+MARK = b"\xef\xbb\xbf"
+"""Bytes that some programs begin a UTF-8 text with."""
+PACKED_TIMES = 4
+"""How much longer packed text is than its file, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,11 @@ class Chunk:
     """schema.TRAIN, VALID or TEST, where the files say so."""
 
 
-def expand(
-    path: str, suffixes: Sequence[str] = (*PARQUET_SUFFIXES, *TEXT_SUFFIXES), setting: str = "path"
-) -> list[Location]:
+def expand(path: str, suffixes: Sequence[str] = ALL_SUFFIXES, setting: str = "path") -> list[Location]:
     """The files behind a file name, a directory, or a glob, sorted by name; hidden and ``_`` files are left out.
 
     Raises:
-        DataError: there are none, or one is empty or packed.
+        DataError: there are none, or one is empty.
     """
     top = Location.of(path)
     if any(sign in path for sign in "*?["):
@@ -56,8 +58,6 @@ def expand(
     if not found or not all(file.exists() for file in found):
         raise DataError(f"{top}: no such file, directory with data files, or glob; set data.{setting}")
     for file in found:
-        if file.name.endswith(PACKED_SUFFIXES):
-            raise DataError(f"{file}: packed text can't be read in parts; unpack it first")
         if file.size() == 0:
             raise DataError(f"{file}: the file is empty")
     return found
@@ -65,7 +65,7 @@ def expand(
 
 def _is_data(name: str, suffixes: Sequence[str]) -> bool:
     hidden = any(piece.startswith((".", "_")) for piece in name.split("/"))
-    return not hidden and name.lower().endswith((*suffixes, *PACKED_SUFFIXES))
+    return not hidden and unpacked_name(name).endswith(tuple(suffixes))
 
 
 def _glob(pattern: Location) -> list[Location]:
@@ -93,8 +93,10 @@ def stamp(file: Location) -> dict[str, Any]:
 
 
 def byte_ranges(file: Location, start: int = 0, part: int = 0, size: int = CHUNK_BYTES) -> list[Chunk]:
-    """The file from ``start`` on, in ranges of ``size`` bytes."""
+    """The file from ``start`` on, in ranges of ``size`` bytes; one that is packed in a single range."""
     stop = file.size()
+    if is_packed(file.name):
+        return [Chunk(file.url, start, max(stop, start + 1), part)]
     return [Chunk(file.url, begin, min(begin + size, stop), part) for begin in range(start, stop, size)]
 
 
@@ -108,11 +110,30 @@ def read_lines(chunk: Chunk) -> bytes:
             data = data[data.find(b"\n") + 1 :] if b"\n" in data else b""
         if data and not data.endswith(b"\n"):
             data += file.readline()
-    return data.removeprefix(b"\xef\xbb\xbf") if chunk.start == 0 else data
+    return data.removeprefix(MARK) if chunk.start == 0 else data
+
+
+def read_blocks(chunk: Chunk) -> Iterator[bytes]:
+    """``read_lines``, in blocks of whole lines: many where a file is packed, as it is unpacked from its start."""
+    file = Location(chunk.path)
+    if not is_packed(file.name):
+        yield read_lines(chunk)
+        return
+    with open_text(file) as stream:
+        stream.read(chunk.start)
+        rest = b"" if chunk.start else stream.read(len(MARK)).removeprefix(MARK)
+        while block := stream.read(CHUNK_BYTES):
+            block = rest + block
+            end = block.rfind(b"\n") + 1
+            rest = block[end:]
+            if end:
+                yield block[:end]
+        if rest:
+            yield rest
 
 
 def read_start(file: Location, size: int = SAMPLE_BYTES) -> bytes:
-    with file.open() as opened:
+    with open_text(file) as opened:
         return opened.read(size)
 
 
@@ -120,55 +141,25 @@ def estimated_lines(files: Sequence[Location]) -> int:
     """Lines in all files, as if all were as long as those at the start of the first."""
     sample = read_start(files[0])
     lines = max(1, sample.count(b"\n"))
-    return max(1, round(sum(file.size() for file in files) * lines / max(1, len(sample))))
+    size = sum(file.size() * (PACKED_TIMES if is_packed(file.name) else 1) for file in files)
+    return max(1, round(size * lines / max(1, len(sample))))
 
 
-def header(file: Location, delimiter: str) -> tuple[list[str], int]:
+def header(file: Location, form: TextFormat) -> tuple[list[str], int]:
     """Column names of a delimited file, and the byte its first row starts at."""
+    if form.names is not None:
+        return list(form.names), 0
     sample = read_start(file)
     line, newline, _ = sample.partition(b"\n")
     if not newline:
         raise DataError(f"{file}: no rows below the header")
-    try:
-        text = line.decode("utf-8-sig").rstrip("\r")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: the header is not UTF-8 text ({error.reason})") from error
-    return next(csv.reader([text], delimiter=delimiter)), len(line) + 1
+    return split_header(line, form, str(file)), len(line) + 1
 
 
 def place(chunk: Chunk) -> Place:
     """Rows are counted in the first range of a file only; it starts within the sample that holds the header."""
-    return Place(chunk.path, 0 if chunk.start < SAMPLE_BYTES else None, chunk.start)
-
-
-def parse_delimited(
-    data: bytes,
-    names: Sequence[str],
-    delimiter: str,
-    where: str,
-    *,
-    quotes: bool = True,
-    columns: Sequence[str] | None = None,
-) -> pa.Table:
-    """Rows of a delimited text, all columns as strings.
-
-    Raises:
-        DataError: rows of another number of fields, or not UTF-8.
-    """
-    wanted = list(columns or names)
-    if not data.strip():
-        return pa.table({name: pa.array([], pa.string()) for name in wanted})
-    try:
-        return pc_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pc_csv.ReadOptions(column_names=list(names), use_threads=False, block_size=len(data) + 1),
-            parse_options=pc_csv.ParseOptions(delimiter=delimiter, quote_char='"' if quotes else False),
-            convert_options=pc_csv.ConvertOptions(
-                include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
-            ),
-        ).combine_chunks()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{where}: {str(error).splitlines()[0]}") from error
+    counted = chunk.start < SAMPLE_BYTES or is_packed(chunk.path)
+    return Place(chunk.path, 0 if counted else None, chunk.start)
 
 
 def parse_token_lines(data: bytes, where: str) -> tuple[pa.Array, np.ndarray]:

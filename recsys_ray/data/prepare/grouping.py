@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from recsys_ray.base import schema
 from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, IntArray, LongArray
+from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, FloatArray, IntArray, LongArray
 from recsys_ray.data.prepare.shard import Shard, chunk_file, grouped_file
 from recsys_ray.data.prepare.staging import Staged, read_staged
 from recsys_ray.data.sources.base import USER_ONLY
@@ -68,13 +68,20 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
 
     # One number for a (user, item) pair.
     keys = rows * np.int64(max(1, len(job.vocabulary))) + items
-    stays, repeated_at = _repeats(keys, job.duplicates)
+    ratings = table.column("rating").to_numpy()[kept]
+    stays, repeated_at = _repeats(keys, ratings, job.duplicates)
+    if job.duplicates == "sum":
+        # Each pair's sum, at every event of it: the one that stays has it, and teaches if any of them did.
+        _, pairs = np.unique(keys, return_inverse=True)
+        ratings = np.bincount(pairs, ratings)[pairs].astype(np.float32)
+        teaches = np.bincount(pairs, (parts & schema.SEEN_ONLY) == 0)[pairs] > 0
+        parts = np.where(teaches, parts & ~np.uint8(schema.SEEN_ONLY), parts)
     conflicts_at = _conflicts(keys, parts) if job.given_parts else repeated_at[:0]
     result = Shard(
         user_ids=user_ids,
         offsets_B1=offsets(np.bincount(rows, minlength=len(user_ids))),
         items_E=items,
-        ratings_E=table.column("rating").to_numpy()[kept],
+        ratings_E=ratings,
         timestamps_E=times_E[kept],
         parts_E=parts,
     ).only(stays)
@@ -132,7 +139,7 @@ def _places(user_rows_P: LongArray, parts_P: ByteArray) -> DoubleArray:
     return places_P
 
 
-def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:
+def _repeats(keys: LongArray, ratings: FloatArray, policy: str) -> tuple[BoolArray, LongArray]:
     """What stays of events in time order, and where the second, third ... of equal keys are."""
     # Sorted by key, equal keys follow each other in time; again[i]: the i-th of them has the key of the one before.
     order = np.argsort(keys, kind="stable")
@@ -141,8 +148,11 @@ def _repeats(keys: LongArray, policy: str) -> tuple[BoolArray, LongArray]:
     stays = np.ones(len(keys), bool)
     if policy == "first":
         stays[order[again]] = False
-    elif policy == "last":
+    elif policy in ("last", "sum"):
         stays[order[:-1][again[1:]]] = False  # the one before a repeat
+    elif policy == "max":
+        best = np.lexsort((ratings, keys))  # stable: of equal ratings the last in time comes last
+        stays[best[:-1][keys[best[1:]] == keys[best[:-1]]]] = False
     return stays, np.sort(order[again])
 
 

@@ -7,6 +7,7 @@ timestamps.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -60,11 +61,15 @@ class ChunkReport:
     read: int
     outside_window: int
     seen_only: int
+    left_out: dict[str, int]
+    """Rows that the source left out, by reason."""
+    bad_example: str | None
 
 
 def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     index, chunk = block
-    table = job.source.read(chunk)
+    rows = job.source.read(chunk)
+    table = rows.events
     num_read = table.num_rows - int(pc.sum(pc.equal(table.column("part"), USER_ONLY)).as_py() or 0)
     table, outside = _inside_window(table, job.filters)
     table, seen_only = _mark_seen_only(table, job.filters.min_rating)
@@ -80,6 +85,8 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
         read=num_read,
         outside_window=outside,
         seen_only=seen_only,
+        left_out=rows.left_out,
+        bad_example=rows.example,
     )
 
 
@@ -157,12 +164,16 @@ class StageTotal:
         self._items: list[pa.Array] = []
         self._counts: list[LongArray] = []
         self.chunks: list[Staged] = []
+        self.left_out: Counter[str] = Counter()
+        self.bad_example: str | None = None
 
     def add(self, report: ChunkReport) -> None:
         self.chunks.append(report.staged)
         self.read += report.read
         self.outside_window += report.outside_window
         self.seen_only += report.seen_only
+        self.left_out.update(report.left_out)
+        self.bad_example = self.bad_example or report.bad_example
         self._insist("user", report.users, report.path)
         self._insist("item", report.items, report.path)
         if len(report.items):

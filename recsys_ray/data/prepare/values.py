@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.types import BoolArray
 from recsys_ray.data.config import IdType
 
 INTEGER = r"^-?(0|[1-9][0-9]*)$"
@@ -203,6 +204,48 @@ def _cast(array: pa.Array, target: pa.DataType, name: str, place: Place, what: s
         raise DataError(
             f"{place.file}: column {name!r}, {place.row(row)}: {array[row].as_py()!r} is not {what}"
         ) from error
+
+
+def bad_ids(column: pa.ChunkedArray | pa.Array, id_type: IdType, *, text: bool) -> BoolArray:
+    """(E,) which values ``ids`` refuses, one by one."""
+    array = _one(column)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_integer(array.type):
+        return _mask(pc.fill_null(pc.less(array, 0), True))
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        return _mask(pc.is_null(array))
+    bad_E = _mask(pc.is_null(array)) | (_mask(pc.fill_null(pc.equal(array, ""), True)) & text)
+    if id_type != "string" and (text or id_type == "int64"):
+        whole_E = _mask(pc.fill_null(pc.match_substring_regex(array, INTEGER), False))
+        if id_type == "int64":
+            bad_E |= ~whole_E
+        if (whole_E | bad_E).all():  # integers all of them, so a minus is a sign
+            bad_E |= _mask(pc.fill_null(pc.starts_with(array, "-"), True))
+    return bad_E
+
+
+def bad_ratings(column: pa.ChunkedArray | pa.Array) -> BoolArray:
+    """(E,) which values ``ratings`` refuses."""
+    numbers_E = pd.to_numeric(_one(column).to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return np.asarray(~np.isfinite(numbers_E))
+
+
+def bad_timestamps(column: pa.ChunkedArray | pa.Array) -> BoolArray:
+    """(E,) which values ``timestamps`` refuses."""
+    array = _one(column)
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        return _mask(pc.is_null(array))
+    text = array.to_pandas()
+    numbers_E = pd.to_numeric(text, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    readable_E = np.abs(np.nan_to_num(numbers_E, nan=np.inf)) < MILLISECONDS_TO
+    if pa.types.is_string(array.type) and not readable_E[:1].any():
+        readable_E = pd.to_datetime(text, errors="coerce", format="ISO8601", utc=True).notna().to_numpy()
+    return np.asarray(~readable_E)
+
+
+def _mask(array: pa.Array) -> BoolArray:
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.bool_)
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:

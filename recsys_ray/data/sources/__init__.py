@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
+from recsys_ray.data.sources.amazon import AmazonSettings, AmazonSource
 from recsys_ray.data.sources.base import Source
+from recsys_ray.data.sources.book_crossing import BookCrossingSettings, BookCrossingSource
 from recsys_ray.data.sources.feedback import WithFeedback
 from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
 from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
@@ -23,6 +25,10 @@ def open_source(settings: DataSettings, seed: int = 0) -> Source:
 
 def _source(settings: DataSettings, seed: int) -> Source:
     match settings:
+        case AmazonSettings():
+            return AmazonSource(settings)
+        case BookCrossingSettings():
+            return BookCrossingSource(settings)
         case MovieLensSettings():
             return MovieLensSource(settings)
         case LightGCNSettings():

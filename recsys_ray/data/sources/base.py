@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,26 @@ from recsys_ray.base import schema
 from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
+
+BAD_ROWS = "bad_rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What was read of one chunk."""
+
+    events: pa.Table
+    """user_id, item_id, rating, timestamp and part (uint8), in the order of the file."""
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Rows that are not among the events, by reason."""
+    example: str | None = None
+    """The first bad row: where it is and what it holds."""
+
+    def without(self, bad: int, example: str) -> Rows:
+        """The same with so many more rows that could not be read."""
+        left_out = self.left_out | {BAD_ROWS: self.left_out.get(BAD_ROWS, 0) + bad}
+        return Rows(self.events, left_out, self.example or example)
+
 
 USER_ONLY = 128
 """Value of ``part`` in a row without an item: the user is in the data, but this row is no interaction."""
@@ -28,8 +50,8 @@ class Source(Protocol):
         """All pieces, in the order that decides between interactions at the same time."""
         ...
 
-    def read(self, chunk: Chunk) -> pa.Table:
-        """user_id, item_id, rating, timestamp and part (uint8) of one chunk, in the order of the file.
+    def read(self, chunk: Chunk) -> Rows:
+        """The events of one chunk.
 
         Raises:
             DataError: one line naming the file, the column and about which row.
@@ -54,7 +76,7 @@ def interactions(
     timestamps: pa.Array | None = None,
     parts: pa.Array | int = schema.TRAIN,
 ) -> pa.Table:
-    """The table a ``read`` returns; rating 1 and timestamp 0 where the source has none."""
+    """The events that a ``read`` returns; rating 1 and timestamp 0 where the source has none."""
     rows = len(user_ids)
     columns = [
         user_ids,

@@ -19,6 +19,8 @@ from recsys_ray.base.types import Settings
 from recsys_ray.data.config import IdType
 from recsys_ray.data.prepare import values
 from recsys_ray.data.prepare.files import guarded_parquet, header, is_parquet
+from recsys_ray.data.prepare.packed import open_text
+from recsys_ray.data.prepare.text import TextFormat, is_json, parse_json_lines
 from recsys_ray.data.sources.base import catalogue, split
 
 
@@ -42,14 +44,14 @@ class ItemColumns(Settings):
 
 
 def read_catalogue(
-    files: Sequence[Location], columns: ItemColumns, genre_separator: str, id_type: IdType, delimiter: str | None
+    files: Sequence[Location], columns: ItemColumns, genre_separator: str, id_type: IdType, form: TextFormat
 ) -> pa.Table:
     """All files as one item table; extras must be in every file.
 
     Raises:
         DataError: a column is missing or of the wrong type, files differ, or there is no row.
     """
-    tables = [_read_file(file, columns, genre_separator, id_type, delimiter) for file in files]
+    tables = [_read_file(file, columns, genre_separator, id_type, form) for file in files]
     for file, table in zip(files, tables, strict=True):
         if table.schema != tables[0].schema:
             raise DataError(f"{file}: columns differ from those of {files[0]}: {_difference(table, tables[0])}")
@@ -65,17 +67,19 @@ def _difference(table: pa.Table, first: pa.Table) -> str:
 
 
 def _read_file(
-    file: Location, columns: ItemColumns, genre_separator: str, id_type: IdType, delimiter: str | None
+    file: Location, columns: ItemColumns, genre_separator: str, id_type: IdType, form: TextFormat
 ) -> pa.Table:
     if parquet := is_parquet(file):
         raw = guarded_parquet(file, lambda opened: pq.ParquetFile(opened).read(use_threads=False))
+    elif is_json(file):
+        raw = _read_json(file, columns)
     else:
-        raw = _read_text(file, columns, delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tab")) else ","))
+        raw = _read_text(file, columns, form.of(file))
     for name in columns.names:
         if name not in raw.column_names:
             found = ", ".join(raw.column_names)
             raise DataError(f"{file}: no column {name!r}; found {found}; set data.item_columns")
-    return to_catalogue(raw, columns, genre_separator, id_type, str(file), text=not parquet)
+    return to_catalogue(raw, columns, genre_separator, id_type, str(file), text=not (parquet or is_json(file)))
 
 
 def to_catalogue(
@@ -98,18 +102,29 @@ def to_catalogue(
     return catalogue(item_ids, found_columns, _extras(raw, columns))
 
 
-def _read_text(file: Location, columns: ItemColumns, delimiter: str) -> pa.Table:
-    names, first_byte = header(file, delimiter)
-    if file.size() <= first_byte:
-        raise DataError(f"{file}: the catalogue has no rows; set data.items")
+def _read_json(file: Location, columns: ItemColumns) -> pa.Table:
+    """Fields that are named, all rows."""
+    with open_text(file) as opened:
+        return parse_json_lines(opened.read(), str(file), columns.names, setting="data.item_columns")
+
+
+def _read_text(file: Location, columns: ItemColumns, form: TextFormat) -> pa.Table:
+    names, first_byte = header(file, form)
     typed = {name: pa.string() for name in columns.names if name in names}
-    with file.open() as opened:
-        opened.seek(first_byte)
+    with open_text(file) as opened:
+        data = opened.read()[first_byte:]
+        if not data.strip():
+            raise DataError(f"{file}: the catalogue has no rows; set data.items")
         try:
             return pc_csv.read_csv(
-                opened,
+                pa.BufferReader(data if form.encoding == "utf-8" else data.decode(form.encoding).encode()),
                 read_options=pc_csv.ReadOptions(column_names=names, use_threads=False),
-                parse_options=pc_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                parse_options=pc_csv.ParseOptions(
+                    delimiter=form.delimiter,
+                    quote_char='"' if form.quotes else False,
+                    escape_char=form.escape or False,
+                    newlines_in_values=True,
+                ),
                 convert_options=pc_csv.ConvertOptions(column_types=typed, strings_can_be_null=True, null_values=[""]),
             )
         except pa.ArrowInvalid as error:

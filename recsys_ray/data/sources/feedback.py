@@ -12,8 +12,9 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.vocabulary import with_id_type, with_new_items
-from recsys_ray.data.sources.base import Source
-from recsys_ray.data.sources.table_files import Columns, TableSettings, TableSource
+from recsys_ray.data.sources.base import Rows, Source
+from recsys_ray.data.sources.columns import Columns
+from recsys_ray.data.sources.table_files import TableSettings, TableSource
 
 COLUMNS = Columns(rating="rating", timestamp="timestamp")
 
@@ -36,7 +37,7 @@ class WithFeedback:
     def chunks(self) -> list[Chunk]:
         return [*self.source.chunks(), *(chunk for table in self._feedback() for chunk in table.chunks())]
 
-    def read(self, chunk: Chunk) -> pa.Table:
+    def read(self, chunk: Chunk) -> Rows:
         if Location(chunk.path).parent == self.directory:
             return self._table().read(chunk)
         return self.source.read(chunk)
@@ -46,7 +47,7 @@ class WithFeedback:
         if items is None or self.settings.unknown_items == "drop":
             return items
         for chunk in (chunk for table in self._feedback() for chunk in table.chunks()):
-            sent = pc.unique(self.read(chunk).column("item_id"))
+            sent = pc.unique(self.read(chunk).events.column("item_id"))
             items = with_id_type(items, sent.type)
             known = items.column("item_id").combine_chunks()
             items = with_new_items(items, sent.filter(pc.invert(pc.is_in(sent, value_set=known))))

@@ -10,8 +10,9 @@ import pyarrow as pa
 from recsys_ray.base.errors import DataError
 from recsys_ray.data.prepare import values
 from recsys_ray.data.prepare.files import Chunk
+from recsys_ray.data.sources.base import Rows
 from recsys_ray.data.sources.catalogue import to_catalogue
-from recsys_ray.data.sources.table_files import ColumnSettings, to_interactions
+from recsys_ray.data.sources.columns import ColumnSettings, to_interactions
 
 CHUNK_ROWS = 1_500_000
 
@@ -45,7 +46,7 @@ class FrameSource:
         starts = range(0, rows, CHUNK_ROWS)
         return [Chunk("interactions", start, min(start + CHUNK_ROWS, rows)) for start in starts]
 
-    def read(self, chunk: Chunk) -> pa.Table:
+    def read(self, chunk: Chunk) -> Rows:
         rows = self.events.slice(chunk.start, chunk.stop - chunk.start)
         return to_interactions(rows, self.settings, values.Place(chunk.path, chunk.start), text=False)
 

@@ -20,17 +20,18 @@ from recsys_ray.data.prepare.files import (
     byte_ranges,
     estimated_lines,
     header,
-    parse_delimited,
     place,
     read_lines,
     stamp,
 )
+from recsys_ray.data.prepare.text import TextFormat, parse_delimited
 from recsys_ray.data.sources import movielens_tables as tables
 from recsys_ray.data.sources.archive import download_and_unpack
-from recsys_ray.data.sources.base import catalogue, interactions, split
+from recsys_ray.data.sources.base import Rows, catalogue, interactions, split
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 MAX_TAGS = 20
+LINKS = "links.csv"
 Size = Literal["100k", "1m", "10m", "20m", "25m", "32m", "latest-small", "latest"]
 
 
@@ -84,17 +85,19 @@ class MovieLensSource:
 
     def chunks(self) -> list[Chunk]:
         file = self._directory() / self.layout.ratings
-        return byte_ranges(file, header(file, ",")[1] if self.layout.has_header else 0)
+        return byte_ranges(file, header(file, TextFormat(","))[1] if self.layout.has_header else 0)
 
-    def read(self, chunk: Chunk) -> pa.Table:
+    def read(self, chunk: Chunk) -> Rows:
         table = _rows(read_lines(chunk), RATING_COLUMNS, self.layout.separator, chunk.path)
         where = place(chunk)
         id_type = self.settings.id_type
-        return interactions(
-            values.ids(table.column("userId"), id_type, "userId", where, text=True),
-            values.ids(table.column("movieId"), id_type, "movieId", where, text=True),
-            values.ratings(table.column("rating"), "rating", where),
-            values.timestamps(table.column("timestamp"), "timestamp", where, "s"),
+        return Rows(
+            interactions(
+                values.ids(table.column("userId"), id_type, "userId", where, text=True),
+                values.ids(table.column("movieId"), id_type, "movieId", where, text=True),
+                values.ratings(table.column("rating"), "rating", where),
+                values.timestamps(table.column("timestamp"), "timestamp", where, "s"),
+            )
         )
 
     def items(self) -> pa.Table | None:
@@ -113,11 +116,12 @@ class MovieLensSource:
         }
         if self.layout.tags and (directory / self.layout.tags).exists():
             columns["text"] = _tag_text(directory / self.layout.tags, movies.column("id"), self.layout)
-        return catalogue(item_ids, columns)
+        links = directory / LINKS
+        return catalogue(item_ids, columns, _linked(links, movies.column("id")) if links.exists() else ())
 
     def fingerprint(self) -> dict[str, Any]:
         directory = self._directory()
-        names = [self.layout.ratings, self.layout.movies, self.layout.tags]
+        names = [self.layout.ratings, self.layout.movies, self.layout.tags, LINKS]
         files = [directory / name for name in names if name]
         return {"files": [stamp(file) for file in files if file.exists()]}
 
@@ -154,7 +158,7 @@ def years(titles: pa.Array) -> pa.Array:
 def _rows(data: bytes, names: list[str], separator: str, where: str) -> pa.Table:
     if separator == "::":
         data, separator = data.replace(b"::", b"\t"), "\t"
-    return parse_delimited(data, names, separator, where, quotes=separator == ",")
+    return parse_delimited(data, names, TextFormat(separator, quotes=separator == ","), where)
 
 
 def _utf8(data: bytes) -> bytes:
@@ -183,13 +187,23 @@ def _movies_100k(directory: Location) -> pa.Table:
     genres = [line.split("|")[0] for line in _utf8(genres_file.read_bytes()).decode().splitlines() if "|" in line]
     names = ["id", "title", "release", "video", "url", *(f"genre_{number}" for number in range(len(genres)))]
     file = directory / "u.item"
-    table = parse_delimited(_utf8(file.read_bytes()), names, "|", str(file), quotes=False)
+    table = parse_delimited(_utf8(file.read_bytes()), names, TextFormat("|", quotes=False), str(file))
     flags_IG = np.stack([table.column(name).to_numpy() == "1" for name in names[5:]], axis=1)
     if genres and genres[0] == "unknown":
         flags_IG[:, 0] = False
     columns = np.nonzero(flags_IG)[1]
     lists = list_array(offsets(flags_IG.sum(axis=1)), pa.array(genres, pa.string()).take(pa.array(columns)))
     return pa.table({"id": table.column("id"), "title": table.column("title"), "genres": lists})
+
+
+def _linked(file: Location, movie_ids: pa.ChunkedArray) -> list[tuple[str, pa.Array]]:
+    """The films' ids elsewhere, as these places write them: tt0114709 of IMDb, 862 of TMDB."""
+    table = _rows(_utf8(file.read_bytes()).partition(b"\n")[2], ["movieId", "imdbId", "tmdbId"], ",", str(file))
+    places = pc.index_in(movie_ids.combine_chunks(), value_set=table.column("movieId").combine_chunks())
+    imdb, tmdb = (table.column(name).combine_chunks().take(places) for name in ("imdbId", "tmdbId"))
+    nothing = pa.scalar(None, pa.string())
+    imdb = pc.if_else(pc.equal(imdb, ""), nothing, pc.binary_join_element_wise("tt", imdb, ""))
+    return [("imdb_id", imdb), ("tmdb_id", pc.if_else(pc.equal(tmdb, ""), nothing, tmdb))]
 
 
 def _tag_text(file: Location, movie_ids: pa.ChunkedArray, layout: Layout) -> pa.Array:

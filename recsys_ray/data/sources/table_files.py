@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,6 @@ from pydantic import Field, model_validator
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import Settings
-from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare import values
 from recsys_ray.data.prepare.files import (
     Chunk,
@@ -24,45 +23,22 @@ from recsys_ray.data.prepare.files import (
     guarded_parquet,
     header,
     is_parquet,
-    parse_delimited,
     place,
-    read_lines,
+    read_blocks,
+    read_start,
     stamp,
 )
-from recsys_ray.data.sources.base import interactions
-from recsys_ray.data.sources.catalogue import ItemColumns, read_catalogue
+from recsys_ray.data.prepare.text import TextFormat, is_json, parse_json_lines, parse_tolerant
+from recsys_ray.data.sources.base import Rows
+from recsys_ray.data.sources.catalogue import read_catalogue
+from recsys_ray.data.sources.columns import ColumnSettings, to_interactions
 
 CHUNK_ROWS = 1_500_000
 
 
-class Columns(Settings):
-    """Which column of the files is what."""
-
-    user_id: str = "user_id"
-    item_id: str = "item_id"
-    rating: str | None = None
-    """Without it every interaction counts 1."""
-    timestamp: str | None = None
-    """Without it the order of the files is the order in time."""
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name in (self.user_id, self.item_id, self.rating, self.timestamp) if name is not None]
-
-
-class ColumnSettings(DataSettings):
-    """What the columns of interactions and catalogue are."""
-
-    columns: Columns = Columns()
-    timestamp_unit: Literal["auto", "s", "ms"] = "auto"
-    """Unit of numeric timestamps; auto takes numbers below 10^11 as seconds."""
-    item_columns: ItemColumns = ItemColumns()
-    genre_separator: str = Field(default="|", min_length=1)
-    """Splits genres that are written as one text."""
-
-
 class TableSettings(ColumnSettings):
-    """Parquet (.parquet) or delimited text (.csv, .tsv) with a header line."""
+    """Parquet (.parquet), delimited text (.csv, .tsv) with a header line, or JSON lines (.jsonl, .json); text may be
+    packed (.gz, .bz2, .xz, .zst, .zip), and is then read by one process."""
 
     source: Literal["table"]
     path: str | None = None
@@ -75,12 +51,26 @@ class TableSettings(ColumnSettings):
     """Test interactions, beside train."""
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """Field separator of text files; by default tab for .tsv and .tab, else a comma."""
+    quotes: bool | None = None
+    """Whether a field of a text file may stand in double quotes; by default unless fields are separated by tabs."""
+    escape: str | None = Field(default=None, min_length=1, max_length=1)
+    """What stands before a double quote inside a quoted field, where that is not a second quote."""
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """How characters are written in text files."""
+    column_names: list[str] | None = None
+    """Names of the columns of interactions in text files that have no header line."""
     items: str | None = None
     """Catalogue: file, directory or glob."""
 
     @property
     def gives_parts(self) -> bool:
         return self.train is not None and self.test is not None
+
+    @property
+    def text_format(self) -> TextFormat:
+        """Of the interactions."""
+        names = None if self.column_names is None else tuple(self.column_names)
+        return TextFormat(self.delimiter, self.quotes, self.escape, self.encoding, names)
 
     @model_validator(mode="after")
     def _one_way_in(self) -> TableSettings:
@@ -108,18 +98,34 @@ class TableSource:
     def chunks(self) -> list[Chunk]:
         return [chunk for file, part in self.files for chunk in self._file_chunks(file, part)]
 
-    def read(self, chunk: Chunk) -> pa.Table:
-        settings, columns = self.settings, self.settings.columns
+    def read(self, chunk: Chunk) -> Rows:
+        settings, names = self.settings, self.settings.columns.names
         file = Location(chunk.path)
-        if parquet := is_parquet(file):
-            table, where = _read_row_groups(chunk, columns.names)
-        else:
-            delimiter = _delimiter(settings.delimiter, file)
-            names, _ = header(file, delimiter)
-            _require(columns.names, names, chunk.path)
-            table = parse_delimited(read_lines(chunk), names, delimiter, chunk.path, columns=columns.names)
-            where = place(chunk)
-        return to_interactions(table, settings, where, text=not parquet, part=chunk.part)
+        if is_parquet(file):
+            table, where = _read_row_groups(chunk, names)
+            return to_interactions(table, settings, where, text=False, part=chunk.part)
+        if is_json(file):
+            table = pa.concat_tables(
+                (parse_json_lines(block, chunk.path, names) for block in read_blocks(chunk)),
+                promote_options="permissive",
+            )
+            return to_interactions(table, settings, place(chunk), text=False, part=chunk.part)
+        table, bad = self._read_text(file, chunk)
+        rows = to_interactions(table, settings, place(chunk), text=True, part=chunk.part)
+        return rows.without(len(bad), f"{chunk.path}: {bad[0]}") if bad else rows
+
+    def _read_text(self, file: Location, chunk: Chunk) -> tuple[pa.Table, list[str]]:
+        """The columns that are read, as text, and rows of another number of fields."""
+        form, wanted = self.settings.text_format.of(file), self.settings.columns.names
+        names, _ = header(file, form)
+        _require(wanted, names, chunk.path)
+        lenient = self.settings.bad_rows == "drop"
+        tables, bad = [], []
+        for block in read_blocks(chunk):
+            table, skipped = parse_tolerant(block, names, form, chunk.path, wanted, lenient=lenient)
+            tables.append(table)
+            bad += skipped
+        return pa.concat_tables(tables), bad
 
     def items(self) -> pa.Table | None:
         settings = self.settings
@@ -130,7 +136,7 @@ class TableSource:
             settings.item_columns,
             settings.genre_separator,
             settings.id_type,
-            settings.delimiter,
+            replace(settings.text_format, names=None),
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -147,7 +153,9 @@ class TableSource:
 
     def _file_chunks(self, file: Location, part: int) -> list[Chunk]:
         if not is_parquet(file):
-            names, first_byte = header(file, _delimiter(self.settings.delimiter, file))
+            if is_json(file):
+                return byte_ranges(file, part=part)
+            names, first_byte = header(file, self.settings.text_format.of(file))
             _require(self.settings.columns.names, names, str(file))
             return byte_ranges(file, first_byte, part)
         names, rows = guarded_parquet(file, _row_groups)
@@ -158,38 +166,11 @@ class TableSource:
 def column_names(path: str, setting: str, delimiter: str | None = None) -> list[str]:
     """Names of the columns of the first file under a path; ``setting`` names it in messages."""
     file = expand(path, setting=setting)[0]
-    names: list[str] = (
-        guarded_parquet(file, _row_groups)[0] if is_parquet(file) else header(file, _delimiter(delimiter, file))[0]
-    )
-    return names
-
-
-def to_interactions(
-    table: pa.Table, settings: ColumnSettings, where: values.Place, *, text: bool, part: int = schema.TRAIN
-) -> pa.Table:
-    """What ``Source.read`` gives, from a table that has the columns of the settings; ``text``: read from a file that
-    declares no types.
-
-    Raises:
-        DataError: a column holds what it may not.
-    """
-    columns = settings.columns
-
-    def ids(name: str) -> pa.Array:
-        return values.ids(table.column(name), settings.id_type, name, where, text=text)
-
-    rating, time = columns.rating, columns.timestamp
-    return interactions(
-        ids(columns.user_id),
-        ids(columns.item_id),
-        None if rating is None else values.ratings(table.column(rating), rating, where),
-        None if time is None else values.timestamps(table.column(time), time, where, settings.timestamp_unit),
-        part,
-    )
-
-
-def _delimiter(given: str | None, file: Location) -> str:
-    return given or ("\t" if file.name.lower().endswith((".tsv", ".tab")) else ",")
+    if is_parquet(file):
+        return cast("list[str]", guarded_parquet(file, _row_groups)[0])
+    if is_json(file):
+        return sorted(json.loads(read_start(file).partition(b"\n")[0]))
+    return header(file, TextFormat(delimiter).of(file))[0]
 
 
 def _require(wanted: list[str], found: list[str], file: str) -> None:

@@ -16,11 +16,11 @@ from recsys_ray.data.prepare.files import (
     byte_ranges,
     parse_token_lines,
     place,
-    read_lines,
+    read_blocks,
     read_start,
     stamp,
 )
-from recsys_ray.data.sources.base import USER_ONLY, interactions
+from recsys_ray.data.sources.base import USER_ONLY, Rows, interactions
 
 CHUNK_BYTES = 8 * 2**20
 """Smaller than for tables: a byte of such a line holds several times more interactions."""
@@ -28,7 +28,7 @@ CHUNK_BYTES = 8 * 2**20
 
 def read_token_lines(chunk: Chunk, id_type: IdType) -> pa.Table:
     """One interaction per item of a line, in order; a user alone on a line becomes a ``USER_ONLY`` row."""
-    tokens, lines = parse_token_lines(read_lines(chunk), chunk.path)
+    tokens, lines = parse_token_lines(b"".join(read_blocks(chunk)), chunk.path)
     is_user = np.concatenate([np.ones(1, bool), lines[1:] != lines[:-1]]) if len(lines) else np.zeros(0, bool)
     where = place(chunk)
     users = values.ids(tokens.filter(pa.array(is_user)), id_type, "user", where, text=True)
@@ -59,8 +59,8 @@ class TokenLinesSource:
         ranges = [byte_ranges(file, part=part, size=CHUNK_BYTES) for file, part in self.files().items()]
         return [chunk for of_file in ranges for chunk in of_file]
 
-    def read(self, chunk: Chunk) -> pa.Table:
-        return read_token_lines(chunk, self.settings.id_type)
+    def read(self, chunk: Chunk) -> Rows:
+        return Rows(read_token_lines(chunk, self.settings.id_type))
 
     def items(self) -> pa.Table | None:
         return None

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
-from recsys_ray.data.sources.base import catalogue, interactions
+from recsys_ray.data.sources.base import Rows, catalogue, interactions
 from recsys_ray.data.synthetic import drawing as posters
 from recsys_ray.data.synthetic import world
 
@@ -76,13 +76,13 @@ class SyntheticSource:
         total = self.settings.users
         return [Chunk("synthetic", start, min(start + block, total)) for start in range(0, total, block)]
 
-    def read(self, chunk: Chunk) -> pa.Table:
+    def read(self, chunk: Chunk) -> Rows:
         made = world.interactions_of(self.settings.world_of(self.seed), chunk.start, chunk.stop)
         users, items = pa.array(made.users_E + 1), pa.array(made.items_E + 1)
         if self.settings.id_type == "string":
             users, items = users.cast(pa.string()), items.cast(pa.string())
         ratings = pa.array(made.ratings_E) if self.settings.ratings else None
-        return interactions(users, items, ratings, pa.array(made.timestamps_E))
+        return Rows(interactions(users, items, ratings, pa.array(made.timestamps_E)))
 
     def items(self) -> pa.Table | None:
         id_type = pa.string() if self.settings.id_type == "string" else pa.int64()
