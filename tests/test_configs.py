@@ -10,6 +10,7 @@ import pytest
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.cli import main
 from recsys_ray.config import Config, dump, load_config
+from recsys_ray.recommend.config import fallback_names
 
 OTHERS = ("demo", "movielens-small-cold", "movielens-small-hybrid", "movielens-small-ranker", "ml100k-content", "table")
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -299,3 +300,33 @@ def test_a_member_of_a_blend_is_told_its_own_mistakes() -> None:
     with pytest.raises(ConfigError, match=r"model\.members\.1\..*neighbours"):
         blend = "{name: blend, members: [{model: {name: ease}}, {model: {name: item_cf, neighbours: 3}}]}"
         load_config("configs/movielens-small-ease.yaml", [f"model={blend}"])
+
+
+@pytest.mark.parametrize(
+    ("fallback", "words"),
+    [
+        ("[nobody]", "no model 'nobody'"),
+        ("[item_cf, item_cf]", "two are called 'item_cf'"),
+        ("[{name: ease, regularization: 500.0}]", "ease is the model itself"),
+        ("[content]", "content needs item vectors; add a section content"),
+        ("[{name: als, rank: 3}]", "als: rank"),
+    ],
+)
+def test_fallbacks_that_can_not_be_are_one_line(fallback: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as failure:
+        load_config("configs/movielens-small-ease.yaml", ["model.regularization=500", f"recommend.fallback={fallback}"])
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("fallback", "models", "names"),
+    [
+        ("none", [], ()),
+        ("popularity", [], ("popularity",)),
+        ("[{name: als, embedding_dim: 8, label: quick}, popularity]", ["quick"], ("quick", "popularity")),
+    ],
+)
+def test_fallbacks_are_models_by_name_or_section(fallback: str, models: list[str], names: tuple[str, ...]) -> None:
+    config = load_config("configs/movielens-small-ease.yaml", [f"recommend.fallback={fallback}"])
+    assert list(config.fallbacks()) == models
+    assert fallback_names(config.recommend.fallback) == names

@@ -20,6 +20,7 @@ from recsys_ray.base.types import BoolArray, FitContext, Histories, IntArray, It
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, check_size
 from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
+from recsys_ray.recommend.config import POPULARITY
 from recsys_ray.recommend.explain import Reason, explain, explain_texts
 from recsys_ray.recommend.options import Options, check_options, varied
 from recsys_ray.recommend.rank import rank, to_table
@@ -204,9 +205,10 @@ class Recommender:
         if n is not None:
             self._check_rows(n)
             changes["n"] = n
-        for name, value in (("filter_seen", filter_seen), ("fallback", fallback)):
-            if value is not None:
-                changes[name] = value
+        if filter_seen is not None:
+            changes["filter_seen"] = filter_seen
+        if fallback is not None:
+            changes["fallback"] = (self.options.fallback or (POPULARITY,)) if fallback else ()
         if allow is not None or deny is not None:
             changes["allowed_I"] = self._allowed(allow, deny)
         if diversity is not None or max_per_genre is not None:

@@ -21,6 +21,8 @@ SEEN_ONLY = 4  # below the rating threshold: never trained on, never a target, a
 PARTS = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 SOURCE_MODEL = "model"
+FALLBACK = "fallback:"
+"""What a source that is not the model begins with; its name follows."""
 
 
 def interactions(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:

@@ -25,7 +25,7 @@ from recsys_ray.cluster.session import ClusterSettings
 from recsys_ray.content.config import ContentSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluationSettings
-from recsys_ray.models import MODELS, ColdItemSettings, Model, model_section, without_name
+from recsys_ray.models import MODELS, ColdItemSettings, Model, Popularity, model_section, without_name
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.config import RunsSettings
 from recsys_ray.runs.tuning import TuneSettings
@@ -110,23 +110,29 @@ class Config(Settings):
         """
         found: dict[str, Model] = {}
         for entry in self.evaluation.baselines:
-            section: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
-            label = str(section.pop("label", None) or section.get("name"))
-            name = section.pop("name", None)
-            if name not in MODELS:
-                raise ValueError(f"evaluation.baselines: no model {name!r}; models are {', '.join(MODELS)}")
-            try:
-                model = MODELS[name].model_validate(section)
-            except ValidationError as error:
-                first = error.errors()[0]
-                key = ".".join(map(str, first["loc"]))
-                raise ValueError(f"evaluation.baselines: {label}: {key}: {first['msg']}") from error
+            label, model = _named_model(entry, "evaluation.baselines")
             if model == self.chosen_model() or (isinstance(entry, str) and entry == self.model_name):
                 continue
             if label in found or label == self.model_name:
                 raise ValueError(f"evaluation.baselines: two are called {label!r}; give one a label of its own")
             found[label] = model
         return found
+
+    def fallbacks(self) -> dict[str, Model]:
+        """The models of ``recommend.fallback`` by label; popularity, which every fit has, is none of them.
+
+        Raises:
+            ValueError: as ``baselines``.
+        """
+        found: dict[str, Model] = {}
+        for entry in self.recommend.fallback:
+            label, model = _named_model(entry, "recommend.fallback")
+            if label in found:
+                raise ValueError(f"recommend.fallback: two are called {label!r}; give one a label of its own")
+            if model == self.chosen_model():
+                raise ValueError(f"recommend.fallback: {label} is the model itself; name another one")
+            found[label] = model
+        return {label: model for label, model in found.items() if label != Popularity.key}
 
     def needs_content(self, model: Model) -> bool:
         """Whether the fit of a model takes item vectors."""
@@ -140,6 +146,7 @@ class Config(Settings):
     def _models_can_be_had(self) -> Config:
         wanted: list[tuple[str, Model]] = [("evaluation.baselines", model) for model in self.baselines().values()]
         wanted.append(("model.name", self.chosen_model()))
+        wanted += [("recommend.fallback", model) for model in self.fallbacks().values()]
         if (ranker := self.chosen_ranker()) is not None:
             wanted.append(("recommend.ranker.model.name", ranker))
         for setting, model in wanted:
@@ -169,6 +176,25 @@ class Config(Settings):
         if self.training.refit == "train+valid" and self.evaluation.on == "valid":
             raise ValueError("evaluation.on: valid with training.refit=train+valid would score what the model has seen")
         return self
+
+
+def _named_model(entry: str | dict[str, Any], setting: str) -> tuple[str, Model]:
+    """A model by its name, or by its section with a label; ``setting`` is what names it.
+
+    Raises:
+        ValueError: there is no such model, or it has no such setting.
+    """
+    section: dict[str, Any] = {"name": entry} if isinstance(entry, str) else dict(entry)
+    label = str(section.pop("label", None) or section.get("name"))
+    name = section.pop("name", None)
+    if name not in MODELS:
+        raise ValueError(f"{setting}: no model {name!r}; models are {', '.join(MODELS)}")
+    try:
+        return label, MODELS[name].model_validate(section)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{setting}: {label}: {key}: {first['msg']}") from error
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:

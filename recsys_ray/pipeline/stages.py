@@ -95,9 +95,12 @@ class Stages:
         if stage in self._results:
             return self._results[stage]
         config, started = self.config, time.perf_counter()
-        table = Location(self.embed()["path"]) if config.needs_content(model) else None
+        fallbacks = config.fallbacks() if model == config.chosen_model() else {}
+        needs_table = any(config.needs_content(fitted) for fitted in (model, *fallbacks.values()))
+        table = Location(self.embed()["path"]) if needs_table else None
         cold = None if config.training.cold_items is None else dump(config.training.cold_items)
         inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
+        inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
         key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
         skipped = (location / bundles.MANIFEST).exists()
@@ -111,7 +114,7 @@ class Stages:
                 "predicts_ratings": model.predicts_ratings,
             }
             prepared, limit = self.prepared.location, config.training.memory_limit_gib
-            job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items)
+            job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items, fallbacks)
             run_fit(
                 self.session, job, config.seed, config.training.workers, None if limit is None else int(limit * 2**30)
             )

@@ -2,7 +2,8 @@
 
     manifest.json         format, model, resolved config, vocabulary hash, the prepared data that holds the histories of
                           the users (see ``histories``), sizes and checksums of the files below
-    arrays.safetensors    the scorer's arrays, memory-mapped read-only: all actors of a machine share one copy
+    arrays.safetensors    the arrays of the scorer and of those that it falls back on, memory-mapped read-only: all
+                          actors of a machine share one copy
     items.parquet         vocabulary order; catalogue columns and ``count``, the training interactions of each item
     users/part-00000.parquet ...   only in a bundle that stands alone: user_id and history, as the model saw it
     index/                optional, beside what the manifest lists: approximate indexes, each with its measured recall
@@ -13,21 +14,17 @@ A directory without a manifest is not a bundle. User row numbers run on from sha
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from safetensors.numpy import save_file
 
 from recsys_ray import retrieval
+from recsys_ray.base import schema
 from recsys_ray.base.errors import BundleError, DataError, StorageError
 from recsys_ray.base.provenance import file_stamp, has_stamp
 from recsys_ray.base.storage import Location
@@ -48,6 +45,7 @@ from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, load_scorer, save_scorer
+from recsys_ray.recommend.array_files import local_copy, read_arrays, write_arrays
 from recsys_ray.recommend.bundle_users import (
     HistoryStore,
     PreparedHistories,
@@ -55,15 +53,10 @@ from recsys_ray.recommend.bundle_users import (
     reference_to,
     write_users,
 )
+from recsys_ray.recommend.config import POPULARITY
 
 FORMAT, FORMAT_1 = 2, 1
 ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
-_DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
-    "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
-}  # fmt: skip
-
-
 MUST_HAVE: dict[str, type] = {
     "format": int,
     "scorer": str,
@@ -85,6 +78,13 @@ class Bundle:
     manifest: dict[str, Any]
     scorer: Scorer
     items: pa.Table
+    fallbacks: dict[str, Scorer] = field(default_factory=dict)
+    """Finished models by name, for what the first has no opinion on."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who may put an item into a list, as the column ``source`` says it; ``Ranked.sources_BK`` counts from 0."""
+        return (schema.SOURCE_MODEL, *(f"{schema.FALLBACK}{name}" for name in (POPULARITY, *self.fallbacks)))
 
     @cached_property
     def item_ids(self) -> pa.Array:
@@ -169,6 +169,7 @@ def bundle_in_memory(
     parts: Sequence[str],
     facts: dict[str, Any],
     counts_I: LongArray | None = None,
+    fallbacks: Mapping[str, Scorer] | None = None,
 ) -> Bundle:
     """A scorer with the catalogue and the histories of ``parts``, written nowhere yet.
 
@@ -189,7 +190,8 @@ def bundle_in_memory(
         "item_id_type": str(items.column("item_id").type),
         "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
     }
-    bundle = Bundle(prepared.location.parent.parent / "models" / "in-memory", manifest, scorer, items)
+    location = prepared.location.parent.parent / "models" / "in-memory"
+    bundle = Bundle(location, manifest, scorer, items, dict(fallbacks or {}))
     bundle.__dict__["histories"] = PreparedHistories(prepared, tuple(parts))
     return bundle
 
@@ -200,14 +202,18 @@ def save_bundle(bundle: Bundle, location: Location, *, alone: bool = True) -> No
     ``alone`` copies the histories into it, so that it is whole without the prepared data.
     """
     kind, state = save_scorer(bundle.scorer)
+    arrays, fallbacks = dict(state.arrays), {}
+    for name, scorer in bundle.fallbacks.items():
+        other_kind, other = save_scorer(scorer)
+        arrays |= {f"{schema.FALLBACK}{name}.{key}": array for key, array in other.arrays.items()}
+        fallbacks[name] = {"scorer": other_kind, "scorer_settings": other.settings}
     users = [(part_file(shard), bundle.requests(shard)) for shard in range(bundle.num_shards)] if alone else []
     location.remove()
-    _write_arrays(location / ARRAYS, state.arrays)
+    write_arrays(location / ARRAYS, arrays)
     (location / ITEMS).write_parquet(bundle.items)
     files = [ARRAYS, ITEMS, *(write_users(location, name, requests) for name, requests in users)]
-    changed = {"format": FORMAT, "scorer": kind, "scorer_settings": state.settings} | (
-        {"histories": None} if alone else {}
-    )
+    changed: dict[str, Any] = {"format": FORMAT, "scorer": kind, "scorer_settings": state.settings}
+    changed |= ({"histories": None} if alone else {}) | ({"fallbacks": fallbacks} if fallbacks else {})
     stamps = {name: file_stamp(location / name, "crc32") for name in files}
     (location / MANIFEST).write_json(bundle.manifest | changed | {"files": stamps})
 
@@ -219,9 +225,11 @@ def write_bundle(
     parts: Sequence[str],
     facts: dict[str, Any],
     counts_I: LongArray | None = None,
+    fallbacks: Mapping[str, Scorer] | None = None,
 ) -> None:
     """``bundle_in_memory`` written into a directory that refers to the histories in prepared data."""
-    save_bundle(bundle_in_memory(scorer, prepared, parts, facts, counts_I), location, alone=False)
+    bundle = bundle_in_memory(scorer, prepared, parts, facts, counts_I, fallbacks)
+    save_bundle(bundle, location, alone=False)
 
 
 def open_bundle(location: Location, *, verify: bool = False, models: Sequence[type[Model]] = ()) -> Bundle:
@@ -239,9 +247,14 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     items = (location / ITEMS).read_parquet()
     if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
-    arrays = _read_arrays(_local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
+    arrays = read_arrays(local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
+    fallbacks = {}
+    for name, saved in manifest.get("fallbacks", {}).items():
+        prefix = f"{schema.FALLBACK}{name}."
+        own = {key.removeprefix(prefix): arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
+        fallbacks[name] = load_scorer(saved["scorer"], ScorerState(own, saved["scorer_settings"]), *models)
     scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]), *models)
-    bundle = Bundle(location, manifest, scorer, items)
+    bundle = Bundle(location, manifest, scorer, items, fallbacks)
     bundle.histories.check(verify=verify)
     return bundle
 
@@ -278,57 +291,3 @@ def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> N
         )
     if verify and not has_stamp(location, stamp):
         raise BundleError(f"{location}: checksum differs from the manifest: corrupt; copy it again or run train again")
-
-
-def _write_arrays(location: Location, arrays: dict[str, Any]) -> None:
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if location.is_local:
-        Path(location.url).parent.mkdir(parents=True, exist_ok=True)
-        _save(contiguous, Path(location.url))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        _save(contiguous, Path(folder) / ARRAYS)
-        fs, path = location.filesystem()
-        fs.put_file(str(Path(folder) / ARRAYS), path)
-
-
-def _save(arrays: dict[str, Any], path: Path) -> None:
-    try:
-        save_file(arrays, path)
-    except Exception as error:  # the library has an error type of its own for a full disk
-        path.unlink(missing_ok=True)
-        raise StorageError(f"{path}: can't write the model's arrays ({error})") from error
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    """Read-only views into one memory map of a safetensors file.
-
-    The reader of the safetensors package copies arrays; mapping lets every process of a machine share the pages.
-    """
-    try:
-        data = np.memmap(path, np.uint8, mode="r")
-        size = int(data[:8].view("<u8")[0])
-        header = json.loads(bytes(data[8 : 8 + size]))
-        header.pop("__metadata__", None)
-        arrays: dict[str, Any] = {}
-        for name, entry in header.items():
-            start, stop = (8 + size + offset for offset in entry["data_offsets"])
-            arrays[name] = data[start:stop].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise BundleError(f"{path}: not a readable safetensors file; run train again") from error
-    return arrays
-
-
-def _local_copy(location: Location, stamp: dict[str, int]) -> Path:
-    """The file itself when local; else a copy in the machine's cache, downloaded once per content."""
-    if location.is_local:
-        return Path(location.url)
-    key = hashlib.sha256(f"{location}{stamp}".encode()).hexdigest()[:20]
-    target = Path(tempfile.gettempdir()) / "recsys_ray" / f"{key}-{location.name}"
-    if not target.exists() or target.stat().st_size != stamp["bytes"]:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fs, path = location.filesystem()
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as aside:
-            fs.get_file(path, aside.name)
-        Path(aside.name).replace(target)
-    return target

@@ -4,7 +4,9 @@
     likeness       the cosine of the two items' vectors, over the items the user liked; for models whose scores don't
                    come apart into items
     genres         nothing of that kind speaks for the item; it shares genres with what the user liked
-    popularity     how many have it: for rows of the fallback, and where nothing else is known
+    popularity     how many have it: for rows of the fallback of this name, and where nothing else is known
+
+Rows of another fallback are explained by the model that filled them in.
 
 Contributions are exact; each scorer that has them says how it takes them. Only items the user liked are cited, and none
 whose share would be printed as 0 %. With a ranker it is the model that retrieved the item which is explained.
@@ -22,9 +24,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_ray.base.types import Contributes, DoubleArray, FloatArray, Histories, IntArray, LongArray, Requests
+from recsys_ray.base import schema
+from recsys_ray.base.types import (
+    Contributes,
+    DoubleArray,
+    FloatArray,
+    Histories,
+    IntArray,
+    Requests,
+    Scorer,
+    by_inner_product,
+)
+from recsys_ray.models.scorers.base import HasMembers
 from recsys_ray.recommend.bundle import Bundle
 
+Sources = npt.NDArray[np.int8]
 Kind = Literal["contribution", "likeness", "genres", "popularity"]
 
 MOST_CITED = 3
@@ -62,6 +76,8 @@ class Reason:
     """The share of all users who have the item."""
     is_rated: bool
     """Whether the ratings of the history say more than that there was an event."""
+    members: tuple[tuple[str, float], ...] = ()
+    """Of a blend: the members that speak for the item, each with its part of what they add; the strongest first."""
 
     def __str__(self) -> str:
         return template(self)
@@ -88,39 +104,78 @@ class _Names:
 
 
 def explain(
-    bundle: Bundle, requests: Requests, rows_BK: IntArray, from_model_B: LongArray | None = None
+    bundle: Bundle, requests: Requests, rows_BK: IntArray, sources_BK: Sources | None = None
 ) -> list[list[Reason]]:
     """For every request the reasons of its items, in order, those that are -1 left out.
 
     Args:
-        rows_BK: item rows. from_model_B: how many leading items of each list are the model's, when not all are.
+        rows_BK: item rows. sources_BK: who listed each, as places in ``bundle.sources``; None: the model, all of them.
     """
     names = _Names(bundle.item_ids, bundle.items.column("title") if "title" in bundle.items.schema.names else None)
     reasons = []
     for b in range(len(requests)):
-        rows_K = rows_BK[b][rows_BK[b] >= 0]
-        from_model = bundle.scorer.personal * (len(rows_K) if from_model_B is None else int(from_model_B[b]))
-        history = _history_of(requests.histories.slice(b, b + 1))
-        kind, items_H, values_HK = _support(bundle, requests.histories.slice(b, b + 1), history, rows_K)
-        values_HK[:, from_model:] = 0
-        of_request = []
-        for k, row in enumerate(rows_K.tolist()):
-            values_H = np.where(items_H == row, 0.0, np.maximum(values_HK[:, k], 0.0))
-            cited = _cited(names, history, items_H, values_H)
-            of_request.append(_reason(bundle, history, row, kind, cited, is_model=k < from_model))
-        reasons.append(of_request)
+        there_K = rows_BK[b] >= 0
+        rows_K = rows_BK[b][there_K]
+        sources_K = np.zeros(len(rows_K), np.int8) if sources_BK is None else sources_BK[b][there_K]
+        request = requests.slice(b, b + 1)
+        history = _history_of(request.histories)
+        of_request: dict[int, Reason] = {}
+        for source in np.unique(sources_K).tolist():  # each by the scorer that listed it
+            places = np.flatnonzero(sources_K == source)
+            scorer = _scorer_of(bundle, source)
+            found = _explained(bundle, scorer, request, history, names, rows_K[places])
+            of_request |= dict(zip(places.tolist(), found, strict=True))
+        reasons.append([of_request[k] for k in range(len(rows_K))])
     return reasons
+
+
+def _scorer_of(bundle: Bundle, source: int) -> Scorer | None:
+    """Who listed rows of this source; None for popularity."""
+    if source == 0:
+        return bundle.scorer
+    return bundle.fallbacks.get(bundle.sources[source].removeprefix(schema.FALLBACK))
+
+
+def _explained(
+    bundle: Bundle, scorer: Scorer | None, request: Requests, history: _History, names: _Names, rows_K: IntArray
+) -> list[Reason]:
+    """The reasons of items that one scorer listed."""
+    kind: Kind = "popularity"
+    items_H, values_HK = history.items_H[:0], np.zeros((0, len(rows_K)))
+    if personal := scorer is not None and scorer.personal:
+        kind, items_H, values_HK = _support(scorer, request.histories, history, rows_K)
+    members = _member_shares(scorer, request, rows_K)
+    reasons = []
+    for k, row in enumerate(rows_K.tolist()):
+        values_H = np.where(items_H == row, 0.0, np.maximum(values_HK[:, k], 0.0))
+        cited = _cited(names, history, items_H, values_H)
+        reasons.append(_reason(bundle, history, row, kind, cited, members[k], is_model=personal))
+    return reasons
+
+
+def _member_shares(scorer: Scorer | None, request: Requests, rows_K: IntArray) -> list[tuple[tuple[str, float], ...]]:
+    """Of each item: who of the members of the scorer speaks for it and how much of all that, the strongest first."""
+    if not isinstance(scorer, HasMembers):
+        return [()] * len(rows_K)
+    names = list(scorer.members)
+    parts_MK = np.maximum(scorer.shares(request, rows_K[None, :])[:, 0, :].astype(np.float64), 0)
+    shares_MK = parts_MK / np.maximum(parts_MK.sum(axis=0), np.finfo(np.float64).tiny)
+    order_MK = np.argsort(-shares_MK, axis=0, kind="stable")
+    return [
+        tuple((names[m], float(shares_MK[m, k])) for m in order_MK[:, k] if shares_MK[m, k] > LEAST_SHARE)
+        for k in range(len(rows_K))
+    ]
 
 
 def explain_texts(
     bundle: Bundle,
     requests: Requests,
     rows_BK: IntArray,
-    from_model_B: LongArray | None = None,
+    sources_BK: Sources | None = None,
     render: Render | None = None,
 ) -> list[str]:
     """``explain`` as one text an item, all requests end to end; ``render`` defaults to ``template``."""
-    reasons = explain(bundle, requests, rows_BK, from_model_B)
+    reasons = explain(bundle, requests, rows_BK, sources_BK)
     return [(render or template)(reason) for of_request in reasons for reason in of_request]
 
 
@@ -136,8 +191,13 @@ def template(reason: Reason) -> str:
         rated = f"rated {cited.rating:g}; " if reason.is_rated else ""
         names.append(f'"{cited.title or cited.item_id}" ({rated}{cited.share:.0%})')
     start = "Because of" if reason.kind == "contribution" else "Because you liked"
-    listed = " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
-    return f"{start} {listed}." + (f" Shared genres: {genres}." if genres else "")
+    chosen = [f"{name} ({share:.0%})" for name, share in reason.members]
+    by_members = f" Chosen by {_listed(chosen)}." if len(chosen) > 1 else ""
+    return f"{start} {_listed(names)}." + (f" Shared genres: {genres}." if genres else "") + by_members
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
 
 
 def _history_of(histories: Histories) -> _History:
@@ -165,14 +225,20 @@ def _cited(names: _Names, history: _History, items_H: IntArray, values_H: Double
 
 
 def _reason(
-    bundle: Bundle, history: _History, row: int, kind: Kind, cited: tuple[Cited, ...], is_model: bool
+    bundle: Bundle,
+    history: _History,
+    row: int,
+    kind: Kind,
+    cited: tuple[Cited, ...],
+    members: tuple[tuple[str, float], ...],
+    is_model: bool,
 ) -> Reason:
     share = min(1.0, float(bundle.item_shares_I[row]))
     like_I = [item.row for item in cited] if cited else history.items_H[history.liked_H].tolist()
     genres = _shared_genres(bundle, row, like_I) if is_model else ()
     if not cited:
         kind = "genres" if genres else "popularity"
-    return Reason(row, kind, cited, genres, share, history.is_rated)
+    return Reason(row, kind, cited, genres, share, history.is_rated, members)
 
 
 def _shared_genres(bundle: Bundle, row: int, others: list[int]) -> tuple[str, ...]:
@@ -191,22 +257,22 @@ def _shared_genres(bundle: Bundle, row: int, others: list[int]) -> tuple[str, ..
 
 
 def _support(
-    bundle: Bundle, histories: Histories, history: _History, rows_K: IntArray
+    scorer: Scorer, histories: Histories, history: _History, rows_K: IntArray
 ) -> tuple[Kind, IntArray, DoubleArray]:
     """(kind, (H,) item rows, (H, K) how much each speaks for each) for one request."""
-    scorer = bundle.scorer
     found = scorer.contributions(histories, rows_K) if isinstance(scorer, Contributes) else None
     if found is not None:
         return "contribution", *found
     liked_H = history.items_H[history.liked_H]
-    return "likeness", liked_H, _likeness(bundle, liked_H, rows_K)
+    return "likeness", liked_H, _likeness(scorer, liked_H, rows_K)
 
 
-def _likeness(bundle: Bundle, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
+def _likeness(scorer: Scorer, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
     """(H, K) cosines of item vectors, else what the model calls similar; nothing for a model that compares no items."""
-    items = bundle.item_vectors
-    if items is None:
-        similar_KI = bundle.scorer.similar(rows_K)
+    vectors = by_inner_product(scorer)
+    items = None if vectors is None else vectors.items
+    if items is None or not items.vectors_ID.shape[1]:
+        similar_KI = scorer.similar(rows_K)
         return np.where(np.isfinite(similar_KI), similar_KI, 0.0)[:, items_H].T.astype(np.float64)
     left_HD, right_KD = (items.vectors_ID[rows].astype(np.float64) for rows in (items_H, rows_K))
     lengths_HK = np.linalg.norm(left_HD, axis=1)[:, None] * np.linalg.norm(right_KD, axis=1)

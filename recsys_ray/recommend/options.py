@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
@@ -17,20 +18,19 @@ from recsys_ray.base.types import (
     BoolArray,
     FloatArray,
     IntArray,
-    LongArray,
     Requests,
     Scorer,
     ScoresPairs,
     by_inner_product,
 )
 from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.config import POPULARITY, RecommendSettings, fallback_names
 from recsys_ray.recommend.explain import explain_texts
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
-Explainer = Callable[[Bundle, Requests, IntArray, LongArray], list[str]]
-"""(bundle, B requests, (B, K) item rows, -1 for none, (B,) how many of them are the model's) -> a text for each item
-that is there, row by row."""
+Explainer = Callable[[Bundle, Requests, IntArray, npt.NDArray[np.int8]], list[str]]
+"""(bundle, B requests, (B, K) item rows, -1 for none, (B, K) places in ``Bundle.sources``) -> a text for each item that
+is there, row by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Options:
     filter_seen: bool = True
     allowed_I: BoolArray | None = None
     """Items that may be shown at all; None for every item."""
-    fallback: bool = True
+    fallback: tuple[str, ...] = (POPULARITY,)
+    """Who fills what the model leaves open, one after the other: names of ``Bundle.fallbacks``, or popularity."""
     block_bytes: int = 64 << 20
     index: Index | None = None
     """Where candidates of a model with item vectors are searched; None for the exact index."""
@@ -128,11 +129,15 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
             f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
             "vectors to index; remove recommend.index"
         )
+    if missing := set(fallback_names(settings.fallback)) - {POPULARITY, *bundle.fallbacks}:
+        raise ConfigError(
+            f"recommend.fallback: the fitted model holds no {min(missing)} to fall back on; run train again"
+        )
     options = Options(
         n=settings.n,
         filter_seen=settings.filter_seen,
         allowed_I=_allowed(bundle, settings),
-        fallback=settings.fallback != "none",
+        fallback=fallback_names(settings.fallback),
         block_bytes=settings.block_mib << 20,
         reranker=None if settings.rerank is None else _reranker(bundle, settings.rerank),
     )

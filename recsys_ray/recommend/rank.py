@@ -24,6 +24,7 @@ from recsys_ray.base.errors import ModelError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.config import POPULARITY
 from recsys_ray.recommend.options import Explainer, Options
 from recsys_ray.retrieval import (
     NO_ITEM,
@@ -31,10 +32,8 @@ from recsys_ray.retrieval import (
     top_k_scores,
 )
 
-FALLBACK = "popularity"
-SOURCES = (schema.SOURCE_MODEL, f"fallback:{FALLBACK}")
-"""Who may put an item into a list; ``Ranked.sources_BK`` counts from 0."""
 MODEL = 0
+"""The place of the model itself in ``Bundle.sources``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Ranked:
     scores_BK: FloatArray
     """They never rise with the rank."""
     sources_BK: npt.NDArray[np.int8]
-    """Who put the item there: a place in SOURCES. The model's rows come first."""
+    """Who put the item there: a place in ``Bundle.sources``. The model's rows come first."""
 
     @property
     def from_model_B(self) -> LongArray:
@@ -63,8 +62,9 @@ def rank(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
 
     Rows of the model come first. Their score is the model's, or the ranker's where it knows the request; with variety
     asked for it is the marginal relevance by which the item was picked (see ``retrieval.rerank``), in -1..1.
-    The fallback fills what is missing, its scores continuing below the model's (last model score - 1 + share of users
-    who have the item). So scores never rise with the rank, whatever made the list.
+    The fallbacks fill what is missing, one after the other, each one's scores continuing below those before (last
+    score - 1 + something between 0 and 1: for popularity the share of users who have the item, for a model a rising
+    function of its score). So scores never rise with the rank, whatever made the list.
     """
     # An inner product is searched in blocks of the index's own; only finished scores are as wide as the catalogue.
     searched = bundle.vectors is not None
@@ -112,11 +112,13 @@ def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
     exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
     top = _model_rows(bundle, requests, exclude, options)
     rows_BK, scores_BK = top.rows_BK, top.scores_BK
-    from_model_B = (rows_BK >= 0).sum(axis=1)
-    short = np.flatnonzero(from_model_B < options.n)
-    if options.fallback and len(short):
-        _fill(bundle, rows_BK, scores_BK, short, exclude, options)
-    sources_BK = (np.arange(rows_BK.shape[1]) >= from_model_B[:, None]).astype(np.int8)
+    sources_BK = np.full(rows_BK.shape, MODEL, np.int8)
+    for name in options.fallback:
+        short = np.flatnonzero((rows_BK >= 0).sum(axis=1) < options.n)
+        if len(short):
+            filled_BK = rows_BK < 0
+            _fill(bundle, name, requests.take(short), (rows_BK, scores_BK), short, exclude, options)
+            sources_BK[filled_BK] = bundle.sources.index(f"{schema.FALLBACK}{name}")
     return Ranked(rows_BK, scores_BK, sources_BK)
 
 
@@ -161,16 +163,23 @@ def _scored_anew(ranker: ScoresPairs, requests: Requests, found: TopK) -> TopK:
 
 
 def _fill(
-    bundle: Bundle, rows_BK: IntArray, scores_BK: FloatArray, short: LongArray, exclude: ItemLists, options: Options
+    bundle: Bundle,
+    name: str,
+    requests: Requests,
+    top: tuple[IntArray, FloatArray],
+    short: LongArray,
+    exclude: ItemLists,
+    options: Options,
 ) -> None:
-    """Complete the rows numbered ``short`` in place, by popularity."""
+    """Complete the rows numbered ``short`` of ``top`` (rows_BK, scores_BK) in place, by the fallback of this name;
+    ``requests`` are theirs alone."""
+    rows_BK, scores_BK = top
     # R: the short lists alone, and how many items the model gave each of them.
     listed_RK = rows_BK[short]
     have_R = (listed_RK >= 0).sum(axis=1)
     # What must not come again: what is excluded anyway, and these items.
     taken = exclude.take(short).join(ItemLists(offsets(have_R), listed_RK[listed_RK >= 0]))
-    queries = np.zeros((len(short), 0), np.float32)
-    fill = bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
+    fill = _found_by(bundle, name, requests, taken, options)
     if options.reranker is not None:
         fill = options.reranker.within_caps(fill, listed_RK, options.n)
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
@@ -185,12 +194,26 @@ def _fill(
     scores_BK[rows_RK[fits_RK], columns_RK[fits_RK]] = continued_RK[fits_RK]
 
 
+def _found_by(bundle: Bundle, name: str, requests: Requests, taken: ItemLists, options: Options) -> TopK:
+    """What a fallback gives each request, best first, scores between 0 and 1."""
+    if name == POPULARITY:
+        queries = np.zeros((len(requests), 0), np.float32)
+        return bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
+    scorer = bundle.fallbacks[name]
+    allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
+    scores_BI = np.where(scorer.answers(requests)[:, None], scorer.score(requests), np.float32(-np.inf))
+    found = top_k_scores(scores_BI, options.rerank_pool, taken, allowed_I)
+    with np.errstate(invalid="ignore"):  # of -inf where a list has no more items
+        squashed_BK = 0.5 + 0.5 * found.scores_BK / (1 + np.abs(found.scores_BK))
+    return TopK(found.rows_BK, np.where(found.rows_BK >= 0, squashed_BK, np.float32(-np.inf)).astype(np.float32))
+
+
 def to_table(bundle: Bundle, requests: Requests, ranked: Ranked, explainer: Explainer | None = None) -> pa.Table:
     """The lists with outside ids, a row a recommendation, as ``schema.recommendations``."""
     present_BK = ranked.rows_BK >= 0
     # E: the entries that are there, list by list and rank by rank; a mask picks them from an array in the same order.
     rows_E, columns_E = np.nonzero(present_BK)
-    source = pa.DictionaryArray.from_arrays(pa.array(ranked.sources_BK[present_BK]), pa.array(SOURCES))
+    source = pa.DictionaryArray.from_arrays(pa.array(ranked.sources_BK[present_BK]), pa.array(bundle.sources))
     columns = [
         requests.user_ids.take(pa.array(rows_E)),
         pa.array((columns_E + 1).astype(np.int32)),
@@ -199,7 +222,7 @@ def to_table(bundle: Bundle, requests: Requests, ranked: Ranked, explainer: Expl
         source.dictionary_decode(),
     ]
     if explainer is not None:
-        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK, ranked.from_model_B), pa.string()))
+        columns.append(pa.array(explainer(bundle, requests, ranked.rows_BK, ranked.sources_BK), pa.string()))
     return pa.table(columns, schema=_schema(bundle, explainer))
 
 

@@ -102,7 +102,7 @@ class _Options(_Record):
     allow: str | None = None
     deny: str | None = None
     candidates: str = "all"
-    fallback: str = "popularity"
+    fallback: str | list[str | dict[str, Any]] = "popularity"
     layout: str = "long"
     index: _Index = _Index()
     rerank: _Rerank | None = None

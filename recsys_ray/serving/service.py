@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
-from recsys_ray.recommend.rank import SOURCES, Ranked
+from recsys_ray.recommend.rank import Ranked
 from recsys_ray.recommend.similar import similar_rows
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.answers.batching import Batcher
@@ -277,7 +277,7 @@ def _list_items(run: LiveRun, page: Ranked, offset: int) -> list[dict[str, Any]]
     """``response_models.RecommendedItem`` of the one list of ``page``, whose first rank is offset + 1."""
     columns = (page.rows_BK[0].tolist(), page.scores_BK[0].tolist(), page.sources_BK[0].tolist())
     return [
-        run.catalogue.describe(row) | {"rank": rank, "score": score, "source": SOURCES[source]}
+        run.catalogue.describe(row) | {"rank": rank, "score": score, "source": run.bundle.sources[source]}
         for rank, (row, score, source) in enumerate(zip(*columns, strict=True), start=offset + 1)
         if row >= 0
     ]

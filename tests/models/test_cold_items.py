@@ -241,7 +241,7 @@ def test_a_held_out_item_is_found_by_those_it_is_for() -> None:
         base = entry(**settings).fit_scorer(given, FitContext())
         scorer = extend_to_cold_items(base, given, ColdItemSettings(regularization=1.0))
         bundle = Bundle(Location("memory"), {"user_id_type": "int64", "num_users": 40}, scorer, items)
-        rows = recommend(bundle, everyone, Options(n=1, allowed_I=allowed, fallback=False)).to_pylist()
+        rows = recommend(bundle, everyone, Options(n=1, allowed_I=allowed, fallback=())).to_pylist()
         assert [row["item_id"] for row in rows] == [new[user % 2] for user in range(40)], name
 
 

@@ -215,10 +215,10 @@ def test_it_ranks_what_another_model_retrieved(tmp_path: Path) -> None:
         bundles[name] = open_bundle(location)
     first, second = bundles["item_cf"], bundles["ncf"]
     requests = first.requests(0)
-    wanted = RecommendSettings(n=3, fallback="none", ranker=RankerSettings(pool=8))
+    wanted = RecommendSettings(n=3, fallback=[], ranker=RankerSettings(pool=8))
     options = with_stages(first, wanted, read_options(first, wanted), second.location)
     rows = recommend(first, requests, options).to_pylist()
-    found = recommend(first, requests, Options(n=8, fallback=False)).to_pylist()
+    found = recommend(first, requests, Options(n=8, fallback=())).to_pylist()
     scores, by_hand = second.scorer.score(requests), []
     for position, user in enumerate(requests.user_ids.to_pylist()):
         ids = [row["item_id"] for row in found if row["user_id"] == user]

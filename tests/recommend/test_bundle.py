@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_ray.base.errors import BundleError
+from recsys_ray.base.errors import BundleError, ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Requests
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import MODELS
-from recsys_ray.recommend.bundle import MANIFEST, Bundle, bundle_in_memory, open_bundle, save_bundle
+from recsys_ray.recommend.bundle import MANIFEST, Bundle, bundle_in_memory, open_bundle, save_bundle, write_bundle
+from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.options import read_options
 from tests.data_worlds import prepare_values
 
 WORLD: dict[str, Any] = {
@@ -143,3 +145,23 @@ def test_a_manifest_of_another_shape_is_one_line(tmp_path: Path, content: bytes,
     with pytest.raises(BundleError, match=message) as caught:
         open_bundle(bundle)
     assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)
+
+
+def test_what_a_model_falls_back_on_is_saved_with_it(tmp_path: Path) -> None:
+    prepared, _ = world(tmp_path)
+    data = prepared.train_data(PARTS)
+    first, second, third = (MODELS[name]().fit_scorer(data, FitContext()) for name in ("als", "item_cf", "ease"))
+    location = Location.of(tmp_path / "models" / "als-1")
+    write_bundle(location, first, prepared, PARTS, {"model": "als"}, fallbacks={"near": second, "ease": third})
+    bundle = open_bundle(location, verify=True)
+    assert bundle.sources == ("model", "fallback:popularity", "fallback:near", "fallback:ease")
+    requests = bundle.requests(0)
+    np.testing.assert_array_equal(bundle.scorer.score(requests), first.score(requests))
+    np.testing.assert_array_equal(bundle.fallbacks["near"].score(requests), second.score(requests))
+    np.testing.assert_array_equal(bundle.fallbacks["ease"].score(requests), third.score(requests))
+
+
+def test_a_fallback_that_was_not_fitted_is_named(tmp_path: Path) -> None:
+    _, bundle = world(tmp_path)
+    with pytest.raises(ConfigError, match=r"recommend\.fallback: the fitted model holds no content"):
+        read_options(bundle, RecommendSettings(n=2, fallback=["content", "popularity"]))

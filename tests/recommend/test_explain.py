@@ -18,6 +18,7 @@ from recsys_ray.base.types import FitContext, Histories, ItemContent, ItemLists,
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, evaluate_part
 from recsys_ray.models import MODELS
 from recsys_ray.models.linalg.sparse import SparseRows
+from recsys_ray.models.scorers.blend import BlendScorer
 from recsys_ray.models.scorers.cold_items import ColdItemSettings, extend_to_cold_items
 from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
 from recsys_ray.models.scorers.linear import LinearScorer, PopularityScorer
@@ -207,10 +208,42 @@ def test_where_nothing_speaks_for_an_item_its_genres_do_and_else_its_users() -> 
 
 
 def test_rows_of_the_fallback_are_called_popular_whatever_the_model_thinks_of_them() -> None:
-    reasons = explain(linear(), one([0, 1]), np.array([[2, 1, -1]], np.int32), np.array([1]))[0]
+    reasons = explain(linear(), one([0, 1]), np.array([[2, 1, -1]], np.int32), np.array([[0, 1, 1]], np.int8))[0]
     assert [reason.kind for reason in reasons] == ["contribution", "popularity"]
     popular = bundle_of(PopularityScorer(scores_I=np.arange(4, dtype=np.float32)), ITEMS)
     assert explain(popular, one([0]), np.array([[2]], np.int32))[0][0].kind == "popularity"
+
+
+def test_rows_of_another_fallback_are_explained_by_the_model_that_filled_them_in() -> None:
+    bundle = bundle_of(PopularityScorer(scores_I=np.arange(4, dtype=np.float32)), ITEMS)
+    bundle.fallbacks["other"] = linear().scorer
+    sources = np.array(
+        [[0, bundle.sources.index("fallback:other"), bundle.sources.index("fallback:popularity")]], np.int8
+    )
+    reasons = explain(bundle, one([0]), np.array([[2, 1, 3]], np.int32), sources)[0]
+    assert [reason.kind for reason in reasons] == ["popularity", "contribution", "popularity"]
+    alone = explain(linear(), one([0]), np.array([[1]], np.int32))[0]
+    assert reasons[1] == alone[0]
+
+
+def test_a_blend_says_who_of_its_members_speaks_for_an_item() -> None:
+    one_way, other_way = (linear(kind).scorer for kind in ("binary", "rating"))
+    blend = BlendScorer(
+        members={"a": one_way, "b": other_way}, weights_M=[3.0, 1.0], method="weighted", rank_constant=60
+    )
+    bundle = bundle_of(blend, ITEMS)
+    reasons = explain(bundle, one([0, 1]), np.array([[2, 3]], np.int32))[0]
+    shares = np.maximum(blend.shares(one([0, 1]), np.array([[2, 3]], np.int32))[:, 0, :], 0)
+    for k, reason in enumerate(reasons):
+        found = dict(reason.members)
+        total = shares[:, k].sum()
+        expected = {
+            name: share / total for name, share in zip("ab", shares[:, k], strict=True) if share > 0.005 * total
+        }
+        assert found == pytest.approx(expected)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+    # Without ratings both members think alike, so each has the part that its weight has.
+    assert template(reasons[0]).endswith(" Chosen by a (75%) and b (25%).")
 
 
 def test_ratings_are_named_only_where_there_are_any() -> None:

@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
@@ -121,7 +123,7 @@ def test_items_the_model_never_saw_come_from_the_fallback_only() -> None:
 
 
 def test_without_fallback_short_lists_stay_short_and_nothing_is_invented() -> None:
-    table = recommend(world(), ask([-1, 2], [[], []]), Options(n=5, fallback=False))
+    table = recommend(world(), ask([-1, 2], [[], []]), Options(n=5, fallback=()))
     assert lists(table) == {102: "bdae"}
 
 
@@ -179,3 +181,58 @@ def test_predictions_of_single_pairs_are_the_scores_of_the_block() -> None:
         scores = SCORES if not factored else np.nan_to_num(SCORES, neginf=np.nan)
         requests = ask([0, 2, -1], [[], [], []])
         np.testing.assert_array_equal(predict(world(scores, factored=factored), requests, targets), expected)
+
+
+# -- a chain of fallbacks --------------------------------------------------------------------------------------------
+
+
+def chained(first: list[list[float]], second: list[list[float]], knows: list[bool] | None = None) -> Bundle:
+    bundle = world(np.array(first, np.float32), knows)
+    bundle.fallbacks["other"] = TableScorer(np.array(second, np.float32), np.array([True, True, True, False, True]))
+    return bundle
+
+
+def test_fallbacks_fill_one_after_the_other_and_each_row_names_its_source() -> None:
+    nothing = -np.inf
+    bundle = chained([[nothing, nothing, 7, nothing, nothing]], [[9, nothing, 99, 5, -3]])
+    options = Options(n=5, fallback=("other", "popularity"))
+    rows = recommend(bundle, ask([0], [[]]), options).to_pylist()
+    assert [(row["item_id"], row["source"].removeprefix("fallback:")) for row in rows] == [
+        ("c", "model"),
+        ("a", "other"),  # d is not scorable for it, c is listed already
+        ("e", "other"),
+        ("b", "popularity"),
+        ("d", "popularity"),
+    ]
+    scores = [row["score"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_fallback_that_does_not_know_the_user_passes_to_the_next() -> None:
+    bundle = chained([[1] * 5], [[5] * 5])
+    rows = recommend(bundle, ask([-1], [[]]), Options(n=2, fallback=("other", "popularity"))).to_pylist()
+    assert [row["source"] for row in rows] == ["fallback:popularity"] * 2
+    assert recommend(bundle, ask([-1], [[]]), Options(n=2, fallback=("other",))).num_rows == 0
+
+
+@given(
+    scores=st.lists(
+        st.lists(st.sampled_from([-np.inf, -2.0, 0.0, 1.0, 1e6]), min_size=5, max_size=5), min_size=2, max_size=2
+    ),
+    seen=st.sets(st.integers(0, 4)),
+    allowed=st.lists(st.booleans(), min_size=5, max_size=5),
+    n=st.integers(1, 5),
+)
+def test_a_chain_repeats_nothing_breaks_no_rule_and_never_rises(
+    scores: list[list[float]], seen: set[int], allowed: list[bool], n: int
+) -> None:
+    bundle = chained([scores[0]], [scores[1]])
+    options = Options(n=n, allowed_I=np.array(allowed), fallback=("other", "popularity"))
+    rows = recommend(bundle, ask([0], [sorted(seen)]), options).to_pylist()
+    listed = ["abcde".index(row["item_id"]) for row in rows]
+    assert len(set(listed)) == len(listed) == min(n, sum(allowed[item] for item in range(5) if item not in seen))
+    assert not set(listed) & seen and all(allowed[item] for item in listed)
+    values = [row["score"] for row in rows]
+    assert values == sorted(values, reverse=True)
+    order = [bundle.sources.index(row["source"]) for row in rows]
+    assert order == sorted(order, key=[0, 2, 1].index)

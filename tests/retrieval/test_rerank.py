@@ -307,10 +307,10 @@ def test_a_varied_run_passes_the_gate_and_is_more_varied(
 
 def test_a_second_model_ranks_the_candidates_of_the_first(trained: dict[str, Bundle], tmp_path: Path) -> None:
     first, second = trained["item_cf"], trained["als"]
-    wanted = RecommendSettings(n=5, ranker=RankerSettings(pool=20), fallback="none")
+    wanted = RecommendSettings(n=5, ranker=RankerSettings(pool=20), fallback=[])
     rows = run(first, tmp_path, wanted, second).to_pylist()
     requests = first.requests(0)
-    retrieved = recommend(first, requests, Options(n=20, fallback=False)).to_pylist()
+    retrieved = recommend(first, requests, Options(n=20, fallback=())).to_pylist()
     candidates: dict[Any, set[Any]] = {}
     for row in retrieved:
         candidates.setdefault(row["user_id"], set()).add(row["item_id"])

@@ -28,7 +28,7 @@ FACTS = RunFacts(
         allow="allow.txt",
         deny="deny.txt",
         candidates="cold",
-        fallback="none",
+        fallback=[],
         layout="nested",
         index=IndexSettings(kind="ivf", nlist=4, min_recall=0.5, recall_at=3, sample=9, nprobe=2),
         ranker=RankerSettings(pool=70),

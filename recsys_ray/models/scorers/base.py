@@ -6,12 +6,13 @@ Arrays may be read-only memory maps shared by many processes: they are never wri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, ItemVectors, Requests
+from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, ItemVectors, Requests, Scorer
 
 NO_OPINION = np.float32(-np.inf)
 
@@ -77,6 +78,18 @@ def has_stored_row(requests: Requests, known_U: BoolArray) -> BoolArray:
         return np.zeros(len(requests), np.bool_)
     stored: BoolArray = (requests.users_B >= 0) & known_U[requests.users_B]
     return stored
+
+
+@runtime_checkable
+class HasMembers(Protocol):
+    """A scorer whose scores are sums over members."""
+
+    @property
+    def members(self) -> Mapping[str, Scorer]: ...
+
+    def shares(self, requests: Requests, rows_BK: IntArray) -> FloatArray:
+        """(M, B, K) what each member adds to the score of each listed item; 0 where there is no item (-1)."""
+        ...
 
 
 def inner_products(queries_BD: FloatArray, items: ItemVectors) -> FloatArray:

@@ -11,8 +11,8 @@ from recsys_ray.serving.answers.live_run import LiveRun
 
 
 def list_reasons(run: LiveRun, request: Requests, ranked: Ranked) -> list[dict[str, Any]]:
-    """The reasons of one list, item by item; what the model did not choose is explained by popularity."""
-    return [reason_json(reason) for reason in explain(run.bundle, request, ranked.rows_BK, ranked.from_model_B)[0]]
+    """The reasons of one list, item by item; what a fallback chose is explained by that."""
+    return [reason_json(reason) for reason in explain(run.bundle, request, ranked.rows_BK, ranked.sources_BK)[0]]
 
 
 def reason_json(reason: Reason) -> dict[str, Any]:
@@ -27,4 +27,5 @@ def reason_json(reason: Reason) -> dict[str, Any]:
         ],
         "shared_genres": list(reason.genres),
         "users_share": reason.users_share,
+        "members": [{"name": name, "share": share} for name, share in reason.members],
     }

@@ -34,6 +34,13 @@ class Cause(ResponseModel):
     """Its part of what speaks for the item, 0 to 1."""
 
 
+class MemberShare(ResponseModel):
+    """A member of a blend and its part, 0 to 1, of what speaks for an item."""
+
+    name: str
+    share: float
+
+
 class Reason(ResponseModel):
     """Why an item is there."""
 
@@ -48,6 +55,8 @@ class Reason(ResponseModel):
     shared_genres: list[str]
     users_share: float
     """The share of all users who have the item."""
+    members: list[MemberShare] = []
+    """Of a blend: who of its members speaks for the item, the strongest first."""
 
 
 class RecommendedItem(Item):
@@ -56,7 +65,7 @@ class RecommendedItem(Item):
     rank: int
     score: float
     source: str
-    """"model", or "fallback:popularity"."""
+    """"model", or "fallback:" and a name: "fallback:popularity" or another model."""
     reason: Reason | None = None
 
 
