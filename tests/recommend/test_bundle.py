@@ -154,7 +154,8 @@ def test_what_a_model_falls_back_on_is_saved_with_it(tmp_path: Path) -> None:
     location = Location.of(tmp_path / "models" / "als-1")
     write_bundle(location, first, prepared, PARTS, {"model": "als"}, fallbacks={"near": second, "ease": third})
     bundle = open_bundle(location, verify=True)
-    assert bundle.sources == ("model", "fallback:popularity", "fallback:near", "fallback:ease")
+    assert bundle.sources[:2] == ("model", "fallback:popularity")
+    assert set(bundle.sources[2:]) == {"fallback:near", "fallback:ease"}
     requests = bundle.requests(0)
     np.testing.assert_array_equal(bundle.scorer.score(requests), first.score(requests))
     np.testing.assert_array_equal(bundle.fallbacks["near"].score(requests), second.score(requests))
