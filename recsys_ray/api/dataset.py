@@ -24,10 +24,11 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FloatArray, ItemContent
 from recsys_ray.data.config import SplitConfig
 from recsys_ray.data.prepare.driver import prepare
+from recsys_ray.data.prepare.tables import column_names
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.frame import FrameSettings, FrameSource
-from recsys_ray.data.sources.table_files import TableSettings, TableSource, column_names
+from recsys_ray.data.sources.table_files import TableSettings, TableSource
 from recsys_ray.models import Model
 
 OPTIONAL = ("rating", "timestamp")

@@ -24,7 +24,7 @@ from recsys_ray.base.types import (
     Requests,
     TrainData,
 )
-from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, USERS, Shard, part_file
+from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, USERS, Shard, part_file
 
 FORMAT = 2
 
@@ -136,11 +136,22 @@ class Prepared:
         positive, seen = users.split(users.positive_E)
         first = self.first_user(shard)
         return Requests(
+            attributes=self.attributes(shard),
             user_ids=users.user_ids,
             users_B=np.arange(first, first + len(users.user_ids), dtype=np.int32),
             histories=Histories(positive.offsets_B1, positive.items_E, positive.ratings_E, positive.timestamps_E),
             seen=ItemLists(seen.offsets_B1, seen.items_E),
         )
+
+    def attributes(self, shard: int) -> pa.Table | None:
+        """What the table of users says of those of a shard, row by row; None without such a table."""
+        if "user_columns" not in self.manifest:
+            return None
+        file = self.location / ATTRIBUTES / part_file(shard)
+        table = file.read_parquet()
+        if table.num_rows != self.users_per_shard[shard]:
+            raise DataError(f"{file}: {table.num_rows} rows, manifest says {self.users_per_shard[shard]}; run prepare")
+        return table
 
     def targets(self, shard: int, part: str) -> Targets:
         """All users of a shard with their positives in one part, oldest first."""
@@ -158,8 +169,11 @@ class Prepared:
 
     def train_data(self, parts: Sequence[str]) -> TrainData:
         """The positives of all users in these parts, in user order; reads every shard."""
-        histories = [self.requests(shard, parts).histories for shard in range(self.num_shards)]
-        return TrainData(Histories.concatenate(histories), self.items)
+        shards = range(self.num_shards)
+        histories = Histories.concatenate([self.requests(shard, parts).histories for shard in shards])
+        known = [table for shard in shards if (table := self.attributes(shard)) is not None]
+        attributes = pa.concat_tables(known).combine_chunks() if known else None
+        return TrainData(histories, self.items, attributes=attributes)
 
 
 def _code(part: str) -> int:

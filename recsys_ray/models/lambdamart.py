@@ -4,7 +4,8 @@ Burges, "From RankNet to LambdaRank to LambdaMART: An Overview" (2010), by Light
 
     candidates of u  the union of every member's best items
     features         of every member its score, standardised by user, and its rank; of the item popularity, ratings and
-                     every numeric column of the catalogue; of the user what ``HISTORY_FEATURES`` lists; of both the
+                     every numeric column of the catalogue; of the user what ``HISTORY_FEATURES`` and the table of
+                     users list; of both the
                      share of the history that is of the item's genres
 
 Members are fitted without events that are held out for it, candidates are labelled by those events, and the trees learn
@@ -31,7 +32,6 @@ from recsys_ray.base.types import (
     DoubleArray,
     FitContext,
     FloatArray,
-    Histories,
     ItemLists,
     LongArray,
     MemoryEstimate,
@@ -39,6 +39,7 @@ from recsys_ray.base.types import (
     Scorer,
     TrainData,
 )
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.data.features import HISTORY_FEATURES, catalogue_features, interaction_features
 from recsys_ray.evaluation import metrics
 from recsys_ray.models.base import Model
@@ -132,7 +133,7 @@ class LambdaMART(MadeOfModels):
         watched_B = context.rng(2).permutation(len(users)) % WATCHED == 0
         if watched_B.all() or not watched_B.any():
             raise ModelError(f"lambdamart: {len(users)} users are too few to learn from; set another model.name")
-        parts = [self._labelled(members, features, left, held_out, users[chosen]) for chosen in (~watched_B, watched_B)]
+        parts = [self._labelled(members, features, less, held_out, users[chosen]) for chosen in (~watched_B, watched_B)]
         names = [*_opinion_names(self.models), *features.names]
         base, trees = self._boosted(lightgbm, parts[0], parts[1], names, context)
         whole = {name: fit_member(self.key, name, model, data, context, "all") for name, model in self.models.items()}
@@ -142,19 +143,21 @@ class LambdaMART(MadeOfModels):
         )
 
     def _labelled(
-        self, members: list[Scorer], features: PairFeatures, left: Histories, held_out: ItemLists, users: LongArray
+        self, members: list[Scorer], features: PairFeatures, less: TrainData, held_out: ItemLists, users: LongArray
     ) -> _Labelled:
         """The candidates of these users and which of them were held out; users without a hit teach nothing."""
         inputs, hits, sizes, targets = [], [], [], []
+        left, attributes = less.histories, less.attributes
         num_items = members[0].num_items
         for start in range(0, len(users), BLOCK):
             block = users[start : start + BLOCK]
-            histories = left.take(block)
-            requests = Requests(pa.array(block), block.astype(np.int32), histories, ItemLists.empty(len(block)))
+            known = None if attributes is None else attributes.take(pa.array(block))
+            nothing = ItemLists.empty(len(block))
+            requests = Requests(pa.array(block), block.astype(np.int32), left.take(block), nothing, known)
             chosen = Candidates(members, requests, self.candidates)
             wanted = held_out.take(block)
             keys = np.unique(wanted.rows_E.astype(np.int64) * num_items + wanted.items_E)
-            inputs.append(pair_inputs(chosen, histories, features))
+            inputs.append(pair_inputs(chosen, requests, features))
             hits.append(np.isin(chosen.rows_P.astype(np.int64) * num_items + chosen.items_P, keys))
             sizes.append(np.bincount(chosen.rows_P, minlength=len(block)))
             targets.append(np.bincount(keys // num_items, minlength=len(block)))
@@ -210,7 +213,11 @@ def pair_features(data: TrainData) -> PairFeatures:
     names = ["item_popularity", "item_rating", "item_rating_spread", *(f"item_{name}" for name in catalogue.names)]
     now = float(data.histories.timestamps_E.max(initial=0))
     return PairFeatures(
-        items_IF=np.concatenate(columns, axis=1), item_names=names, genres_IG=catalogue.genres_IG, now=now
+        items_IF=np.concatenate(columns, axis=1),
+        item_names=names,
+        genres_IG=catalogue.genres_IG,
+        now=now,
+        attributes=AttributeEncoder.of(data.attributes),
     )
 
 

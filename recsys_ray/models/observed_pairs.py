@@ -35,6 +35,9 @@ class PairJob(Generic[Config]):
     """Where the trained vectors start, users first."""
     config: Config
     seed: int
+    item_features_IF: FloatArray | None = None
+    """What a model may take of the items beside their vectors."""
+    user_features_UA: FloatArray | None = None
 
 
 class ObservedPairs:

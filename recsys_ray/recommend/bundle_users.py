@@ -25,6 +25,8 @@ from recsys_ray.data.prepare.shard import ITEMS, part_file
 from recsys_ray.data.prepared import Prepared
 
 FOLDER = "users"
+ATTRIBUTE = "attribute."
+"""What the names of columns from the table of users begin with in ``users/``."""
 
 
 class HistoryStore(Protocol):
@@ -83,6 +85,7 @@ class OwnHistories:
             users_B=np.arange(first, first + expected, dtype=np.int32),
             histories=_histories(table),
             seen=_seen(table),
+            attributes=_attributes(table, self.user_id_type),
         )
 
     def check(self, *, verify: bool) -> None:
@@ -125,6 +128,9 @@ def write_users(location: Location, name: str, requests: Requests) -> str:
     """One part of the ``users/`` of a bundle that stands alone; its name in the bundle."""
     columns = [requests.user_ids, *requests.histories.to_columns(), *requests.seen.to_columns()]
     table = pa.table(columns, schema=schema.users(requests.user_ids.type))
+    if requests.attributes is not None:
+        for field, column in zip(requests.attributes.schema, requests.attributes.columns, strict=True):
+            table = table.append_column(pa.field(f"{ATTRIBUTE}{field.name}", field.type), column)
     (location / FOLDER / name).write_parquet(table)
     return f"{FOLDER}/{name}"
 
@@ -133,6 +139,13 @@ def _histories(table: pa.Table) -> Histories:
     offsets_B1, items = of_list_array(table.column("items"))
     others = [of_list_array(table.column(name))[1].to_numpy() for name in ("ratings", "timestamps")]
     return Histories(offsets_B1, items.to_numpy(), *others)
+
+
+def _attributes(table: pa.Table, user_type: pa.DataType) -> pa.Table | None:
+    others = table.select(range(len(schema.users(user_type)), table.num_columns))
+    if not others.num_columns:
+        return None
+    return others.rename_columns([name.removeprefix(ATTRIBUTE) for name in others.column_names]).combine_chunks()
 
 
 def _seen(table: pa.Table) -> ItemLists:

@@ -12,10 +12,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from recsys_ray.base.storage import Location
-from recsys_ray.data.prepare import staging
+from recsys_ray.data.prepare import staging, tables
 from recsys_ray.data.prepare.driver import open_source, prepare
 from recsys_ray.data.prepare.grouping import group_shard
-from recsys_ray.data.sources import table_files
 from tests.data_worlds import COLUMNS, histories, settings_of, write_csv
 
 SHARDS, CHUNKS = 16, 6
@@ -61,9 +60,7 @@ def test_a_shard_reads_its_share_of_the_chunks(tmp_path: Path, monkeypatch: pyte
     rng = np.random.default_rng(0)
     events = [(int(u), int(i), 1.0, int(t)) for u, i, t in rng.integers(0, [2000, 500, 10**9], (40_000, 3))]
     file = write_csv(tmp_path / "events.csv", events)
-    monkeypatch.setattr(
-        table_files, "byte_ranges", _in_chunks(table_files.byte_ranges, -(-file.stat().st_size // CHUNKS))
-    )
+    monkeypatch.setattr(tables, "byte_ranges", _in_chunks(tables.byte_ranges, -(-file.stat().st_size // CHUNKS)))
     values = {"source": "table", "path": str(file), "columns": COLUMNS, "shards": SHARDS}
     source = open_source(settings_of(**values, split={"kind": "none"}))
     reads, per_shard = CountedReads(monkeypatch), []

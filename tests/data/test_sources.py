@@ -222,7 +222,7 @@ def test_a_table_in_each_layout(tmp_path: Path, layout: str) -> None:
 
 
 def test_row_groups_are_packed_into_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_ray.data.sources.table_files.CHUNK_ROWS", 7)
+    monkeypatch.setattr("recsys_ray.data.prepare.tables.CHUNK_ROWS", 7)
     table = pa.table({"user_id": list(range(20)), "item_id": list(range(20))})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     source = source_of(source="table", path=str(tmp_path / "a.parquet"))

@@ -11,6 +11,7 @@ import pytest
 
 from recsys_ray.base.errors import ConfigError, ModelError
 from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
+from recsys_ray.models.base import strangers
 from recsys_ray.models.lambdamart import LambdaMART, pair_features
 from recsys_ray.models.scorers.lambdamart import Candidates, LambdaMARTScorer
 from tests.dense import ask, random_data
@@ -81,7 +82,7 @@ def test_features_by_hand() -> None:
     items = pa.table({"item_id": [0, 1, 2], "genres": [["a"], ["a", "b"], ["b"]], "year": [1990.0, 2000.0, 2010.0]})
     data = TrainData(Histories.from_lists([[0, 1], [1]], [[5.0, 3.0], [1.0]]), items)
     features = pair_features(data)
-    found = features.of(data.histories, np.array([0, 0, 1], np.int32), np.array([2, 0, 2], np.int32))
+    found = features.of(strangers(data.histories), np.array([0, 0, 1], np.int32), np.array([2, 0, 2], np.int32))
     columns = dict(zip(features.names, found.T, strict=True))
     assert columns["genre_share"].tolist() == [0.5, 1.0, 1.0]
     assert columns["genre_unseen"].tolist() == [0.0, 0.0, 0.0]

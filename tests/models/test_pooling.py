@@ -111,7 +111,7 @@ def test_early_stopping_measures_what_the_finished_model_answers(model: str, rec
     if model == "lightgcn":
         trained = lightgcn.scorer_from(trained, rest, config)
     if model == "ncf":
-        trained = ncf.scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, config.recent, rest)
+        trained = ncf.scorer_from(trained, config.recent, rest)
     scores = trained.score(requests)
     found = lists_quality(
         lambda users, k, exclude: top_k_scores(scores[users], k, exclude).rows_BK, requests.histories, job.held_out

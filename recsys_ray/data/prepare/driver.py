@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +29,14 @@ from recsys_ray.data.prepare.finish import FinishJob, Totals, finish_shard
 from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
 from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
-from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, STAGING, USERS, Core
+from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, STAGING, USERS, Core
 from recsys_ray.data.prepare.staging import Staged, StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.user_table import UserStageJob, check_user_type, stage_users
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
 from recsys_ray.data.sources import Source, open_source
 from recsys_ray.data.sources.base import BAD_ROWS
+from recsys_ray.data.sources.users import HasUsers
 
 __all__ = ["FORMAT", "open_source", "prepare"]
 
@@ -91,18 +93,19 @@ def prepare(
         if (found.get("format"), found.get("fingerprint")) == (FORMAT, fingerprint):
             progress("prepare: nothing changed, kept as it is")
             return Prepared.open(location)
-    location.remove([MANIFEST, ITEMS, USERS, STAGING])
+    location.remove([MANIFEST, ITEMS, USERS, ATTRIBUTES, STAGING])
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
     run = _Run(source, location, seed, num_shards, map_blocks, progress)
 
     staged = _stage(run)
     user_type, items = _vocabulary(run, staged)
     vocabulary = items.column("item_id").combine_chunks()
-    grouped = _group(run, staged.chunks, user_type, vocabulary)
+    user_chunks = _stage_users(run, user_type)
+    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks)
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
-    totals = _finish(run, FinishJob(location, user_type, core, plan, _new_rows(core.alive_I)))
+    totals = _finish(run, FinishJob(location, user_type, core, plan, _new_rows(core.alive_I), user_chunks))
     items = items.filter(pa.array(core.alive_I))
     totals.files[ITEMS] = stamp((location / ITEMS).write_parquet(items))
     dropped = dict(staged.left_out) | {
@@ -113,6 +116,8 @@ def prepare(
         "k_core_items": int((~core.alive_I).sum()),
     }
     facts = _facts(fingerprint, user_type, items, staged.read, dropped)
+    if user_chunks:
+        facts["user_columns"] = user_chunks[0].schema.names[1:]
     (location / MANIFEST).write_json(facts | totals.to_json())
     location.remove([STAGING])
     progress(f"prepare: {sum(totals.users_per_shard):,} users, {items.num_rows:,} items, {_by_part(totals)}")
@@ -163,11 +168,25 @@ def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
     return user_type, build_items(run.source.items(), interacted, counts, item_type, run.settings.unknown_items)
 
 
-def _group(run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array) -> _Grouped:
+def _stage_users(run: _Run, user_type: pa.DataType) -> list[Staged]:
+    """The table of users, sorted into shards; empty without one."""
+    chunks = run.source.user_chunks() if isinstance(run.source, HasUsers) else []
+    if not chunks:
+        return []
+    job = UserStageJob(cast(HasUsers, run.source), run.directory, run.num_shards)
+    staged = list(run.map_blocks(stage_users, list(enumerate(chunks)), job, "prepare: read the users"))
+    check_user_type(staged, user_type)
+    return staged
+
+
+def _group(
+    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged]
+) -> _Grouped:
     filters = run.settings.filters
     split = run.settings.split
     interleaved = split.kind == "given" and split.order == "interleaved"
-    job = GroupJob(run.directory, chunks, user_type, vocabulary, filters.duplicates, split.kind == "given", interleaved)
+    given = split.kind == "given"
+    job = GroupJob(run.directory, chunks, user_type, vocabulary, filters.duplicates, given, user_chunks, interleaved)
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
     for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):

@@ -12,7 +12,9 @@ from recsys_ray.base import schema
 from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import IntArray, LongArray
-from recsys_ray.data.prepare.shard import USERS, Core, load_grouped, part_file
+from recsys_ray.data.prepare.shard import ATTRIBUTES, USERS, Core, load_grouped, part_file
+from recsys_ray.data.prepare.staging import Staged
+from recsys_ray.data.prepare.user_table import attributes_of, users_of_shard
 from recsys_ray.data.split import SplitPlan
 
 NUM_PARTS = len(schema.PARTS)
@@ -27,6 +29,8 @@ class FinishJob:
     plan: SplitPlan
     new_rows_I: IntArray
     """Rows in the final vocabulary by rows in the one before k-core."""
+    user_chunks: list[Staged]
+    """The table of users; empty without one."""
 
 
 @dataclass(slots=True)
@@ -86,12 +90,17 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
     seen_only_E = left.parts_E & np.uint8(schema.SEEN_ONLY)
     final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
     written = (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
+    files = {f"{USERS}/{part_file(shard)}": stamp(written)}
+    if job.user_chunks:
+        table = users_of_shard(job.directory, job.user_chunks, shard, job.user_type)
+        written = (job.directory / ATTRIBUTES / part_file(shard)).write_parquet(attributes_of(table, final.user_ids))
+        files[f"{ATTRIBUTES}/{part_file(shard)}"] = stamp(written)
     positive = final.positive_E
     per_part_SB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
     times = final.timestamps_E
     return Totals(
         users_per_shard=[len(final.user_ids)],
-        files={f"{USERS}/{part_file(shard)}": stamp(written)},
+        files=files,
         positives_S=per_part_SB.sum(axis=1),
         seen_only_S=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
         products_SS=per_part_SB @ per_part_SB.T,

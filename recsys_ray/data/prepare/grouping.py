@@ -17,7 +17,8 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, FloatArray, IntArray, LongArray
 from recsys_ray.data.prepare.shard import Shard, chunk_file, grouped_file
 from recsys_ray.data.prepare.staging import Staged, read_staged
-from recsys_ray.data.sources.base import USER_ONLY
+from recsys_ray.data.prepare.user_table import users_of_shard
+from recsys_ray.data.sources.base import USER_ONLY, only_users
 
 Pair = tuple[object, object]
 
@@ -31,6 +32,8 @@ class GroupJob:
     duplicates: str
     given_parts: bool
     """Whether the files' parts count, so that a pair in two of them is a conflict."""
+    user_chunks: list[Staged]
+    """The table of users; empty without one."""
     interleaved: bool
     """Whether events of one time are in the order of their places in their parts, not of the files."""
 
@@ -108,7 +111,11 @@ def _gather(shard: int, job: GroupJob) -> pa.Table:
     """The shard's rows of all chunks, one after the other; a chunk without rows may have ids of any type."""
     fields = [*schema.interactions(job.user_type, job.vocabulary.type), pa.field("part", pa.uint8())]
     tables = (read_staged(chunk_file(job.directory, chunk), staged, shard) for chunk, staged in enumerate(job.chunks))
-    return pa.concat_tables([table.cast(pa.schema(fields)) for table in tables])
+    gathered = [table.cast(pa.schema(fields)) for table in tables]
+    if job.user_chunks:
+        users = users_of_shard(job.directory, job.user_chunks, shard, job.user_type).column("user_id").combine_chunks()
+        gathered.append(only_users(users, job.vocabulary.type))
+    return pa.concat_tables(gathered)
 
 
 def _user_rows(user_ids_E: pa.Array) -> tuple[LongArray, pa.Array]:

@@ -16,6 +16,8 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, ByteArray, FloatArray, IntArray, LongArray
 
 STAGING, USERS, ITEMS, MANIFEST = "staging", "users", "items.parquet", "manifest.json"
+ATTRIBUTES = "attributes"
+"""Beside the users, row by row, what the table of users says of them; only where there is one."""
 
 
 def part_file(shard: int) -> str:
@@ -30,6 +32,11 @@ def grouped_file(directory: Location, shard: int) -> Location:
 def chunk_file(directory: Location, chunk: int) -> Location:
     """Rows of one chunk, shard after shard."""
     return directory / STAGING / f"chunk-{chunk:05d}.arrow"
+
+
+def user_chunk_file(directory: Location, chunk: int) -> Location:
+    """Rows of one chunk of the table of users, shard after shard."""
+    return directory / STAGING / f"user-chunk-{chunk:05d}.arrow"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from recsys_ray.data.config import FilterSettings, utc_milliseconds
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.keys import hash_ids
 from recsys_ray.data.prepare.shard import chunk_file
-from recsys_ray.data.sources.base import USER_ONLY, Source
+from recsys_ray.data.sources.base import USER_ONLY, Source, only_users
 
 COMPACT_ABOVE = 4_000_000
 
@@ -74,7 +74,7 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     table, outside = _inside_window(table, job.filters)
     table, seen_only = _mark_seen_only(table, job.filters.min_rating)
     items = pc.value_counts(table.column("item_id").drop_null().combine_chunks())
-    data, staged = _by_shard(table, job.num_shards)
+    data, staged = by_shard(table, job.num_shards)
     chunk_file(job.directory, index).write_bytes(data)
     return ChunkReport(
         path=chunk.path,
@@ -104,16 +104,7 @@ def _inside_window(table: pa.Table, filters: FilterSettings) -> tuple[pa.Table, 
     kept = table.filter(pa.array(inside))
     left = pc.unique(table.column("user_id").filter(pa.array(~inside)))
     left = left.filter(pc.invert(pc.is_in(left, value_set=kept.column("user_id").combine_chunks())))
-    alone = pa.Table.from_arrays(
-        [
-            left,
-            pa.nulls(len(left), table.schema.field("item_id").type),
-            pa.array(np.zeros(len(left), np.float32)),
-            pa.array(np.zeros(len(left), np.int64)),
-            pa.array(np.full(len(left), USER_ONLY, np.uint8)),
-        ],
-        schema=table.schema,
-    )
+    alone = only_users(left, table.schema.field("item_id").type)
     return pa.concat_tables([kept, alone]), int((~inside).sum())
 
 
@@ -126,7 +117,7 @@ def _mark_seen_only(table: pa.Table, min_rating: float | None) -> tuple[pa.Table
     return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(low.sum())
 
 
-def _by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
+def by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
     """Record batches, shard after shard, rows in their order; and where each is."""
     shards = (hash_ids(table.column("user_id").combine_chunks()) % np.uint64(num_shards)).astype(np.uint16)
     table = table.take(pa.array(np.argsort(shards, kind="stable"))).combine_chunks()

@@ -89,6 +89,13 @@ def interactions(
     return pa.Table.from_arrays(columns, names=names)
 
 
+def only_users(user_ids: pa.Array, item_type: pa.DataType) -> pa.Table:
+    """Rows that say of each of these users no more than that there is one."""
+    nobody = pa.nulls(len(user_ids), item_type)
+    none = pa.array(np.zeros(len(user_ids), np.float32))
+    return interactions(user_ids, nobody, none, parts=USER_ONLY)
+
+
 def catalogue(item_ids: pa.Array, columns: dict[str, Any], extras: Sequence[tuple[str, pa.Array]] = ()) -> pa.Table:
     """``schema.items`` with null where ``columns`` says nothing, then the extras."""
     wanted = schema.items(item_ids.type)

@@ -18,11 +18,14 @@ from recsys_ray.data.config import DataSettings, IdType
 from recsys_ray.data.prepare.files import Chunk, stamp
 from recsys_ray.data.prepare.packed import open_text
 from recsys_ray.data.prepare.text import TextFormat, parse_delimited, split_header
+from recsys_ray.data.prepare.values import Place
 from recsys_ray.data.sources.base import Rows, catalogue
 from recsys_ray.data.sources.columns import Columns
 from recsys_ray.data.sources.table_files import TableSettings, TableSource
+from recsys_ray.data.sources.users import UserColumns, to_users
 
 NAMES = (("BX-Book-Ratings.csv", "BX-Books.csv"), ("Ratings.csv", "Books.csv"))
+USER_FILES = ("BX-Users.csv", "Users.csv")
 COLUMNS = Columns(user_id="User-ID", item_id="ISBN", rating="Book-Rating")
 YEARS = (1000, 2100)
 """Others in the file are mistakes, 0 foremost."""
@@ -36,6 +39,8 @@ class BookCrossingSettings(DataSettings):
     """Directory with BX-Book-Ratings.csv and BX-Books.csv, or with Ratings.csv and Books.csv."""
     unrated: float | None = Field(default=None, gt=0)
     """The rating that a book without one counts as; null: it is filtered as seen and teaches nothing."""
+    users: bool = False
+    """Take the users' ages and countries, from BX-Users.csv or Users.csv."""
     id_type: IdType = "string"
     unknown_items: Literal["error", "drop", "add"] = "add"
 
@@ -80,11 +85,7 @@ class BookCrossingSource:
 
     def items(self) -> pa.Table | None:
         file = self._files[1]
-        with open_text(file) as stream:
-            data = stream.read()
-        form = TextFormat(_delimiter(file), True, "\\", _encoding(data))
-        line, _, body = data.partition(b"\n")
-        names = split_header(line, form, str(file))
+        body, names, form = _read_whole(file)
         for name in ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher", "Image-URL-L"):
             if name not in names:
                 raise DataError(f"{file}: no column {name!r}; found {', '.join(names)}")
@@ -107,11 +108,52 @@ class BookCrossingSource:
         }
         return catalogue(isbn, columns)
 
+    def user_chunks(self) -> list[Chunk]:
+        if not self.settings.users:
+            return []
+        directory = Location.of(self.settings.path)
+        names = [name for name in USER_FILES if (directory / name).exists()]
+        if not names:
+            raise DataError(f"{directory}: needs {' or '.join(USER_FILES)}; set data.users=false")
+        file = directory / names[0]
+        return [Chunk(file.url, 0, file.size())]
+
+    def read_users(self, chunk: Chunk) -> pa.Table:
+        """Age, and the country that ends a location."""
+        file = Location(chunk.path)
+        body, names, form = _read_whole(file)
+        for name in ("User-ID", "Location", "Age"):
+            if name not in names:
+                raise DataError(f"{file}: no column {name!r}; found {', '.join(names)}")
+        users = parse_delimited(body, names, form, str(file))
+        age = users.column("Age").combine_chunks()
+        table = pa.table(
+            {
+                "user_id": users.column("User-ID"),
+                "age": pc.if_else(pc.match_substring_regex(age, "^[0-9.]+$"), age, ""),
+                "country": pc.struct_field(
+                    pc.extract_regex(users.column("Location"), "(?P<country>[^,]*)$"), "country"
+                ),
+            }
+        )
+        columns = UserColumns(numbers=["age"], categories=["country"])
+        return to_users(table, columns, self.settings.id_type, Place(str(file)), text=True)
+
     def fingerprint(self) -> dict[str, Any]:
-        return {"files": [stamp(file) for file in self._files]}
+        users = [Location(chunk.path) for chunk in self.user_chunks()]
+        return {"files": [stamp(file) for file in (*self._files, *users)]}
 
     def estimated_rows(self) -> int:
         return self._table.estimated_rows()
+
+
+def _read_whole(file: Location) -> tuple[bytes, list[str], TextFormat]:
+    """The rows, the names of their columns, and how they are written."""
+    with open_text(file) as stream:
+        data = stream.read()
+    form = TextFormat(_delimiter(file), True, "\\", _encoding(data))
+    line, _, body = data.partition(b"\n")
+    return body, split_header(line, form, str(file)), form
 
 
 def _delimiter(file: Location) -> str:

@@ -18,6 +18,7 @@ from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare import values
 from recsys_ray.data.sources.base import BAD_ROWS, Rows, interactions
 from recsys_ray.data.sources.catalogue import ItemColumns
+from recsys_ray.data.sources.users import UserColumns
 
 NO_WEIGHT = "events_without_weight"
 
@@ -51,6 +52,7 @@ class ColumnSettings(DataSettings):
     timestamp_unit: Literal["auto", "s", "ms"] = "auto"
     """Unit of numeric timestamps; auto takes numbers below 10^11 as seconds."""
     item_columns: ItemColumns = ItemColumns()
+    user_columns: UserColumns = UserColumns()
     genre_separator: str = Field(default="|", min_length=1)
     """Splits genres that are written as one text."""
 

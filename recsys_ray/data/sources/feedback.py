@@ -15,6 +15,7 @@ from recsys_ray.data.prepare.vocabulary import with_id_type, with_new_items
 from recsys_ray.data.sources.base import Rows, Source
 from recsys_ray.data.sources.columns import Columns
 from recsys_ray.data.sources.table_files import TableSettings, TableSource
+from recsys_ray.data.sources.users import HasUsers
 
 COLUMNS = Columns(rating="rating", timestamp="timestamp")
 
@@ -52,6 +53,13 @@ class WithFeedback:
             known = items.column("item_id").combine_chunks()
             items = with_new_items(items, sent.filter(pc.invert(pc.is_in(sent, value_set=known))))
         return items
+
+    def user_chunks(self) -> list[Chunk]:
+        return self.source.user_chunks() if isinstance(self.source, HasUsers) else []
+
+    def read_users(self, chunk: Chunk) -> pa.Table:
+        assert isinstance(self.source, HasUsers)
+        return self.source.read_users(chunk)
 
     def fingerprint(self) -> dict[str, Any]:
         return self.source.fingerprint() | {"feedback": [table.fingerprint() for table in self._feedback()]}

@@ -66,6 +66,8 @@ class MovieLensSettings(DataSettings):
     """Which of the published sets."""
     path: str | None = None
     """Directory with the unpacked files, or the directory around it; by default they are downloaded."""
+    users: bool = False
+    """Take what 100k and 1m say of the users: age, sex, occupation."""
     cache_dir: str = "~/.cache/recsys_ray"
     """Where downloads are kept."""
 
@@ -119,9 +121,19 @@ class MovieLensSource:
         links = directory / LINKS
         return catalogue(item_ids, columns, _linked(links, movies.column("id")) if links.exists() else ())
 
+    def user_chunks(self) -> list[Chunk]:
+        if not self.settings.users:
+            return []
+        file = tables.user_file(self._directory(), self.layout.ratings)
+        return [Chunk(file.url, 0, file.size())]
+
+    def read_users(self, chunk: Chunk) -> pa.Table:
+        return tables.read_users(Location(chunk.path), self.layout.ratings, self.settings.id_type)
+
     def fingerprint(self) -> dict[str, Any]:
         directory = self._directory()
         names = [self.layout.ratings, self.layout.movies, self.layout.tags, LINKS]
+        names += [tables.USER_FILES[self.layout.ratings].name] if self.settings.users else []
         files = [directory / name for name in names if name]
         return {"files": [stamp(file) for file in files if file.exists()]}
 

@@ -1,4 +1,5 @@
-"""MovieLens 100K as tables that others have enriched: overviews, facts and posters beside the 1998 files' content.
+"""The users of all sizes that have some, and MovieLens 100K as tables that others have enriched: overviews, facts and
+posters beside the 1998 files' content.
 
     ratings.csv   user_id, movie_id, rating, unix_timestamp
     items.csv     movie_id, title, a flag a genre, year, overview, runtime, ...
@@ -10,6 +11,8 @@ Films that stand twice in ``items.csv`` keep their first row.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +20,10 @@ import pyarrow as pa
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.base.storage import Location
+from recsys_ray.data.config import IdType
+from recsys_ray.data.prepare.text import TextFormat, parse_delimited
+from recsys_ray.data.prepare.values import Place
+from recsys_ray.data.sources.users import UserColumns, to_users
 
 RATINGS, ITEMS, USERS, POSTERS = "ratings.csv", "items.csv", "users.csv", "posters"
 RATING_COLUMNS = ["user_id", "movie_id", "rating", "unix_timestamp"]
@@ -87,3 +94,45 @@ def _genres(frame: pd.DataFrame) -> pa.Array:
     names = pa.array([NAMES.get(name, name) for name in flags], pa.string())
     flags_IG = (frame[list(flags)] == "1").to_numpy() & ~np.array([name == "genre_unknown" for name in flags])
     return list_array(offsets(flags_IG.sum(axis=1)), names.take(pa.array(np.nonzero(flags_IG)[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class UserFile:
+    """Where a generation keeps its users and how."""
+
+    name: str
+    columns: tuple[str, ...]
+    separator: str
+    has_header: bool = False
+
+
+USER_FILES = {
+    "u.data": UserFile("u.user", ("user_id", "age", "sex", "occupation", "zip"), "|"),
+    "ratings.dat": UserFile("users.dat", ("user_id", "sex", "age", "occupation", "zip"), "::"),
+    RATINGS: UserFile(USERS, ("user_id", "age", "sex", "occupation"), ",", True),
+}
+"""By the file of the ratings."""
+USER_COLUMNS = UserColumns(numbers=["age"], categories=["sex", "occupation"])
+
+
+def user_file(directory: Location, ratings: str) -> Location:
+    """The file with the users of a directory.
+
+    Raises:
+        DataError: this size has none.
+    """
+    file = directory / USER_FILES[ratings].name
+    if not file.exists():
+        raise DataError(f"{file}: no such file, so nothing is known of the users; set data.users=false")
+    return file
+
+
+def read_users(file: Location, ratings: str, id_type: IdType) -> pa.Table:
+    """user_id, age, sex and occupation of everybody."""
+    form = USER_FILES[ratings]
+    data = file.read_bytes().replace(b"::", b"|")
+    if form.has_header:
+        data = data.partition(b"\n")[2]
+    separator = "|" if form.separator == "::" else form.separator
+    table = parse_delimited(data, list(form.columns), TextFormat(separator, quotes=False), str(file))
+    return to_users(table, USER_COLUMNS, id_type, Place(str(file)), text=True)

@@ -20,6 +20,9 @@ class NCFConfig(LoopConfig, RecentSettings):
     """E, the length of a user's and an item's vector at the entrance of the perceptron."""
     hidden_layers: list[int] = Field(default=[32, 16], min_length=1)
     """Widths of the perceptron's layers."""
+    use_features: bool = False
+    """Features of items (genres, year, numeric columns, popularity, ratings) and what the table of users says enter the
+    perceptron beside the vectors."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the perceptron's values set to 0 in training, after every layer."""
     loss: Literal["softmax", "bce", "bpr"] = "softmax"

@@ -23,20 +23,24 @@ D is the dimension of the factor branch, F that of the perceptron's vectors, J =
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
+from recsys_ray.base.types import Counts, FitContext, FloatArray, Histories, MemoryEstimate, Scorer, TrainData
+from recsys_ray.data.attributes import AttributeEncoder
+from recsys_ray.data.features import catalogue_features, interaction_features
 from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.holdout import hold_out
 from recsys_ray.models.linalg.initial import initial_embeddings
 from recsys_ray.models.linalg.pooling import Recent
 from recsys_ray.models.ncf.config import NCFConfig
-from recsys_ray.models.ncf.kernels import Perceptron
 from recsys_ray.models.ncf.scorer import PairScorer
 from recsys_ray.models.scorers.propagation import fold_in_map, history_sums
 from recsys_ray.training import run_workers
+
+if TYPE_CHECKING:
+    from recsys_ray.models.ncf.network import TrainedNCF
 
 
 class NCF(NCFConfig, Model):
@@ -56,12 +60,17 @@ class NCF(NCFConfig, Model):
 
         histories, held_out = hold_out(data.histories, self.validation_share, context.rng(1), last=False)
         initial_ND = initial_embeddings(histories.matrix(data.num_items), self, context)
-        job = PairJob(histories, held_out, data.num_items, initial_ND, self, context.seed)
+        attributes = AttributeEncoder.of(data.attributes) if self.use_features else None
+        job = PairJob(
+            histories, held_out, data.num_items, initial_ND, self, context.seed,
+            item_features_IF=_item_features(data, histories) if self.use_features else None,
+            user_features_UA=None if attributes is None else attributes.encode(data.attributes, data.num_users),
+        )  # fmt: skip
         trained, progress = run_workers(context, train_ncf, job, "ncf")
         context.progress(f"ncf: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
         parts = trained.users_UJ, trained.items_IJ, trained.perceptron.weights_E
         require_finite("ncf", "lower model.learning_rate", *parts)
-        return scorer_from(trained.users_UJ, trained.items_IJ, trained.perceptron, self.recent, data)
+        return scorer_from(trained, self.recent, data, attributes)
 
     def memory(self, counts: Counts) -> MemoryEstimate:
         dims = self.embedding_dim + max(self.mlp_dim, self.hidden_layers[0])
@@ -73,22 +82,39 @@ class NCF(NCFConfig, Model):
         return MemoryEstimate(7 * table + 60 * counts.num_interactions + scored * per_pair, advice)
 
 
+def _item_features(data: TrainData, histories: Histories) -> FloatArray | None:
+    """(I, F); None where they tell no two items apart."""
+    catalogue = catalogue_features(data.items)
+    parts = [catalogue.genres_IG, catalogue.numeric_IF, interaction_features(histories, data.num_items)]
+    features_IF = np.concatenate(parts, axis=1)
+    return features_IF if features_IF.any() else None
+
+
 def scorer_from(
-    users_UJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron, recent: Recent, data: TrainData
+    trained: TrainedNCF, recent: Recent, data: TrainData, attributes: AttributeEncoder | None = None
 ) -> PairScorer:
-    """The finished model of trained rows, with what an item of a history adds to a new user's row."""
+    """The finished model of trained rows, with what an item of a history adds to a new user's row, beside what the
+    attributes add."""
+    users_UJ, items_IJ = trained.users_UJ, trained.items_IJ
+    attributes_AJ, from_history_UJ = None, users_UJ
+    if attributes is not None and trained.attributes_AE is not None:
+        attributes_AJ = np.zeros((len(attributes.names), users_UJ.shape[1]), np.float32)
+        attributes_AJ[:, -trained.attributes_AE.shape[1] :] = trained.attributes_AE
+        from_history_UJ = users_UJ - attributes.encode(data.attributes, data.num_users) @ attributes_AJ
     known_U = data.histories.lengths_B > 0
     trained_I = data.item_counts() > 0
     sums_UJ = history_sums(data.histories, items_IJ, trained_I)[known_U]
-    mean_sum_J, mean_row_J = (rows.mean(axis=0, dtype=np.float64) for rows in (sums_UJ, users_UJ[known_U]))
-    map_JJ = fold_in_map(sums_UJ - mean_sum_J, users_UJ[known_U] - mean_row_J)
+    mean_sum_J, mean_row_J = (rows.mean(axis=0, dtype=np.float64) for rows in (sums_UJ, from_history_UJ[known_U]))
+    map_JJ = fold_in_map(sums_UJ - mean_sum_J, from_history_UJ[known_U] - mean_row_J)
     return PairScorer(
         users_UJ=users_UJ,
         known_U=known_U,
         items_IJ=items_IJ,
         history_IJ=items_IJ @ map_JJ,
         intercept_J=(mean_row_J - mean_sum_J @ map_JJ).astype(np.float32),
-        perceptron=perceptron,
+        perceptron=trained.perceptron,
         trained_I=trained_I,
         recent=recent,
+        attributes=attributes,
+        attributes_AJ=attributes_AJ,
     )

@@ -41,12 +41,38 @@ class TrainedNCF:
     users_UJ: FloatArray
     items_IJ: FloatArray
     perceptron: Perceptron
+    attributes_AE: FloatArray | None
+    """What every column of the user features adds to the perceptron's first layer; None without."""
 
 
 def train_ncf(job: PairJob[NCFConfig], worker: Worker) -> tuple[TrainedNCF, Progress]:
     model = NCFNetwork(job, worker)
     progress = train(model.task(), job.config, worker, job.seed)
     return model.trained(), progress
+
+
+class _Features(nn.Module):
+    """What given features add to a half of the first layer; nothing where there are none. It starts at 0."""
+
+    values_RF: Tensor | None
+
+    def __init__(self, values_RF: FloatArray | None, width: int) -> None:
+        super().__init__()
+        values = None if values_RF is None else torch.from_numpy(np.array(values_RF, np.float32))
+        self.register_buffer("values_RF", values, persistent=False)
+        self.map = None if values_RF is None else nn.Linear(values_RF.shape[1], width, bias=False)
+        if self.map is not None:
+            nn.init.zeros_(self.map.weight)
+
+    def forward(self, rows: Tensor) -> Tensor | float:
+        if self.map is None or self.values_RF is None:
+            return 0.0
+        added: Tensor = self.map(self.values_RF[rows])
+        return added
+
+    def weights(self) -> FloatArray | None:
+        """(F, width)"""
+        return None if self.map is None else np.ascontiguousarray(self.map.weight.detach().cpu().numpy().T)
 
 
 class NCFNetwork(nn.Module):
@@ -62,6 +88,8 @@ class NCFNetwork(nn.Module):
         widths = config.hidden_layers
         self.user_half = nn.Linear(config.mlp_dim, widths[0])
         self.item_half = nn.Linear(config.mlp_dim, widths[0], bias=False)
+        self.item_features = _Features(job.item_features_IF, widths[0])
+        self.user_features = _Features(job.user_features_UA, widths[0])
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         is_free = config.similarity == "inner"
         self.factor_weights_D = nn.Parameter(torch.ones(config.embedding_dim), requires_grad=is_free)
@@ -118,12 +146,13 @@ class NCFNetwork(nn.Module):
 
     def user_rows(self, final_ND: Tensor, users: Tensor) -> Tensor:
         """(..., J) all that a score needs of the users: [g * p, U r + b1]."""
-        return torch.cat([final_ND[users] * self.factor_weights_D, self.user_half(self.inner_NF[users])], dim=-1)
+        half = self.user_half(self.inner_NF[users]) + self.user_features(users)
+        return torch.cat([final_ND[users] * self.factor_weights_D, half], dim=-1)
 
     def item_rows(self, final_ND: Tensor, items: Tensor) -> Tensor:
         """(..., J) [q, V s]."""
         nodes = self.num_users + items
-        return torch.cat([final_ND[nodes], self.item_half(self.inner_NF[nodes])], dim=-1)
+        return torch.cat([final_ND[nodes], self.item_half(self.inner_NF[nodes]) + self.item_features(items)], dim=-1)
 
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """(...) of users' and items' rows, one by one."""
@@ -162,7 +191,7 @@ class NCFNetwork(nn.Module):
         items = self.item_rows(final_ND, torch.arange(self.job.num_items, device=self.worker.device))
         weights = [value.flatten() for layer in (*self.layers, self.output) for value in (layer.weight, layer.bias)]
         perceptron = Perceptron(tuple(self.config.hidden_layers), torch.cat(weights).cpu().numpy())
-        return TrainedNCF(users.cpu().numpy(), items.cpu().numpy(), perceptron)
+        return TrainedNCF(users.cpu().numpy(), items.cpu().numpy(), perceptron, self.user_features.weights())
 
     def quality(self) -> float:
         """NDCG of the held-out items of the watched users."""

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, IntArray, Requests, ScorerState
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.models.linalg.pooling import Recent
 from recsys_ray.models.ncf.kernels import Perceptron, score_block, score_rows
-from recsys_ray.models.scorers.base import NO_OPINION, KnowingScorer, cosines
+from recsys_ray.models.scorers.base import NO_OPINION, KnowingScorer, cosines, has_stored_row
 from recsys_ray.models.scorers.propagation import history_sums, user_rows
 
 
@@ -28,7 +29,8 @@ class PairScorer(KnowingScorer):
         users_UJ: rows of the fit's users. known_U: users with training history; rows of the others are not used.
         items_IJ: rows of the items. history_IJ: what an item of a history adds to a row.
         perceptron: the layers behind the first. trained_I: items with training interactions. recent: what the last
-        events add to the columns of the inner product.
+        events add to the columns of the inner product. attributes: of the table of users, and attributes_AJ what each
+        of their columns adds to a row; None without.
     """
 
     kind: ClassVar[str] = "pair"
@@ -44,6 +46,8 @@ class PairScorer(KnowingScorer):
         perceptron: Perceptron,
         trained_I: BoolArray,
         recent: Recent,
+        attributes: AttributeEncoder | None = None,
+        attributes_AJ: FloatArray | None = None,
     ) -> None:
         self.users_UJ = users_UJ
         self.known_U = known_U
@@ -53,6 +57,7 @@ class PairScorer(KnowingScorer):
         self.perceptron = perceptron
         self.scorable_I = trained_I
         self.recent = recent
+        self.attributes, self.attributes_AJ = attributes, attributes_AJ
         self.factors_ID = items_IJ[:, : items_IJ.shape[1] - perceptron.widths[0]]
         if recent.weight:  # sums over histories want whole rows side by side
             self.factors_ID = np.ascontiguousarray(self.factors_ID)
@@ -73,6 +78,10 @@ class PairScorer(KnowingScorer):
     def _rows(self, requests: Requests) -> FloatArray:
         """(B, J) stored, or from the history; with what was done last."""
         rows_BJ = user_rows(requests, self.users_UJ, self.known_U, self.rows_of)
+        if self.attributes is not None and self.attributes_AJ is not None:
+            new_B = ~has_stored_row(requests, self.known_U)
+            encoded_BA = self.attributes.encode(requests.attributes, len(requests))
+            rows_BJ[new_B] += encoded_BA[new_B] @ self.attributes_AJ
         dim = self.factors_ID.shape[1]
         rows_BJ[:, :dim] = self.recent.added(rows_BJ[:, :dim], requests.histories, self.factors_ID, self.scorable_I)
         return rows_BJ
@@ -94,7 +103,11 @@ class PairScorer(KnowingScorer):
             "perceptron": self.perceptron.weights_E,
             "trained": self.scorable_I,
         }
-        return ScorerState(arrays, {"widths": list(self.perceptron.widths), "recent": asdict(self.recent)})
+        settings = {"widths": list(self.perceptron.widths), "recent": asdict(self.recent)}
+        if self.attributes is not None and self.attributes_AJ is not None:
+            arrays["attributes"] = self.attributes_AJ
+            settings["attributes"] = self.attributes.to_json()
+        return ScorerState(arrays, settings)
 
     @classmethod
     def from_state(cls, state: ScorerState) -> PairScorer:
@@ -108,4 +121,6 @@ class PairScorer(KnowingScorer):
             perceptron=Perceptron(tuple(state.settings["widths"]), arrays["perceptron"]),
             trained_I=arrays["trained"],
             recent=Recent(**state.settings.get("recent", {})),
+            attributes=AttributeEncoder.from_json(state.settings.get("attributes")),
+            attributes_AJ=arrays.get("attributes"),
         )

@@ -21,6 +21,7 @@ from recsys_ray.base.types import (
     Scorer,
     ScorerState,
 )
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.data.features import HISTORY_FEATURES, HistorySums
 from recsys_ray.models.scorers.base import NO_OPINION
 from recsys_ray.models.scorers.blend import BlendScorer, Scaled, scale
@@ -34,31 +35,45 @@ class PairFeatures:
 
     Args:
         items_IF: of every item, named ``item_names``. genres_IG: 1 where an item is of a genre. now: the newest moment
-        of the fit, in UTC milliseconds.
+        of the fit, in UTC milliseconds. attributes: of the table of users; None without.
     """
 
-    def __init__(self, *, items_IF: FloatArray, item_names: list[str], genres_IG: FloatArray, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        items_IF: FloatArray,
+        item_names: list[str],
+        genres_IG: FloatArray,
+        now: float,
+        attributes: AttributeEncoder | None = None,
+    ) -> None:
         self.items_IF, self.item_names = items_IF, item_names
         self.genres_IG, self.now = genres_IG, now
+        self.attributes = attributes
 
     @property
     def names(self) -> list[str]:
-        return [*self.item_names, *(f"user_{name}" for name in HISTORY_FEATURES), "genre_share", "genre_unseen"]
+        known = [] if self.attributes is None else [f"attribute_{place}" for place in range(len(self.attributes.names))]
+        users = [*(f"user_{name}" for name in HISTORY_FEATURES), *known]
+        return [*self.item_names, *users, "genre_share", "genre_unseen"]
 
-    def of(self, histories: Histories, rows_P: IntArray, items_P: IntArray) -> FloatArray:
-        """(P, F) of candidates ``items_P``, each for the history in row ``rows_P``."""
-        user_BF = HistorySums.of(histories, self.genres_IG).features(self.now)
+    def of(self, requests: Requests, rows_P: IntArray, items_P: IntArray) -> FloatArray:
+        """(P, F) of candidates ``items_P``, each for the request in row ``rows_P``."""
+        user_BF = HistorySums.of(requests.histories, self.genres_IG).features(self.now)
         numbers, shares_BG = user_BF[:, : len(HISTORY_FEATURES)], user_BF[:, len(HISTORY_FEATURES) :]
         genres_PG = self.genres_IG[items_P]
         share_P = np.einsum("pg,pg->p", shares_BG[rows_P], genres_PG)
         unseen_P = np.einsum("pg,pg->p", (shares_BG == 0).astype(np.float32)[rows_P], genres_PG)
+        if self.attributes is not None:
+            numbers = np.concatenate([numbers, self.attributes.encode(requests.attributes, len(requests))], axis=1)
         columns = (self.items_IF[items_P], numbers[rows_P], share_P[:, None], unseen_P[:, None])
         return np.concatenate(columns, axis=1).astype(np.float32)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(arrays, settings)"""
         arrays = {"item_features": self.items_IF} | ({"genres": self.genres_IG} if self.genres_IG.shape[1] else {})
-        return arrays, {"names": self.item_names, "now": self.now}
+        known = {} if self.attributes is None else {"attributes": self.attributes.to_json()}
+        return arrays, {"names": self.item_names, "now": self.now} | known
 
 
 class Candidates:
@@ -129,7 +144,7 @@ class LambdaMARTScorer(BlendScorer):
         chosen = Candidates(list(self.members.values()), requests, self.candidates)
         scores_BI = _mean(chosen.scaled)
         if len(chosen.items_P):
-            inputs = pair_inputs(chosen, requests.histories, self.features)
+            inputs = pair_inputs(chosen, requests, self.features)
             sums_P = start_scores(inputs[:, 2 * list(self.members).index(self.base)])
             if len(self.trees_N):
                 sums_P = sums_P + np.asarray(self._trees.predict(inputs, num_threads=1))
@@ -173,6 +188,7 @@ class LambdaMARTScorer(BlendScorer):
             item_names=settings["names"],
             genres_IG=arrays.get("genres", np.zeros((len(arrays["item_features"]), 0), np.float32)),
             now=settings["now"],
+            attributes=AttributeEncoder.from_json(settings.get("attributes")),
         )
         members = {name: state.parts[name] for name in settings["members"]}
         return cls(
@@ -184,9 +200,9 @@ class LambdaMARTScorer(BlendScorer):
         )
 
 
-def pair_inputs(chosen: Candidates, histories: Histories, features: PairFeatures) -> FloatArray:
+def pair_inputs(chosen: Candidates, requests: Requests, features: PairFeatures) -> FloatArray:
     """(P, F) all that the trees are told."""
-    return np.concatenate([chosen.opinions(), features.of(histories, chosen.rows_P, chosen.items_P)], axis=1)
+    return np.concatenate([chosen.opinions(), features.of(requests, chosen.rows_P, chosen.items_P)], axis=1)
 
 
 def start_scores(score_P: FloatArray) -> DoubleArray:

@@ -35,7 +35,8 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     """Standard deviation of the initial vectors of ids."""
 
     use_features: bool = True
-    """Features of items (genres, year, numeric columns, popularity, ratings) and of histories as inputs."""
+    """Features of items (genres, year, numeric columns, popularity, ratings), of histories, and what the table of users
+    says as inputs."""
     use_content: bool = False
     """Vectors of the items' texts and posters as an input; needs a section content."""
     content_inputs: Literal["fused", "apart"] = "fused"

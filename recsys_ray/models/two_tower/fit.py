@@ -6,13 +6,14 @@ mean of what they had; Yi et al., "Sampling-Bias-Corrected Neural Modeling for L
 hidden layers.
 
     item vector  v_i = tower(id_i, features of i, content of i)
-    user vector  q_u = tower(sum over H of w_j v_j / sum over H of w_j, features of H, id_u)
+    user vector  q_u = tower(sum over H of w_j v_j / sum over H of w_j, features of H, attributes of u, id_u)
     score(u, i)  = cos(q_u, v_i) or q_u . v_i
 
-with H the user's history. A training example's target i is no part of its H, nor of the features' counts, means and
-genres. With a ``recent_weight`` what the user did last is added to q_u (``Recent`` in ``pooling.py``). Ids, and what
-interactions tell of an item, are hidden at random in training (``id_dropout``): an item or user that nobody knows is
-then what training has often seen. So a new item is scored by its features and content, and a new user by the history.
+with H the user's history and attributes what the table of users says. A training example's target i is no part of its
+H, nor of the features' counts, means and genres. With a ``recent_weight`` what the user did last is added to q_u
+(``Recent`` in ``pooling.py``). Ids, and what interactions tell of an item, are hidden at random in training
+(``id_dropout``): an item or user that nobody knows is then what training has often seen. So a new item is scored by its
+features and content, and a new user by the history.
 
 Where we depart: a history is pooled from finished item vectors, not from embeddings of its own (``history_items = own``
 gives it a tower of its own, without sharing); a query then costs a sum and one pass through the user tower, and items
@@ -42,6 +43,7 @@ from recsys_ray.base.types import (
     Scorer,
     TrainData,
 )
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.data.features import (
     HISTORY_FEATURES,
     CatalogueFeatures,
@@ -90,7 +92,8 @@ class TwoTower(TwoTowerConfig, Model):
         features = (
             None if catalogue is None or sums is None else _history_features(histories, catalogue.genres_IG, sums)
         )
-        watched, targets = (None, None) if held_out is None else _watched(histories, held_out)
+        attributes = AttributeEncoder.of(data.attributes) if self.use_features else None
+        watched, targets = (None, None) if held_out is None else _watched(histories, held_out, data.attributes)
         history_weight_I = _history_weights(histories, items, self)
         job = TwoTowerJob(
             pairs=pairs_of(histories, self.pooling.weights(histories, history_weight_I), data.num_items),
@@ -98,11 +101,13 @@ class TwoTower(TwoTowerConfig, Model):
             history_weight_I=history_weight_I,
             features=features,
             sums=None if features is None else sums,
+            attributes=attributes,
+            attributes_UA=None if attributes is None else attributes.encode(data.attributes, data.num_users),
             watched=watched,
             held_out=targets,
             initial_ND=initial_embeddings(histories.matrix(data.num_items), self, context),
             item_shape=_shape(_item_widths(items, self), self),
-            user_shape=_shape(_user_widths(features, self), self),
+            user_shape=_shape(_user_widths(features, attributes, self), self),
             config=self,
             seed=context.seed,
         )
@@ -189,11 +194,12 @@ def _history_features(histories: Histories, genres_IG: FloatArray, sums: History
     return HistoryFeatures(genres_IG, now, mean_F, scale_F) if scale_F.any() else None
 
 
-def _watched(histories: Histories, held_out: ItemLists) -> tuple[Requests, ItemLists]:
+def _watched(histories: Histories, held_out: ItemLists, attributes: pa.Table | None) -> tuple[Requests, ItemLists]:
     """The users with held-out items as requests, and those items."""
     users_B = np.flatnonzero(held_out.lengths_B > 0)
     watched, none = histories.take(users_B), ItemLists.empty(len(users_B))
-    return Requests(pa.array(users_B), users_B.astype(np.int32), watched, none), held_out.take(users_B)
+    known = None if attributes is None else attributes.take(pa.array(users_B))
+    return Requests(pa.array(users_B), users_B.astype(np.int32), watched, none, known), held_out.take(users_B)
 
 
 def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:
@@ -206,12 +212,16 @@ def _item_widths(items: ItemInputs, config: TwoTowerConfig) -> dict[str, tuple[i
     return widths
 
 
-def _user_widths(features: HistoryFeatures | None, config: TwoTowerConfig) -> dict[str, tuple[int, int]]:
+def _user_widths(
+    features: HistoryFeatures | None, attributes: AttributeEncoder | None, config: TwoTowerConfig
+) -> dict[str, tuple[int, int]]:
     """The same of the user tower."""
     vector_dim = config.layers[-1] if config.layers else config.embedding_dim
     widths = {"history": (vector_dim, vector_dim)}
     if features is not None:
         widths["features"] = (len(features.mean_F), config.feature_dim)
+    if attributes is not None:
+        widths["attributes"] = (len(attributes.names), config.feature_dim)
     if config.user_id:
         widths["id"] = (config.embedding_dim, config.embedding_dim)
     return widths

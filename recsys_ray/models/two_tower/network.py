@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from recsys_ray.base.ragged import places_in_rows
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists, LongArray, Requests
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.data.features import HistorySums
 from recsys_ray.models.holdout import ranking_quality
 from recsys_ray.models.scorers.base import with_length_power
@@ -51,6 +52,9 @@ class TwoTowerJob:
     features: HistoryFeatures | None
     sums: HistorySums | None
     """What the features of all users are made of."""
+    attributes: AttributeEncoder | None
+    attributes_UA: FloatArray | None
+    """What the table of users says of each, encoded."""
     watched: Requests | None
     held_out: ItemLists | None
     """Held-out items of the watched users, in their order."""
@@ -245,6 +249,8 @@ class TwoTowerNetwork(nn.Module):
         inputs = {"history": left_PD * self._tensor(shares_P)[:, None]}
         if self.job.features is not None:
             inputs["features"] = self._tensor(self._features(batch, own_P))
+        if self.job.attributes_UA is not None:
+            inputs["attributes"] = self._tensor(self.job.attributes_UA[batch.users_B[batch.rows_E[own_P]]])
         if self.user_ids is not None:
             users_B = self._tensor(batch.users_B)
             dropped_B = self._dropped(len(users_B), batch.random)
@@ -299,6 +305,7 @@ class TwoTowerNetwork(nn.Module):
             users_UJ=users_UJ,
             known_U=known_U if users_UJ is not None else None,
             features=self.job.features,
+            attributes=self.job.attributes,
             recent=self.config.recent,
         )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, Requests, ScorerState
+from recsys_ray.data.attributes import AttributeEncoder
 from recsys_ray.data.features import HistorySums
 from recsys_ray.models.linalg.pooling import Pooling, Recent, weighted_sums
 from recsys_ray.models.scorers.base import VectorScorer, has_stored_row
@@ -27,7 +28,7 @@ QUERY_ROWS = 8192  # requests sent through the tower at once
 
 
 class TowerScorer(VectorScorer):
-    """``tower(pooled history, features of the history, id) . item``, known and unknown users alike.
+    """``tower(pooled history, features of the history, attributes, id) . item``, known and unknown users alike.
 
     Args:
         items_ID: item vectors. history_ID: those that are pooled to a history, with the weights history_weight_I.
@@ -55,6 +56,7 @@ class TowerScorer(VectorScorer):
         users_UJ: FloatArray | None = None,
         known_U: BoolArray | None = None,
         features: HistoryFeatures | None = None,
+        attributes: AttributeEncoder | None = None,
     ) -> None:
         self.items_ID = items_ID
         self.history_ID = history_ID
@@ -68,6 +70,7 @@ class TowerScorer(VectorScorer):
         if known_U is not None:
             self.known_U = known_U
         self.features = features
+        self.attributes = attributes
         self.recent = recent
         self._tower: Tower | None = None
 
@@ -84,6 +87,8 @@ class TowerScorer(VectorScorer):
         inputs = {"history": self.pooled(requests.histories)}
         if self.features is not None:
             inputs["features"] = self.features.of(HistorySums.of(requests.histories, self.features.genres_IG))
+        if self.attributes is not None:
+            inputs["attributes"] = self.attributes.encode(requests.attributes, len(requests))
         if self.users_UJ is not None:
             stored_B = has_stored_row(requests, self.known_U)
             inputs["id"] = self.users_UJ[np.where(stored_B, requests.users_B, len(self.users_UJ) - 1)]
@@ -128,6 +133,8 @@ class TowerScorer(VectorScorer):
             arrays |= {"users": self.users_UJ, "known": self.known_U}
         settings: dict[str, Any] = {"similarity": self.similarity, "pooling": asdict(self.pooling), "shape": self.shape}
         settings["recent"] = asdict(self.recent)
+        if self.attributes is not None:
+            settings["attributes"] = self.attributes.to_json()
         if self.features is not None:
             arrays |= {
                 "genres": self.features.genres_IG,
@@ -156,5 +163,6 @@ class TowerScorer(VectorScorer):
             users_UJ=arrays.get("users"),
             known_U=arrays.get("known"),
             features=features,
+            attributes=AttributeEncoder.from_json(settings.get("attributes")),
             recent=Recent(**settings.get("recent", {})),
         )

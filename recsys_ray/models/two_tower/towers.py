@@ -63,7 +63,7 @@ class Tower(nn.Module):
 
 def _to_width(name: str, length: int, width: int) -> nn.Module:
     """Embeddings that fit go in as they are; features through a layer of their own, others through a linear map."""
-    if name == "features":
+    if name in ("features", "attributes"):
         return nn.Sequential(nn.Linear(length, width), nn.ReLU())
     return nn.Identity() if length == width else nn.Linear(length, width, bias=False)
 

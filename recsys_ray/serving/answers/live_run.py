@@ -90,6 +90,7 @@ class LiveRun:
                 times[order].astype(np.int64),
             ),
             ItemLists(np.array([0, len(seen)]), seen),
+            base.attributes,
         )
 
     @cached_property
