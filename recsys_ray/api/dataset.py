@@ -50,6 +50,10 @@ class Dataset:
         items: the catalogue, in any of these kinds; without it, it is the items of the interactions.
         columns: your names, ``{"user_id": "customer", "item_id": "sku"}``.
         item_columns: the same of the catalogue, ``{"item_id": "movieId", "text": ["overview"]}``.
+        users: what is known of the users, in any of these kinds, with a column ``user_id``; all of them are users, also
+            those without interactions.
+        user_columns: ``{"user_id": ..., "numbers": [...], "categories": [...]}``; of a frame by default every column of
+            numbers and every column of text. Of a path, columns that are not named here are not used.
         item_vectors: (rows of items, D) one vector for each item, for models that compare contents; NaN or zero where
             there is none.
         seed: of random splits.
@@ -73,6 +77,8 @@ class Dataset:
         *,
         columns: Mapping[str, str] | None = None,
         item_columns: Mapping[str, Any] | None = None,
+        users: Any = None,
+        user_columns: Mapping[str, Any] | None = None,
         item_vectors: npt.NDArray[np.floating] | None = None,
         seed: int = 0,
         **data: Any,
@@ -80,10 +86,12 @@ class Dataset:
         self.kind: Kind = kind_of(interactions) or "pandas"
         self.seed = seed
         self.parts: tuple[str, ...] = PARTS
+        tables = interactions, items, users
+        roles = dict(columns or {}), dict(item_columns or {}), dict(user_columns or {})
         if kind_of(interactions) is None and isinstance(interactions, str | PathLike):
-            self._source = _of_paths(interactions, items, dict(columns or {}), dict(item_columns or {}), data)
+            self._source = _of_paths(tables, roles, data)
         else:
-            self._source = _of_frames(interactions, items, dict(columns or {}), dict(item_columns or {}), data)
+            self._source = _of_frames(tables, roles, data)
         self._vectors = None if item_vectors is None else _Vectors.of(item_vectors, self._source)
 
     @cached_property
@@ -211,33 +219,59 @@ class _Vectors:
         return ItemContent(vectors_ID, present_I)
 
 
-def _of_frames(
-    events: Any, items: Any, columns: dict[str, Any], item_columns: dict[str, Any], data: Any
-) -> FrameSource:
-    table = to_arrow(events, "interactions")
-    catalogue = None if items is None else _catalogue_table(items)
-    columns = _by_name(columns, table.column_names, OPTIONAL)
-    item_columns = _item_columns(item_columns, [] if catalogue is None else catalogue.column_names)
-    settings = {**data, "columns": columns, "item_columns": item_columns}
-    return FrameSource(validated(TypeAdapter(FrameSettings), settings, "Dataset"), table, catalogue)
+Tables = tuple[Any, Any, Any]
+"""Interactions, items, users."""
+Roles = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+"""Of their columns."""
 
 
-def _of_paths(events: Any, items: Any, columns: dict[str, Any], item_columns: dict[str, Any], data: Any) -> TableSource:
-    if items is not None and not isinstance(items, str | PathLike):
-        raise DataError("items: interactions are given as a path, so give the catalogue as a path, too")
+def _of_frames(tables: Tables, roles: Roles, data: Any) -> FrameSource:
+    events = to_arrow(tables[0], "interactions")
+    items, users = (_as_frame(table, what) for table, what in zip(tables[1:], ("items", "users"), strict=True))
+    settings = {
+        **data,
+        "columns": _by_name(roles[0], events.column_names, OPTIONAL),
+        "item_columns": _item_columns(roles[1], [] if items is None else items.column_names),
+        "user_columns": roles[2] if users is None else _user_columns(roles[2], users.schema),
+    }
+    return FrameSource(validated(TypeAdapter(FrameSettings), settings, "Dataset"), events, items, users)
+
+
+def _of_paths(tables: Tables, roles: Roles, data: Any) -> TableSource:
+    events, items, users = tables
+    columns, item_columns, user_columns = roles
+    for table, what in ((items, "items"), (users, "users")):
+        if table is not None and not isinstance(table, str | PathLike):
+            raise DataError(f"{what}: interactions are given as a path, so give {what} as a path, too")
     delimiter = data.get("delimiter")
     columns = _by_name(columns, column_names(str(events), "interactions", delimiter), OPTIONAL)
     settings = {**data, "source": "table", "path": str(events), "columns": columns}
     if items is not None:
         found = column_names(str(items), "items", delimiter)
         settings |= {"items": str(items), "item_columns": _item_columns(item_columns, found)}
+    if users is not None:
+        settings |= {"users": str(users), "user_columns": user_columns}
     return TableSource(validated(TypeAdapter(TableSettings), settings, "Dataset"))
 
 
-def _catalogue_table(items: Any) -> pa.Table:
-    if isinstance(items, str | PathLike):
-        raise DataError("items: interactions are given as a frame, so give the catalogue as a frame, too")
-    return to_arrow(items, "items")
+def _as_frame(table: Any, what: str) -> pa.Table | None:
+    if isinstance(table, str | PathLike):
+        raise DataError(f"{what}: interactions are given as a frame, so give {what} as a frame, too")
+    return None if table is None else to_arrow(table, what)
+
+
+def _user_columns(given: dict[str, Any], found: pa.Schema) -> dict[str, Any]:
+    """As given, else all columns of numbers and of text beside the id."""
+    user_id = given.get("user_id", "user_id")
+    if "numbers" in given or "categories" in given:
+        return given
+    others = [field for field in found if field.name != user_id]
+    numbers = [f.name for f in others if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
+    return given | {
+        "numbers": numbers,
+        "categories": [field.name for field in others if any(is_text(field.type) for is_text in texts)],
+    }
 
 
 def _by_name(given: dict[str, Any], found: list[str], optional: tuple[str, ...]) -> dict[str, Any]:

@@ -352,3 +352,18 @@ def test_it_is_imported_quickly_and_without_ray() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_frame_of_users_makes_users_and_tells_of_them() -> None:
+    events = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": [1, 2]})
+    users = pd.DataFrame({"user_id": ["cid", "ann"], "age": [30, 20], "job": ["x", None], "when": pd.Timestamp("2020")})
+    data = rr.Dataset(events, users=users)
+    assert data.num_users == 3
+    table = data.prepared.attributes(0)
+    assert table is not None
+    assert table.to_pylist() == [{"age": 20, "job": None}, {"age": None, "job": None}, {"age": 30, "job": "x"}]
+    assert len(data.fitted(rr.Popularity()).recommend(n=1)) == 3
+    with pytest.raises(DataError, match="users: no column 'user_id'"):
+        rr.Dataset(events, users=users.drop(columns="user_id"))
+    with pytest.raises(DataError, match="give users as a frame, too"):
+        rr.Dataset(events, users="users.csv")

@@ -13,6 +13,7 @@ from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.sources.base import Rows
 from recsys_ray.data.sources.catalogue import to_catalogue
 from recsys_ray.data.sources.columns import ColumnSettings, to_interactions
+from recsys_ray.data.sources.users import to_users
 
 CHUNK_ROWS = 1_500_000
 
@@ -25,16 +26,19 @@ class FrameSettings(ColumnSettings):
 
 @dataclass(frozen=True)
 class FrameSource:
-    """E rows of interactions, and I of the catalogue when there is one."""
+    """E rows of interactions, I of the catalogue when there is one, U of users when they are given."""
 
     settings: FrameSettings
     events: pa.Table
     catalogue: pa.Table | None = None
+    users: pa.Table | None = None
 
     def __post_init__(self) -> None:
         wanted = [("interactions", self.events, self.settings.columns.names, "columns")]
         if self.catalogue is not None:
             wanted.append(("items", self.catalogue, self.settings.item_columns.names, "item_columns"))
+        if self.users is not None:
+            wanted.append(("users", self.users, self.settings.user_columns.names, "user_columns"))
         for what, table, names, setting in wanted:
             for name in names:
                 if name not in table.column_names:
@@ -59,6 +63,16 @@ class FrameSource:
         return to_catalogue(
             self.catalogue, settings.item_columns, settings.genre_separator, settings.id_type, "items", text=False
         ).combine_chunks()
+
+    def user_chunks(self) -> list[Chunk]:
+        rows = 0 if self.users is None else self.users.num_rows
+        return [Chunk("users", start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
+
+    def read_users(self, chunk: Chunk) -> pa.Table:
+        assert self.users is not None  # or there would be no chunk
+        rows = self.users.slice(chunk.start, chunk.stop - chunk.start)
+        where = values.Place(chunk.path, chunk.start)
+        return to_users(rows, self.settings.user_columns, self.settings.id_type, where, text=False)
 
     def fingerprint(self) -> dict[str, Any]:
         return {"rows": self.events.num_rows}
