@@ -81,5 +81,8 @@ class ObservedPairs:
         """(B, M) drawn items; one that is among the user's own is drawn once more."""
         drawn_BM = sampler.draw(random, items_B, score, per_row=True).items
         again_BM = sampler.draw(random, items_B, score, per_row=True).items
-        mine_BM = is_member(users_B, drawn_BM, self.keys_E, self.num_items)
-        return torch.where(mine_BM, again_BM, drawn_BM)
+        return torch.where(self.are_mine(users_B, drawn_BM), again_BM, drawn_BM)
+
+    def are_mine(self, users_B: Tensor, items_BM: Tensor) -> Tensor:
+        """(B, M) whether the users have the items; (1, M) items are the same for all."""
+        return is_member(users_B, items_BM, self.keys_E, self.num_items)

@@ -46,3 +46,8 @@ class WorkerSettings(Settings):
     """GPUs of each; above 0 they work together through NCCL, otherwise through gloo."""
     max_failures: int = Field(default=3, ge=0)
     """How often a group that lost a worker starts again from the last checkpoint."""
+
+
+def drawn(strategy: str, negatives: int, hard_candidates: int) -> int:
+    """How many items are scored beside a target."""
+    return hard_candidates if strategy == "hard" else negatives

@@ -54,6 +54,13 @@ def sampled_softmax(
     return functional.softplus(rest_B - positive_B).mean()
 
 
+def hardest(negative_BM: Tensor, count: int, hidden_BM: Tensor) -> Tensor:
+    """(B, count) the best scores of each row, hidden pairs last, as -inf; which they are passes no gradient."""
+    negative_BM = negative_BM.masked_fill(hidden_BM, HIDDEN)
+    best_BN = torch.topk(negative_BM.detach(), min(count, negative_BM.shape[1]), dim=1).indices
+    return negative_BM.gather(1, best_BN)
+
+
 def full_cross_entropy(scores_BI: Tensor, targets_B: Tensor) -> Tensor:
     """Softmax over the whole catalogue."""
     return functional.cross_entropy(scores_BI, targets_B)

@@ -34,8 +34,11 @@ class NegativeSampler:
     popularity  in proportion to count ^ power
     in_batch    the positives of the other rows, which is popularity by construction
     mixed       half in_batch, half uniform (Yang et al., "Mixed Negative Sampling", WWW 2020)
-    hard        of K uniform candidates a row, the M with the best scores (Zhang et al., "Optimizing Top-N
+    hard        of K uniform candidates, the M with the best scores for the row (Zhang et al., "Optimizing Top-N
                 Collaborative Filtering via Dynamic Negative Item Sampling", SIGIR 2013)
+
+    Hard negatives of rows with candidates of their own are chosen here; where all rows share the K candidates they are
+    all drawn, and the loss chooses those of each row (``losses.hardest``).
 
     Args:
         counts_I: training interactions per item; items without any are never drawn.
@@ -64,9 +67,11 @@ class NegativeSampler:
     ) -> Sample:
         """Negatives for the rows with these positives.
 
-        ``per_row`` draws (B, M) instead of (M,). ``score`` gives (B, K) scores of (B, K) items, for "hard" only, which
-        always draws per row.
+        ``per_row`` draws (B, M) instead of (M,), or (K,) for "hard". ``score`` gives (B, K) scores of (B, K) items, for
+        "hard" per row only.
         """
+        if self.strategy == "hard" and not per_row:
+            return self._uniform(generator, (self.candidates,))
         shape = (len(positives_B), self.count) if per_row else (self.count,)
         if self.strategy == "uniform":
             return self._uniform(generator, shape)

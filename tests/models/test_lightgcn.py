@@ -191,6 +191,7 @@ def asking(data: TrainData, known: bool) -> Requests:
         {"negatives": 30, "learning_rate": 0.1, "negative_strategy": "mixed", "correct_popularity": True},
         {"negatives": 30, "learning_rate": 0.1, "similarity": "inner", "temperature": 1.0},
         {"negatives": 30, "learning_rate": 0.1, "layers": 0},
+        {"negatives": 8, "negative_strategy": "hard", "hard_candidates": 40, "learning_rate": 0.1},
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )
@@ -264,5 +265,5 @@ def test_two_workers_are_one(tmp_path: Path) -> None:
 
 
 def test_hard_negatives_need_candidates() -> None:
-    with pytest.raises(ValueError, match="hard needs loss = bpr"):
+    with pytest.raises(ValueError, match="hard needs hard_candidates >= negatives"):
         LightGCN(negative_strategy="hard")

@@ -62,6 +62,7 @@ def test_every_loss_is_its_definition(loss: Any, correct: bool) -> None:
         ratings_P=torch.tensor([0.5, -1.0, 2.0, 0.1]),
         negatives_MD=vectors[7:],
         items_M=torch.tensor([1, 0, 3]),
+        mine_RM=None,
         expected_M=torch.tensor([0.3, -0.5, 0.9]),
     )
     config = TwoTower(loss=loss, correct_popularity=correct, temperature=0.5, margin=-0.2, mse_share=0.6)

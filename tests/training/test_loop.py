@@ -362,7 +362,7 @@ def test_hard_negatives_have_the_best_scores() -> None:
         drawn.append(items)
         return items.float()
 
-    sample = sampler.draw(generator("cpu", 0), torch.tensor([1, 2, 3]), score)
+    sample = sampler.draw(generator("cpu", 0), torch.tensor([1, 2, 3]), score, per_row=True)
     torch.testing.assert_close(sample.items, torch.topk(drawn[0], 2, dim=1).values)
 
 

@@ -24,11 +24,11 @@ class LightGCNConfig(LoopConfig, RecentSettings):
     negatives: int = Field(default=1024, ge=1)
     """Negatives: of a batch under softmax, shared by its pairs; of each pair under bpr."""
     negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
-    """Where negatives come from; hard, the best scored of hard_candidates, is for bpr."""
+    """Where negatives come from; hard: the best scored of hard_candidates."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     hard_candidates: int = Field(default=32, ge=1)
-    """Candidates per pair under negative_strategy = hard."""
+    """Candidates under negative_strategy = hard: of a batch under softmax, of each pair under bpr."""
     correct_popularity: bool = False
     """Take the log of a negative's expected number of draws off its similarity (softmax)."""
     regularization: float = Field(default=0.0, ge=0)
@@ -44,6 +44,6 @@ class LightGCNConfig(LoopConfig, RecentSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> LightGCNConfig:
-        if self.negative_strategy == "hard" and (self.loss != "bpr" or self.hard_candidates < self.negatives):
-            raise ValueError("negative_strategy: hard needs loss = bpr and hard_candidates >= negatives")
+        if self.negative_strategy == "hard" and self.hard_candidates < self.negatives:
+            raise ValueError("negative_strategy: hard needs hard_candidates >= negatives")
         return self

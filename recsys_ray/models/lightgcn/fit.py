@@ -39,6 +39,7 @@ from recsys_ray.models.linalg.initial import initial_embeddings
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.models.scorers.propagation import PropagationScorer, fold_in_map, history_sums
 from recsys_ray.training import run_workers
+from recsys_ray.training.config import drawn
 
 
 class LightGCN(LightGCNConfig, Model):
@@ -67,7 +68,8 @@ class LightGCN(LightGCNConfig, Model):
 
     def memory(self, counts: Counts) -> MemoryEstimate:
         table = (counts.num_users + counts.num_items) * self.embedding_dim * 4
-        scores = self.batch_size * self.negatives * (24 if self.loss == "softmax" else 24 * self.embedding_dim)
+        scored = drawn(self.negative_strategy, self.negatives, self.hard_candidates)
+        scores = self.batch_size * scored * (24 if self.loss == "softmax" else 24 * self.embedding_dim)
         advice = "lower model.embedding_dim, model.batch_size or model.negatives"
         # The table, its gradient, two moments, and the products of both directions; two orders of the pairs.
         return MemoryEstimate(9 * table + 60 * counts.num_interactions + scores, advice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from recsys_ray.models.linalg.pooling import RecentSettings
 from recsys_ray.training import LoopConfig
@@ -30,8 +30,10 @@ class NCFConfig(LoopConfig, RecentSettings):
     in the paper. bpr: the pair above its negatives."""
     negatives: int = Field(default=256, ge=1)
     """Negatives: of a batch under softmax, shared by its pairs; of each pair under bce and bpr."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "uniform"
-    """Where negatives come from."""
+    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
+    """Where negatives come from; hard: the best scored of hard_candidates."""
+    hard_candidates: int = Field(default=1024, ge=1)
+    """Candidates under negative_strategy = hard: of a batch under softmax, of each pair under bce and bpr."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     correct_popularity: bool = False
@@ -54,3 +56,9 @@ class NCFConfig(LoopConfig, RecentSettings):
         if min(widths) < 1:
             raise ValueError(f"hidden_layers: widths must be at least 1, found {min(widths)}")
         return widths
+
+    @model_validator(mode="after")
+    def _possible(self) -> NCFConfig:
+        if self.negative_strategy == "hard" and self.hard_candidates < self.negatives:
+            raise ValueError("negative_strategy: hard needs hard_candidates >= negatives")
+        return self

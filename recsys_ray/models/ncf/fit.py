@@ -38,6 +38,7 @@ from recsys_ray.models.ncf.config import NCFConfig
 from recsys_ray.models.ncf.scorer import PairScorer
 from recsys_ray.models.scorers.propagation import fold_in_map, history_sums
 from recsys_ray.training import run_workers
+from recsys_ray.training.config import drawn
 
 if TYPE_CHECKING:
     from recsys_ray.models.ncf.network import TrainedNCF
@@ -75,7 +76,7 @@ class NCF(NCFConfig, Model):
     def memory(self, counts: Counts) -> MemoryEstimate:
         dims = self.embedding_dim + max(self.mlp_dim, self.hidden_layers[0])
         table = 4 * (counts.num_users + counts.num_items) * dims
-        scored = self.batch_size * self.negatives
+        scored = self.batch_size * drawn(self.negative_strategy, self.negatives, self.hard_candidates)
         per_pair = 12 * sum(self.hidden_layers) + (24 if self.loss == "softmax" else 24 * dims)
         advice = "lower model.embedding_dim, model.batch_size or model.negatives"
         # The tables, gradients, two moments and the finished rows; two orders of the pairs.

@@ -24,7 +24,7 @@ from recsys_ray.models.ncf.kernels import Perceptron, score_block
 from recsys_ray.models.observed_pairs import ObservedPairs, PairJob
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.loop import Task, stream, train
-from recsys_ray.training.losses import binary_cross_entropy, bpr, sampled_softmax
+from recsys_ray.training.losses import binary_cross_entropy, bpr, hardest, sampled_softmax
 from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
 
@@ -99,7 +99,11 @@ class NCFNetwork(nn.Module):
         self.pairs = ObservedPairs(matrix, worker)
         self.propagation = propagation(Graph.of(matrix), equal_weights(config.layers), worker.device)
         self.negatives = NegativeSampler(
-            self.pairs.counts_I, config.negatives, config.negative_strategy, power=config.popularity_power
+            self.pairs.counts_I,
+            config.negatives,
+            config.negative_strategy,
+            power=config.popularity_power,
+            candidates=config.hard_candidates,
         )
 
     def task(self) -> Task:
@@ -116,7 +120,11 @@ class NCFNetwork(nn.Module):
         final_ND = self.final()
         if self.config.loss == "softmax":
             return self._softmax(final_ND, users_B[own], items_B, own, random)
-        drawn_BM = self.pairs.unseen_negatives(self.negatives, users_B, items_B, random)[own]
+
+        def score(items_BK: Tensor) -> Tensor:
+            return self.scores(self.user_rows(final_ND, users_B)[:, None], self.item_rows(final_ND, items_BK))
+
+        drawn_BM = self.pairs.unseen_negatives(self.negatives, users_B, items_B, random, score)[own]
         users = self.user_rows(final_ND, users_B[own])
         positive_B = self.scores(users, self.item_rows(final_ND, items_B[own]))
         negative_BM = self.scores(users[:, None], self.item_rows(final_ND, drawn_BM))
@@ -129,12 +137,14 @@ class NCFNetwork(nn.Module):
     ) -> Tensor:
         sample, items_B = self.negatives.draw(random, items_of_all), items_of_all[own]
         users = self.user_rows(final_ND, users_B)
-        loss = sampled_softmax(
-            self.scores(users, self.item_rows(final_ND, items_B)),
-            self.scores_of_all(users, self.item_rows(final_ND, sample.items)),
-            sample.log_expected if self.config.correct_popularity else None,
-            sample.items == items_B[:, None],
-        )
+        positive_B = self.scores(users, self.item_rows(final_ND, items_B))
+        negative_BM = self.scores_of_all(users, self.item_rows(final_ND, sample.items))
+        if self.config.negative_strategy == "hard":
+            mine_BM = self.pairs.are_mine(users_B, sample.items[None, :])
+            loss = sampled_softmax(positive_B, hardest(negative_BM, self.config.negatives, mine_BM))
+        else:
+            expected_M = sample.log_expected if self.config.correct_popularity else None
+            loss = sampled_softmax(positive_B, negative_BM, expected_M, sample.items == items_B[:, None])
         return loss + self._penalty(users_B, items_B)
 
     def final(self) -> Tensor:

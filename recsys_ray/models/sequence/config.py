@@ -29,8 +29,11 @@ class SequenceConfig(LoopConfig):
     negatives each by itself."""
     negatives: int = Field(default=1024, ge=1)
     """Negatives of a batch, shared by all its positions; not used by cross_entropy."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "uniform"
-    """Where negatives come from."""
+    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
+    """Where negatives come from; hard: the best scored of hard_candidates."""
+    hard_candidates: int = Field(default=4096, ge=1)
+    """Candidates of a batch under negative_strategy = hard: the negatives of a target are the best scored of them that
+    its user does not have."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     correct_popularity: bool = True
@@ -47,7 +50,9 @@ class SequenceConfig(LoopConfig):
     """Users of one step, over all workers together: the result does not depend on the number of workers."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> SequenceConfig:
+    def _possible(self) -> SequenceConfig:
+        if self.negative_strategy == "hard" and (self.loss == "cross_entropy" or self.hard_candidates < self.negatives):
+            raise ValueError("negative_strategy: hard needs a loss with negatives, and hard_candidates >= negatives")
         if self.embedding_dim % self.heads:
             raise ValueError(f"heads: {self.heads} must divide embedding_dim {self.embedding_dim}")
         return self

@@ -19,6 +19,7 @@ from recsys_ray.models.holdout import hold_out
 from recsys_ray.models.sequence.config import SequenceConfig
 from recsys_ray.models.sequence.scorer import SequenceScorer
 from recsys_ray.training import Worker, run_workers
+from recsys_ray.training.config import drawn
 
 if TYPE_CHECKING:
     from recsys_ray.models.sequence.network import SequenceJob
@@ -66,7 +67,11 @@ def sequence_memory(counts: Counts, config: SequenceConfig, predicted_share: flo
     """``predicted_share`` of the positions have a loss."""
     dim = config.embedding_dim
     parameters = (counts.num_items + config.max_length + config.blocks * (4 + 2 * config.hidden_multiple) * dim) * dim
-    scores = counts.num_items if config.loss == "cross_entropy" else config.negatives
+    scores = (
+        counts.num_items
+        if config.loss == "cross_entropy"
+        else drawn(config.negative_strategy, config.negatives, config.hard_candidates)
+    )
     mean_length = counts.num_interactions / max(counts.num_users, 1)
     positions = config.batch_size * min(config.max_length, 4 * mean_length + 1)
     work = positions * (3 * predicted_share * scores + 30 * config.blocks * dim)

@@ -21,12 +21,14 @@ from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerS
 from recsys_ray.training.checkpoint import Progress, snapshot
 from recsys_ray.training.loop import Task, generator, stream, train
 from recsys_ray.training.losses import (
+    HIDDEN,
     binary_cross_entropy,
     full_cross_entropy,
     generalized_bce,
+    hardest,
     sampled_softmax,
 )
-from recsys_ray.training.negatives import NegativeSampler
+from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, num_steps, own_rows
 
@@ -51,6 +53,10 @@ class SequenceJob:
     seed: int
 
 
+Batch = tuple[LongArray, LongArray, LongArray, torch.Generator]
+"""(B,) users, their examples, and the step's random numbers."""
+
+
 class NextItem(nn.Module):
     """The encoder and its loss; what is predicted from what, ``examples`` of the subclass says."""
 
@@ -68,7 +74,12 @@ class NextItem(nn.Module):
             job.config.negatives,
             job.config.negative_strategy,
             power=job.config.popularity_power,
+            candidates=job.config.hard_candidates,
         )
+        self.keys_E = torch.zeros(0, dtype=torch.int64)
+        if job.config.negative_strategy == "hard":
+            keys = np.unique(job.histories.rows_E.astype(np.int64) * job.num_items + job.histories.items_E)
+            self.keys_E = torch.from_numpy(keys).to(worker.device)
 
     def examples(self, users_B: LongArray, draws_BJ: FloatArray) -> Examples:
         """Those of the users; ``draws_BJ`` are uniform in [0, 1), J = max_length + 1, for the random part of them."""
@@ -79,24 +90,27 @@ class NextItem(nn.Module):
         evaluate = None if self.job.held_out is None else self.quality
         return Task(self.name, self, steps, self.batches, self.loss, evaluate)
 
-    def batches(self, epoch: int) -> Iterator[tuple[LongArray, LongArray, torch.Generator]]:
+    def batches(self, epoch: int) -> Iterator[Batch]:
         rng = np.random.default_rng(stream(self.job.seed, epoch))
         parts = batch_rows(rng, len(self.users), self.config.batch_size, self.worker.world_size)
         for step, rows in enumerate(parts):
             # Drawn for all workers' rows: a row's example is the same however many share the batch.
             draws_BJ = rng.random((len(rows), self.config.max_length + 1), np.float32)
             own = own_rows(np.arange(len(rows)), self.worker)
-            inputs_BL, targets_BL = self.examples(self.users[rows[own]], draws_BJ[own])
-            yield inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step)
+            users_B = self.users[rows[own]]
+            inputs_BL, targets_BL = self.examples(users_B, draws_BJ[own])
+            yield users_B, inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step)
 
-    def loss(self, batch: tuple[LongArray, LongArray, torch.Generator]) -> Tensor:
-        inputs_BL, targets_BL = (torch.from_numpy(array).to(self.worker.device) for array in batch[:2])
+    def loss(self, batch: Batch) -> Tensor:
+        users_B, inputs_BL, targets_BL = (torch.from_numpy(array).to(self.worker.device) for array in batch[:3])
         # The encoder gives real positions only, row by row: the targets in the same order, then those there are.
-        targets = targets_BL[inputs_BL != self.encoder.padding]
+        real_BL = inputs_BL != self.encoder.padding
+        targets = targets_BL[real_BL]
         wanted = targets != self.encoder.padding
-        return self._against_items(self.encoder(inputs_BL)[wanted], targets[wanted], batch[2])
+        users_P = users_B[:, None].expand_as(inputs_BL)[real_BL][wanted]
+        return self._against_items(self.encoder(inputs_BL)[wanted], targets[wanted], users_P, batch[3])
 
-    def _against_items(self, states_PD: Tensor, targets_P: Tensor, random: torch.Generator) -> Tensor:
+    def _against_items(self, states_PD: Tensor, targets_P: Tensor, users_P: Tensor, random: torch.Generator) -> Tensor:
         config = self.config
         items_ND = self.encoder.embedding.weight
         if config.similarity == "cosine":
@@ -107,11 +121,14 @@ class NextItem(nn.Module):
         sample = self.negatives.draw(random, targets_P)
         positive_P = (states_PD * items_ND[targets_P]).sum(dim=1)
         negative_PM = states_PD @ items_ND[sample.items].T
-        same_PM = sample.items == targets_P[:, None]
+        expected_M = sample.log_expected if config.correct_popularity else None
+        if config.negative_strategy == "hard":
+            mine_PM = is_member(users_P, sample.items[None, :], self.keys_E, self.job.num_items)
+            negative_PM, expected_M = hardest(negative_PM, config.negatives, mine_PM), None
+        else:
+            negative_PM = negative_PM.masked_fill(sample.items == targets_P[:, None], HIDDEN)
         if config.loss == "sampled_softmax":
-            expected = sample.log_expected if config.correct_popularity else None
-            return sampled_softmax(positive_P, negative_PM, expected, same_PM)
-        negative_PM = negative_PM.masked_fill(same_PM, float("-inf"))
+            return sampled_softmax(positive_P, negative_PM, expected_M)
         if config.loss == "bce":
             return binary_cross_entropy(positive_P, negative_PM)
         rate = min(1.0, config.negatives / max(self.job.num_items - 1, 1))

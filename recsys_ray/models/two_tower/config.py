@@ -78,8 +78,11 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     """Weight of the rating error under loss = mse_bpr; the rest is bpr's."""
     negatives: int = Field(default=1024, ge=1)
     """Negatives of a batch, shared by all its targets; not used by info_nce and mse."""
-    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed"] = "mixed"
-    """Where negatives come from; mixed: half from the batch, half uniform."""
+    negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "mixed"
+    """Where negatives come from; mixed: half from the batch, half uniform; hard: the best scored of hard_candidates."""
+    hard_candidates: int = Field(default=4096, ge=1)
+    """Candidates of a batch under negative_strategy = hard: the negatives of a target are the best scored of them that
+    its user does not have."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     correct_popularity: bool = True
@@ -100,6 +103,8 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
         if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
             losses = "loss = info_nce or cosine_contrastive"
             raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
+        if self.negative_strategy == "hard" and self.hard_candidates < self.negatives:
+            raise ValueError("negative_strategy: hard needs hard_candidates >= negatives")
         if self.content_inputs == "apart" and not self.use_content:
             raise ValueError("content_inputs: apart needs use_content = true")
         return self

@@ -59,6 +59,7 @@ from recsys_ray.models.two_tower.config import TwoTowerConfig
 from recsys_ray.models.two_tower.inputs import CONTENT, HistoryFeatures, ItemInputs, TowerShape, pairs_of
 from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.training import run_workers
+from recsys_ray.training.config import drawn
 
 
 class TwoTower(TwoTowerConfig, Model):
@@ -123,7 +124,9 @@ class TwoTower(TwoTowerConfig, Model):
         rows = counts.num_items * tables + counts.num_users * self.user_id
         per_user = 4 * counts.num_interactions / max(counts.num_users, 1) + 1
         targets = self.batch_size * min(per_user, self.positives_per_user or per_user)
-        rivals = targets if self.loss == "info_nce" else self.negatives
+        rivals = (
+            targets if self.loss == "info_nce" else drawn(self.negative_strategy, self.negatives, self.hard_candidates)
+        )
         # The parameters, gradients and two moments of ids; finished vectors; inputs; one batch.
         vectors = 2 * counts.num_items * (self.layers or [self.embedding_dim])[-1]
         inputs = counts.num_items * (LONG_VECTOR * self.use_content + 64 * self.use_features)

@@ -31,7 +31,7 @@ from recsys_ray.models.two_tower.scorer import TowerScorer
 from recsys_ray.models.two_tower.towers import Tower
 from recsys_ray.training.checkpoint import Progress, snapshot
 from recsys_ray.training.loop import Task, generator, stream, train
-from recsys_ray.training.negatives import NegativeSampler
+from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, gather_rows, num_steps, own_part
 
@@ -144,8 +144,14 @@ class TwoTowerNetwork(nn.Module):
             worker.device
         )
         self.negatives = NegativeSampler(
-            self.counts_I, self.config.negatives, self.config.negative_strategy, power=self.config.popularity_power
+            self.counts_I,
+            self.config.negatives,
+            self.config.negative_strategy,
+            power=self.config.popularity_power,
+            candidates=self.config.hard_candidates,
         )
+        keys_E = job.pairs.rows_E.astype(np.int64) * job.items.num_items + job.pairs.items_E
+        self.keys_E = torch.from_numpy(keys_E).to(worker.device)
         self.active = np.flatnonzero(lengths_U)
 
     def task(self) -> Task:
@@ -181,7 +187,9 @@ class TwoTowerNetwork(nn.Module):
         items_ND, history_ND = self._vectors(items_N, batch.random)
         queries_RD, own_R = self._queries(batch, history_ND, spots_E)
         items_ND = self._comparable(items_ND)
+        users_P = batch.users_B[batch.rows_E[batch.is_target_E]]
         compared = Compared(
+            mine_RM=self._mine(users_P[own_R], drawn_M),
             queries_RD=self._comparable(queries_RD),
             own_R=self._tensor(own_R),
             targets_PD=functional.embedding(self._tensor(spots_E[batch.is_target_E]), items_ND),
@@ -194,6 +202,12 @@ class TwoTowerNetwork(nn.Module):
         )
         loss = objective(compared, self.config, self.counts_I, self.rating_line)
         return loss * (len(own_R) * self.worker.world_size / len(targets_P))
+
+    def _mine(self, users_R: LongArray, drawn_M: Tensor) -> Tensor | None:
+        """(R, M) which drawn items the users have, where negatives are chosen by their scores."""
+        if self.config.negative_strategy != "hard":
+            return None
+        return is_member(self._tensor(users_R), self._tensor(drawn_M.numpy())[None, :], self.keys_E, len(self.counts_I))
 
     def _tensor(self, array: LongArray | FloatArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.worker.device)

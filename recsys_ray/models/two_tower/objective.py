@@ -17,6 +17,7 @@ from recsys_ray.training.losses import (
     binary_cross_entropy,
     bpr,
     cosine_contrastive,
+    hardest,
     info_nce,
     log_expected,
     sampled_softmax,
@@ -40,6 +41,8 @@ class Compared:
     """Standardised; read by losses on ratings alone."""
     negatives_MD: Tensor
     items_M: Tensor
+    mine_RM: Tensor | None
+    """Which negatives the query's user has, where the hardest of the others are to be chosen."""
     expected_M: Tensor | None
     """Log of how often each negative was to be expected."""
 
@@ -54,9 +57,13 @@ def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rati
     if config.loss == "mse":
         return _rating_error(positive_R, compared, rating_line)
     negative_RM = queries_RD @ compared.negatives_MD.T
-    same_RM = compared.items_M == compared.items_P[compared.own_R, None]
-    if config.loss == "sampled_softmax":
+    if compared.mine_RM is not None:
+        negative_RM = hardest(negative_RM, config.negatives, compared.mine_RM)
+        same_RM, expected_M = torch.zeros_like(negative_RM, dtype=torch.bool), None
+    else:
+        same_RM = compared.items_M == compared.items_P[compared.own_R, None]
         expected_M = compared.expected_M if config.correct_popularity else None
+    if config.loss == "sampled_softmax":
         return sampled_softmax(positive_R, negative_RM, expected_M, same_RM)
     negative_RM = negative_RM.masked_fill(same_RM, HIDDEN)
     if config.loss == "cosine_contrastive":
