@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from recsys_ray.base.types import Settings
+from recsys_ray.evaluation.experiment.config import ExperimentSettings
 
 Role = Literal["read", "admin"]
 NAME = r"^[A-Za-z0-9_.-]{1,64}$"
@@ -95,6 +96,18 @@ class FeedbackSettings(Settings):
     """How long they count in answers; by then a batch run should have learned them."""
 
 
+class ExposureSettings(Settings):
+    """The journal of exposures: which variant showed which user what, for ``recsys-ray ab``."""
+
+    items: int = Field(default=20, ge=1)
+    """Leading items of a list that are written; only these can be liked because they were shown."""
+    roll_seconds: float = Field(default=300.0, gt=0)
+    """How often exposures become a Parquet file under <output>/exposures."""
+    waiting: int = Field(default=50_000, ge=1)
+    """Exposures one process holds in memory at most until they are on the disk, a second later; what comes while that
+    many wait is counted and forgotten."""
+
+
 class NarratorSettings(Settings):
     """A language model that rephrases explanations, behind an OpenAI-compatible address."""
 
@@ -162,6 +175,10 @@ class ServingSettings(Settings):
     """Arms of an experiment; one alone means none."""
     salt: str = "recsys_ray"
     """Another salt spreads the users anew over the variants."""
+    exposures: ExposureSettings | None = None
+    """Journal what the variants show, for ``recsys-ray ab``; null journals nothing."""
+    experiment: ExperimentSettings = ExperimentSettings()
+    """How ``recsys-ray ab`` judges the variants; the service reads nothing of it."""
     user_cache_mib: int = Field(default=256, ge=1)
     """Bytes of user histories one process keeps of each run."""
     state: str | None = None
@@ -196,6 +213,13 @@ class ServingSettings(Settings):
         if sum(variant.weight for variant in variants) <= 0:
             raise ValueError("serving.variants: the weights add up to 0; give one of them a share")
         return variants
+
+    @model_validator(mode="after")
+    def _control_is_a_variant(self) -> ServingSettings:
+        control, names = self.experiment.control, [variant.name for variant in self.variants]
+        if control is not None and control not in names:
+            raise ValueError(f"serving.experiment.control={control} is none of serving.variants: {', '.join(names)}")
+        return self
 
     @field_validator("keys")
     @classmethod

@@ -47,6 +47,9 @@ class Metrics:
         )
         self.feedback = counter("recsys_feedback_events", "Interactions taken")
         self.feedback_files = counter("recsys_feedback_files", "Files written for the next batch run")
+        self._exposure_rows = counter(
+            "recsys_exposure_rows", "Exposures and clicks by what became of them in the journal", ["outcome"]
+        )
         self.redis_errors = counter("recsys_redis_errors", "Calls of Redis that failed")
         self.narrations = counter("recsys_narrations", "Texts requested of the language model", ["outcome"])
         self.narration_seconds = counter("recsys_narration_seconds", "Time spent waiting for it")
@@ -69,6 +72,10 @@ class Metrics:
     def count_exposure(self, variant: str, model: str, source: str, cached: bool) -> None:
         """One list was returned to a user."""
         self._answer(variant, model, source, "true" if cached else "false").inc()
+
+    def count_exposure_rows(self, outcome: str, rows: int) -> None:
+        """Rows of the journal of exposures: ``written`` to a file, of a ``foreign`` user, or ``lost``."""
+        self._exposure_rows.labels(outcome).inc(rows)
 
     def count_lookup(self, cache_name: str, hit: bool) -> None:
         """One look-up in a cache."""

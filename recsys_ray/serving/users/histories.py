@@ -54,11 +54,17 @@ class UserHistories:
 
 def typed_id(text: str, kind: pa.DataType) -> pa.Array | None:
     """An outside id from its text; None when no id of that type is written so."""
+    found = plain_id(text, kind)
+    return None if found is None else pa.array([found], kind)
+
+
+def plain_id(text: str, kind: pa.DataType) -> int | str | None:
+    """The same as a number or a text."""
     if pa.types.is_string(kind):
-        return pa.array([text], kind)
+        return text
     if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0") or int(text) >= 2**63:
         return None
-    return pa.array([int(text)], kind)
+    return int(text)
 
 
 def num_bytes(requests: Requests) -> int:
