@@ -123,12 +123,24 @@ class NarratorSettings(Settings):
     """After that the template's text is used."""
     max_tokens: int = Field(default=80, ge=1)
     """Length of one text."""
-    prompt_price: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens, for the cost counter."""
-    completion_price: float = Field(default=0.0, ge=0)
-    """Price of a million completion tokens."""
+    profile: bool = True
+    """Tell it what the user is like: top genres, last titles, number and mean of the ratings, a liking for recent or
+    old, popular or niche items. Without it users of the same reasons share texts."""
+    input_price: float = Field(default=0.0, ge=0)
+    """Price of 1,000 input tokens, in any currency."""
+    output_price: float = Field(default=0.0, ge=0)
+    """Price of 1,000 output tokens."""
+    daily_limit: float | None = Field(default=None, ge=0)
+    """What texts may cost on one day of UTC, in the unit of the prices; then the template's text is used. It holds for
+    all processes of a machine, and with serving.redis for all machines. null sets no limit."""
     cache_hours: float = Field(default=24.0, gt=0)
     """How long a text is kept."""
+
+    @model_validator(mode="after")
+    def _limit_has_prices(self) -> NarratorSettings:
+        if self.daily_limit is not None and not self.input_price + self.output_price:
+            raise ValueError("serving.narrator.daily_limit needs serving.narrator.input_price and output_price")
+        return self
 
 
 class DeploymentSettings(Settings):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from recsys_ray.base.errors import ConfigError, StorageError
+from recsys_ray.base.errors import ConfigError, RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
 from recsys_ray.recommend.rank import Ranked
@@ -29,7 +29,7 @@ from recsys_ray.serving.answers.cache import AnswerCache
 from recsys_ray.serving.answers.listed import FORMAT, Listed, listed
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.live_runs import LiveRuns
-from recsys_ray.serving.answers.narrator import Narrator
+from recsys_ray.serving.answers.narrator import Narrator, open_narrator
 from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
@@ -64,7 +64,9 @@ class Service:
             self.states = SharedStates(self._redis, self.journal)
             self.shared = SharedCache(self._redis, settings.cache.ttl_seconds)
             self.peers = SharedPeers(self._redis, self.peers)
-        self.narrator = None if settings.narrator is None else Narrator(settings.narrator, self.metrics)
+        self.narrator: Narrator | None = None
+        if settings.narrator is not None:
+            self.narrator = open_narrator(settings.narrator, self.metrics, self.journal.file.parent, self._redis)
         self.exposures: ExposureJournal | None = None
         if settings.exposures is not None:
             outbox = self.journal.file.with_name("exposures.sqlite")
@@ -102,7 +104,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.export_feedback()
-        await self._close_exposures()
+        if self.exposures is not None:
+            await self.exposures.close(self.export_exposures)
         await self.peers.leave()
         if self._redis is not None:
             await self._redis.close()
@@ -126,16 +129,6 @@ class Service:
         run = self.runs.current(self.runs.default)
         if run is not None and self.exposures is not None:
             await self.exposures.export(self.output, run.bundle.user_id_type, run.bundle.item_ids.type)
-
-    async def _close_exposures(self) -> None:
-        if self.exposures is None:
-            return
-        try:
-            await self.exposures.flush()
-            await self.export_exposures()
-        except StorageError as error:  # an experiment that can't be written must not keep the service from stopping
-            log.error("exposures: %s", error)
-        self.exposures.close()
 
     async def publish_facts(self) -> dict[str, Any]:
         """Publish what the other replicas report of this one."""
@@ -259,7 +252,7 @@ class Service:
         for item, reason in zip(items, await self.in_scoring(list_reasons, run, request, page), strict=True):
             item["reason"] = reason
         if self.narrator is not None:
-            await self.narrator.rephrase(items)
+            await self.narrator.rephrase(items, await self.in_scoring(run.profiler.profile, request.histories))
 
     # -- the rest ---------------------------------------------------------------------------------------------
 
@@ -326,6 +319,8 @@ async def _every(seconds: float, work: Any) -> None:
         await asyncio.sleep(seconds)
         try:
             await work()
+        except RecsysError as error:
+            log.error("%s", error)
         except Exception:  # it is tried again; a broken disk must not end the service
             log.exception("background work failed")
 

@@ -214,6 +214,10 @@ def journal(folder: Path, counts: Counter[str], **settings: Any) -> ExposureJour
     return ExposureJournal(folder / "exposures.sqlite", ExposureSettings(**settings), count)
 
 
+async def ended(made: ExposureJournal, folder: Path) -> None:
+    await made.close(lambda: made.export(Location.of(folder), *IDS))
+
+
 def test_memory_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: Counter[str] = Counter()
     made = journal(tmp_path, counts, waiting=3)
@@ -235,10 +239,9 @@ def test_memory_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypat
         assert counts == {"lost": 1}
         await made.flush()
         show(5, 6, 7)
-        await made.export(Location.of(tmp_path), *IDS)
+        await ended(made, tmp_path)
 
     asyncio.run(work())
-    made.close()
     assert [row["user_id"] for row in rows(tmp_path / "exposures")] == [1, 2, 1, 5, 6, 7]
     assert counts == {"lost": 1, "written": 6, "foreign": 0}
 
@@ -292,7 +295,6 @@ def test_files_that_are_not_finished_are_not_seen(tmp_path: Path) -> None:
     made.clicked("1", [Event("4", 1.0, 5)])
     made.shown("new-1", "a", True, "r", "[1]")
     made.shown("x", "a", True, "r", '["y"]')
-    asyncio.run(made.export(Location.of(tmp_path), *IDS))
-    made.close()
+    asyncio.run(ended(made, tmp_path))
     assert {path.suffix for path in tmp_path.glob("*/*")} == {".parquet"}
     assert counts == {"written": 2, "foreign": 2}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from recsys_ray.serving.users.cold_start import TEMPORARY
 from recsys_ray.serving.users.histories import plain_id
 from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
 
@@ -79,7 +82,13 @@ class ExposureJournal:
         """Everything so far as Parquet below the output. Raises StorageError; the rows stay then."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._export, output, user_type, item_type)
 
-    def close(self) -> None:
+    async def close(self, export: Callable[[], Awaitable[None]]) -> None:
+        """Write out everything and end. What can't be written is logged: no service is kept from stopping by it."""
+        try:
+            await self.flush()
+            await export()
+        except StorageError as error:
+            log.error("exposures: %s", error)
         self._thread.shutdown()
         self._outbox.close()
 
