@@ -20,6 +20,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.cli import main
 from recsys_ray.serving.config import ExposureSettings
 from recsys_ray.serving.users.exposures import ExposureJournal
+from recsys_ray.serving.users.histories import fitting, typed_id
 from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
 from tests.serving_worlds import client, counted, run_ids, two_runs
@@ -227,7 +228,7 @@ def test_memory_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypat
 
     def show(*users: int) -> None:
         for user in users:
-            made.shown(str(user), "a", True, "r", "[1,2]")
+            made.shown(str(user), "a", True, "r", '["1","2"]')
 
     async def work() -> None:
         with monkeypatch.context() as patch:
@@ -291,10 +292,47 @@ def test_a_place_that_can_not_be_written_disturbs_no_answer(world: Path) -> None
 def test_files_that_are_not_finished_are_not_seen(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     made = journal(tmp_path, counts)
-    made.shown("1", "a", True, "r", "[1]")
-    made.clicked("1", [Event("4", 1.0, 5)])
-    made.shown("new-1", "a", True, "r", "[1]")
+    made.shown("1", "a", True, "r", '["1"]')
+    made.shown("2", "a", True, "r", '["1","x","3"]')
+    made.shown("2", "a", True, "r", "[]")
+    made.clicked("1", [Event("4", 1.0, 5), Event("x", 1.0, 5)])
+    made.shown("new-1", "a", True, "r", '["1"]')
     made.shown("x", "a", True, "r", '["y"]')
     asyncio.run(ended(made, tmp_path))
     assert {path.suffix for path in tmp_path.glob("*/*")} == {".parquet"}
-    assert counts == {"written": 2, "foreign": 2}
+    assert counts == {"written": 4, "foreign": 3}
+    assert [row["items"] for row in rows(tmp_path / "exposures")] == [[1], [1, 3], []]
+    assert [row["item_id"] for row in rows(tmp_path / "clicks")] == [4]
+
+
+def test_rows_that_nobody_can_read_do_not_keep_those_behind_them(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    made = journal(tmp_path, counts)
+    made.shown("1", "a", True, "r", "[not JSON")
+    asyncio.run(made.export(Location.of(tmp_path), *IDS))
+    made.shown("2", "a", True, "r", '["1"]')
+    asyncio.run(ended(made, tmp_path))
+    assert [row["user_id"] for row in rows(tmp_path / "exposures")] == [2]
+    assert counts == {"lost": 1, "written": 1, "foreign": 0}
+
+
+def test_texts_are_ids_one_by_one_and_all_at_once() -> None:
+    texts = ["0", "7", "07", "", "-1", "+1", " 1", "1.0", "x", "\u0661", "1" * 18, "1" * 25, "9" * 19]
+    texts += [str(2**63 + more) for more in (-2, -1, 0, 1)]
+    for kind in IDS[0], pa.string():
+        one_by_one = [typed_id(text, kind) for text in texts]
+        fits = fitting(pa.array(texts), kind)
+        assert fits.to_pylist() == [found is not None for found in one_by_one]
+        found = pa.array(texts).filter(fits).cast(kind)
+        assert found.to_pylist() == [one[0].as_py() for one in one_by_one if one is not None]
+
+
+@pytest.mark.parametrize("user", ['a"b', "a\\b", "a\nb", "ü 好 🙂", "x\u0000y", "[1,2]", "'"])
+def test_any_text_is_a_user(tmp_path: Path, user: str) -> None:
+    made = journal(tmp_path, Counter())
+    made.shown(user, user, False, "r", json.dumps([user, "2"]))
+    made.clicked(user, [Event(user, 1.0, 5)])
+    asyncio.run(made.close(lambda: made.export(Location.of(tmp_path), pa.string(), pa.string())))
+    (row,), (click,) = rows(tmp_path / "exposures"), rows(tmp_path / "clicks")
+    assert (row["user_id"], row["variant"], row["assigned"], row["items"]) == (user, user, False, [user, "2"])
+    assert (click["user_id"], click["item_id"], click["timestamp"]) == (user, user, 5)

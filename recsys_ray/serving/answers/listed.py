@@ -17,7 +17,7 @@ class Listed(NamedTuple):
     source: str
     """Of its rows: one for all of them, ``mixed``, or ``none``."""
     shown: bytes
-    """JSON list of the ids of its leading items."""
+    """JSON list of the ids of its leading items, as texts."""
     body: bytes
     """JSON of the response without the closing brace."""
 
@@ -34,5 +34,5 @@ def listed(front: dict[str, Any], items: Sequence[dict[str, Any]], back: dict[st
     """The list of these ``response_models.RecommendedItem``, and what stands in the response before and after it."""
     sources = {item["source"] for item in items}
     source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
-    shown = to_json([item["item_id"] for item in items[:most_shown]])
+    shown = to_json([str(item["item_id"]) for item in items[:most_shown]])
     return Listed(source, shown, to_json(front | {"source": source, "items": items} | back)[:-1])

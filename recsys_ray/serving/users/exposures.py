@@ -17,9 +17,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.json import ParseOptions, ReadOptions, read_json
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import StorageError
@@ -27,13 +29,14 @@ from recsys_ray.base.storage import Location
 from recsys_ray.runs.experiment import CLICKS, EXPOSURES
 from recsys_ray.serving.config import ExposureSettings
 from recsys_ray.serving.users.cold_start import TEMPORARY
-from recsys_ray.serving.users.histories import plain_id
+from recsys_ray.serving.users.histories import fitting
 from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
+TEXT = pa.string()
 
 Count = Callable[[str, int], None]
 
@@ -55,15 +58,17 @@ class ExposureJournal:
         self._on_the_way = 0
 
     def shown(self, user: str, variant: str, assigned: bool, run_id: str, items: str) -> None:
-        """One answer went to a user. ``items`` is a JSON list of ids."""
+        """One answer went to a user. ``items`` is a JSON list of the texts of ids."""
         if user.startswith(TEMPORARY):
             self._count("foreign", 1)
             return
-        row = f"[{json.dumps(user)},{_now()},{json.dumps([variant, assigned, run_id])},{items}]"
+        now = int(time.time() * 1000)
+        row = {"user_id": user, "timestamp": now, "variant": variant, "assigned": assigned, "run_id": run_id}
+        line = f'{json.dumps(row)[:-1]},"items":{items}}}'
         with self._lock:
             room = len(self._waiting) + self._on_the_way < self.settings.waiting
             if room:
-                self._waiting.append(row)
+                self._waiting.append(line)
         if not room:
             self._count("lost", 1)
 
@@ -72,7 +77,8 @@ class ExposureJournal:
         if user.startswith(TEMPORARY):
             self._count("foreign", len(events))
             return
-        self._outbox.add(CLICKS, [json.dumps([user, event.item, event.timestamp]) for event in events])
+        rows = [{"user_id": user, "item_id": event.item, "timestamp": event.timestamp} for event in events]
+        self._outbox.add(CLICKS, [json.dumps(row) for row in rows])
 
     async def flush(self) -> None:
         """What waits in memory goes to the disk; where it can't, it waits on, and StorageError says why."""
@@ -108,40 +114,47 @@ class ExposureJournal:
 
     def _export(self, output: Location, user_type: pa.DataType, item_type: pa.DataType) -> None:
         self._flush()
-        for folder, table_of in ((EXPOSURES, _exposures), (CLICKS, _clicks)):
-            self._outbox.export(folder, output / folder, partial(self._table, table_of, user_type, item_type))
+        # Ids are texts in the outbox. Everything is done by Arrow, for whose work no answer waits.
+        for folder, written, table_of in (
+            (EXPOSURES, schema.exposures(TEXT, TEXT), _exposures),
+            (CLICKS, schema.clicks(TEXT, TEXT), _clicks),
+        ):
+            made = partial(self._table, written, partial(table_of, user_type=user_type, item_type=item_type))
+            self._outbox.export(folder, output / folder, made)
 
-    def _table(
-        self, table_of: Callable[..., pa.Table], user_type: pa.DataType, item_type: pa.DataType, rows: list[str]
-    ) -> pa.Table:
-        table = table_of([json.loads(row) for row in rows], user_type, item_type)
+    def _table(self, schema_of_rows: pa.Schema, table_of: Callable[[pa.Table], pa.Table], rows: list[str]) -> pa.Table:
+        lines = "\n".join(rows).encode()
+        reading = ReadOptions(use_threads=False, block_size=len(lines) + 1)
+        parsing = ParseOptions(explicit_schema=schema_of_rows, unexpected_field_behavior="ignore")
+        try:
+            table = table_of(read_json(pa.BufferReader(lines), reading, parsing))
+        except pa.ArrowException as error:  # rows nobody can read must not keep those behind them
+            log.error("exposures: %d rows of the outbox can't be read (%s)", len(rows), error)
+            self._count("lost", len(rows))
+            return schema_of_rows.empty_table()
         self._count("written", table.num_rows)
         self._count("foreign", len(rows) - table.num_rows)
         return table
 
 
-def _exposures(rows: list[Any], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
-    wanted = schema.exposures(user_type, item_type)
-    item_kind = str if pa.types.is_string(item_type) else int
-    kept = []
-    for user, shown_at, (variant, assigned, run_id), items in rows:
-        typed = plain_id(user, user_type)
-        if typed is not None:
-            # A variant of another output may have ids of another type: nobody can like these here.
-            ids = [item for item in items if isinstance(item, item_kind)]
-            kept.append((typed, shown_at, variant, assigned, run_id, ids))
-    return _table(kept, wanted)
+def _exposures(written: pa.Table, user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
+    items = written["items"].combine_chunks()
+    rows_E, ids_E = pc.list_parent_indices(items).to_numpy(), pc.list_flatten(items)
+    # A variant of another output may have ids of another type: nobody can like these here.
+    fits_E = fitting(ids_E, item_type)
+    counts_R = np.bincount(rows_E[fits_E.to_numpy(zero_copy_only=False)], minlength=len(written))
+    offsets_R1 = np.concatenate([[0], np.cumsum(counts_R)]).astype(np.int32)
+    listed = pa.ListArray.from_arrays(offsets_R1, ids_E.filter(fits_E).cast(item_type))
+    place = written.schema.get_field_index("items")
+    return _cast(written.set_column(place, "items", listed), schema.exposures(user_type, item_type))
 
 
-def _clicks(rows: list[Any], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
-    typed = [(plain_id(user, user_type), plain_id(item, item_type), clicked_at) for user, item, clicked_at in rows]
-    return _table([row for row in typed if None not in row], schema.clicks(user_type, item_type))
+def _clicks(written: pa.Table, user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
+    known = written.filter(fitting(written["item_id"].combine_chunks(), item_type))
+    return _cast(known, schema.clicks(user_type, item_type))
 
 
-def _table(rows: list[tuple[Any, ...]], wanted: pa.Schema) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) or [()] * len(wanted)
-    return pa.table([pa.array(list(column), field.type) for column, field in zip(columns, wanted, strict=True)], wanted)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+def _cast(written: pa.Table, wanted: pa.Schema) -> pa.Table:
+    """The rows whose user has an id of the data's type."""
+    users = written["user_id"].combine_chunks()
+    return written.filter(fitting(users, wanted.field("user_id").type)).cast(wanted)

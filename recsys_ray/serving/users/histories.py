@@ -54,17 +54,20 @@ class UserHistories:
 
 def typed_id(text: str, kind: pa.DataType) -> pa.Array | None:
     """An outside id from its text; None when no id of that type is written so."""
-    found = plain_id(text, kind)
-    return None if found is None else pa.array([found], kind)
-
-
-def plain_id(text: str, kind: pa.DataType) -> int | str | None:
-    """The same as a number or a text."""
     if pa.types.is_string(kind):
-        return text
+        return pa.array([text], kind)
     if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0") or int(text) >= 2**63:
         return None
-    return int(text)
+    return pa.array([int(text)], kind)
+
+
+def fitting(texts: pa.Array, kind: pa.DataType) -> pa.BooleanArray:
+    """Which of these texts ``typed_id`` takes; a cast makes ids of them."""
+    if pa.types.is_string(kind):
+        return pc.is_valid(texts)
+    lengths = pc.utf8_length(texts)
+    small = pc.or_(pc.less(lengths, 19), pc.and_(pc.equal(lengths, 19), pc.less_equal(texts, str(2**63 - 1))))
+    return pc.and_(pc.match_substring_regex(texts, r"^(0|[1-9][0-9]*)$"), small)
 
 
 def num_bytes(requests: Requests) -> int:
