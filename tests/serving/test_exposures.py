@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def test_every_answer_to_a_user_of_the_data_is_a_row(world: Path) -> None:
         service.post("/v1/recommendations", json={"history": [{"item_id": 3}]})  # nobody
         own = {user: service.get(f"/v1/recommendations/{user}").json()["variant"] for user in (9, 10)}
     found = rows(world / "exposures")
+    found[3:5] = sorted(found[3:5], key=lambda row: int(row["user_id"]))  # answered side by side
     assert [row["user_id"] for row in found] == [7, 7, 8, 9, 10, 8, 9, 10]
     for row, answer in zip(found, [*answers, page], strict=False):
         assert (row["variant"], row["run_id"]) == (answer["variant"], answer["run_id"])
@@ -103,7 +105,7 @@ def config_of(world: Path, **experiment: Any) -> str:
         "name": "experiment",
         "output": str(world),
         "data": {"source": "synthetic"},
-        "model": {"name": "popularity"},
+        "model": {"name": "ease"},
         "serving": serving,
     }
     path = world / "config.yaml"
@@ -274,6 +276,26 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(tmp_path: Path, monk
     assert first.export("x", place, table_of) == 0
     for outbox in (first, second):
         outbox.close()
+
+
+@pytest.mark.slow
+def test_processes_that_share_an_outbox_write_each_row_into_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_ray.serving.users.outbox.ROWS_PER_FILE", 7)
+    place = Location.of(tmp_path / "out")
+
+    def work(name: str) -> None:
+        outbox = Outbox(tmp_path / "outbox.sqlite")  # a connection of its own, as a process has
+        for number in range(40):
+            outbox.add("x", [f"{name}{number}.{part}" for part in range(3)])
+            outbox.export("x", place, lambda listed: pa.table({"row": pa.array(listed, pa.string())}))
+        outbox.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, "abc"))
+    expected = [f"{name}{number}.{part}" for name in "abc" for number in range(40) for part in range(3)]
+    assert sorted(row["row"] for row in rows(tmp_path / "out")) == sorted(expected)
 
 
 def test_a_place_that_can_not_be_written_disturbs_no_answer(world: Path) -> None:

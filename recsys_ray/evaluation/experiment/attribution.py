@@ -3,7 +3,8 @@
 A user counts for the variant that answered, from the first exposure until the window after it is over; what happens
 then changes nothing any more. So a user is one finished observation, which is what an interval that may be looked at
 again and again needs. An event is an outcome when it falls into the window of its user; it is one of a *shown* item
-when that item was in an answer before it. An item counts once for a user.
+when that item was in an answer before it. An item counts once for a user. Times are those of the events, whenever
+their file was written: a look within minutes of the end of a window may miss what still waits for its file.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class Judgement:
     def table(self) -> str:
         """For a terminal."""
         head = f"{'variant':<20}{'users':>9}{'judged':>9}{'exposures':>11}"
-        lines = [f"{head}{'shown':>9}{'a user':>9}  {'effect':<28}{'any':>9}{'a user':>9}  effect"]
+        title = f"effect, {self.confidence:.0%} sure"
+        lines = [f"{head}{'shown':>9}{'a user':>9}  {title:<28}{'any':>9}{'a user':>9}  effect"]
         for one in self.variants:
             arm = one.arm
             row = f"{arm.variant:<20}{arm.users:>9}{arm.judged:>9}{arm.exposures:>11}"
@@ -76,7 +77,8 @@ class Judgement:
                 facts[name] = {"outcomes": int(counts_U.sum()), "per_user": _mean(counts_U), "effect": _facts(found)}
             rows.append(facts)
         left_out = {"in_two_variants": self.in_two, "chosen_by_the_caller": self.chosen}
-        return {"variants": rows, "left_out": left_out, "share_p": self.share_p, "warning": self.warning}
+        shares = {"share_p": self.share_p, "warning": self.warning}
+        return {"variants": rows, "left_out": left_out, "confidence": self.confidence, **shares}
 
 
 def judge(found: Attributed, weights: Mapping[str, float], settings: ExperimentSettings) -> Judgement:

@@ -131,7 +131,7 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
-    kind: Literal["rating", "clicked"] = "rating"
+    kind: Literal["rated", "clicked"] = "rated"
     """clicked: the item was opened. It is an outcome of an experiment, not an interaction: no list changes by it."""
 
     @model_validator(mode="after")
