@@ -32,6 +32,26 @@ def interactions(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     )
 
 
+def exposures(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+    """One answer of the service a row: who got it, when (UTC milliseconds), from which variant and run, and the leading
+    items of its list. ``assigned`` is false where the caller chose another variant than the user's own."""
+    return pa.schema(
+        [
+            ("user_id", user_type),
+            ("timestamp", pa.int64()),
+            ("variant", pa.string()),
+            ("assigned", pa.bool_()),
+            ("run_id", pa.string()),
+            ("items", pa.list_(item_type)),
+        ]
+    )
+
+
+def clicks(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
+    """One item that a user opened a row; ``timestamp`` is UTC milliseconds. No interaction: no model learns from it."""
+    return pa.schema([("user_id", user_type), ("item_id", item_type), ("timestamp", pa.int64())])
+
+
 def items(item_type: pa.DataType) -> pa.Schema:
     """The leading columns of an item table; sources may add numeric ones behind them."""
     return pa.schema(

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from recsys_ray.base.types import Settings
+from recsys_ray.evaluation.experiment.config import ExperimentSettings
 
 Role = Literal["read", "admin"]
 NAME = r"^[A-Za-z0-9_.-]{1,64}$"
@@ -95,6 +96,18 @@ class FeedbackSettings(Settings):
     """How long they count in answers; by then a batch run should have learned them."""
 
 
+class ExposureSettings(Settings):
+    """The journal of exposures: which variant showed which user what, for ``recsys-ray ab``."""
+
+    items: int = Field(default=20, ge=1)
+    """Leading items of a list that are written; only these can be liked because they were shown."""
+    roll_seconds: float = Field(default=300.0, gt=0)
+    """How often exposures become a Parquet file under <output>/exposures."""
+    waiting: int = Field(default=50_000, ge=1)
+    """Exposures one process holds in memory at most until they are on the disk, a second later; what comes while that
+    many wait is counted and forgotten."""
+
+
 class NarratorSettings(Settings):
     """A language model that rephrases explanations, behind an OpenAI-compatible address."""
 
@@ -110,12 +123,24 @@ class NarratorSettings(Settings):
     """After that the template's text is used."""
     max_tokens: int = Field(default=80, ge=1)
     """Length of one text."""
-    prompt_price: float = Field(default=0.0, ge=0)
-    """Price of a million prompt tokens, for the cost counter."""
-    completion_price: float = Field(default=0.0, ge=0)
-    """Price of a million completion tokens."""
+    profile: bool = True
+    """Tell it what the user is like: top genres, last titles, number and mean of the ratings, a liking for recent or
+    old, popular or niche items. Without it users of the same reasons share texts."""
+    input_price: float = Field(default=0.0, ge=0)
+    """Price of 1,000 input tokens, in any currency."""
+    output_price: float = Field(default=0.0, ge=0)
+    """Price of 1,000 output tokens."""
+    daily_limit: float | None = Field(default=None, ge=0)
+    """What texts may cost on one day of UTC, in the unit of the prices; then the template's text is used. It holds for
+    all processes of a machine, and with serving.redis for all machines. null sets no limit."""
     cache_hours: float = Field(default=24.0, gt=0)
     """How long a text is kept."""
+
+    @model_validator(mode="after")
+    def _limit_has_prices(self) -> NarratorSettings:
+        if self.daily_limit is not None and not self.input_price + self.output_price:
+            raise ValueError("serving.narrator.daily_limit needs serving.narrator.input_price and output_price")
+        return self
 
 
 class DeploymentSettings(Settings):
@@ -162,6 +187,10 @@ class ServingSettings(Settings):
     """Arms of an experiment; one alone means none."""
     salt: str = "recsys_ray"
     """Another salt spreads the users anew over the variants."""
+    exposures: ExposureSettings | None = None
+    """Journal what the variants show, for ``recsys-ray ab``; null journals nothing."""
+    experiment: ExperimentSettings = ExperimentSettings()
+    """How ``recsys-ray ab`` judges the variants; the service reads nothing of it."""
     user_cache_mib: int = Field(default=256, ge=1)
     """Bytes of user histories one process keeps of each run."""
     state: str | None = None
@@ -196,6 +225,13 @@ class ServingSettings(Settings):
         if sum(variant.weight for variant in variants) <= 0:
             raise ValueError("serving.variants: the weights add up to 0; give one of them a share")
         return variants
+
+    @model_validator(mode="after")
+    def _control_is_a_variant(self) -> ServingSettings:
+        control, names = self.experiment.control, [variant.name for variant in self.variants]
+        if control is not None and control not in names:
+            raise ValueError(f"serving.experiment.control={control} is none of serving.variants: {', '.join(names)}")
+        return self
 
     @field_validator("keys")
     @classmethod

@@ -6,9 +6,10 @@ time still sees every series go on where it was. ``sum without (replica)`` adds 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from recsys_ray.serving.answers.live_run import LiveRun
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+CALL_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)  # of a language model
 
 
 class Metrics:
@@ -47,10 +49,20 @@ class Metrics:
         )
         self.feedback = counter("recsys_feedback_events", "Interactions taken")
         self.feedback_files = counter("recsys_feedback_files", "Files written for the next batch run")
+        self._exposure_rows = counter(
+            "recsys_exposure_rows", "Exposures and clicks by what became of them in the journal", ["outcome"]
+        )
         self.redis_errors = counter("recsys_redis_errors", "Calls of Redis that failed")
         self.narrations = counter("recsys_narrations", "Texts requested of the language model", ["outcome"])
-        self.narration_seconds = counter("recsys_narration_seconds", "Time spent waiting for it")
-        self.narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
+        self._narration_seconds = histogram("recsys_narration_seconds", "Time of one call of it", buckets=CALL_SECONDS)
+        self._narration_tokens = counter("recsys_narration_tokens", "Tokens it read and wrote", ["kind"])
+        self._narration_cost = counter("recsys_narration_cost", "What it cost, in the unit of the prices")
+        self._narration_day = gauge(
+            "recsys_narration_day", "Totals of this day of UTC, as last heard: over all that share them", ["what"]
+        )
+        self._narration_limit = gauge("recsys_narration_daily_limit", "What it may cost on one day; infinite without")
+        self._narration_limit.set(math.inf)
+        self._narration_totals: tuple[str, Mapping[str, float]] = "", {}
         self._run_age = gauge("recsys_run_age_seconds", "Age of the run that answers", ["variant"])
         self._run = gauge("recsys_run", "1 for the run that answers", ["variant", "run_id", "model"])
         self._run_labels: dict[str, tuple[str, str, str]] = {}
@@ -70,9 +82,34 @@ class Metrics:
         """One list was returned to a user."""
         self._answer(variant, model, source, "true" if cached else "false").inc()
 
+    def count_exposure_rows(self, outcome: str, rows: int) -> None:
+        """Rows of the journal of exposures: ``written`` to a file, of a ``foreign`` user, or ``lost``."""
+        self._exposure_rows.labels(outcome).inc(rows)
+
     def count_lookup(self, cache_name: str, hit: bool) -> None:
         """One look-up in a cache."""
         self._lookup(cache_name, hit).inc()
+
+    def count_narration(self, seconds: float, input_tokens: int, output_tokens: int, cost: float) -> None:
+        """One call of the language model is done."""
+        self._narration_seconds.observe(seconds)
+        self._narration_tokens.labels("input").inc(input_tokens)
+        self._narration_tokens.labels("output").inc(output_tokens)
+        self._narration_cost.inc(cost)
+
+    def set_narrations_of(self, day: str, totals: Mapping[str, float]) -> None:
+        """What the texts of a day took so far, by what is counted; the next day starts from 0 by itself."""
+        self._narration_totals = day, totals
+        for what in totals:
+            self._narration_day.labels(what).set_function(partial(self._narrations_today, what))
+
+    def set_narration_limit(self, limit: float | None) -> None:
+        """What the texts of a day may cost."""
+        self._narration_limit.set(math.inf if limit is None else limit)
+
+    def _narrations_today(self, what: str) -> float:
+        day, totals = self._narration_totals
+        return totals.get(what, 0.0) if day == f"{datetime.now(UTC):%Y-%m-%d}" else 0.0
 
     def set_run(self, variant: str, run: LiveRun) -> None:
         """Another run answers for a variant from now on."""

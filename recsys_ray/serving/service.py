@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.errors import ConfigError, RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
 from recsys_ray.recommend.rank import Ranked
@@ -26,9 +26,10 @@ from recsys_ray.recommend.similar import similar_rows
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.answers.batching import Batcher
 from recsys_ray.serving.answers.cache import AnswerCache
+from recsys_ray.serving.answers.listed import FORMAT, Listed, listed
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.live_runs import LiveRuns
-from recsys_ray.serving.answers.narrator import Narrator
+from recsys_ray.serving.answers.narrator import Narrator, open_narrator
 from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
@@ -36,6 +37,7 @@ from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
+from recsys_ray.serving.users.exposures import FLUSH_SECONDS, ExposureJournal
 from recsys_ray.serving.users.journal import Event, Journal, UserStates
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
@@ -62,7 +64,13 @@ class Service:
             self.states = SharedStates(self._redis, self.journal)
             self.shared = SharedCache(self._redis, settings.cache.ttl_seconds)
             self.peers = SharedPeers(self._redis, self.peers)
-        self.narrator = None if settings.narrator is None else Narrator(settings.narrator, self.metrics)
+        self.narrator: Narrator | None = None
+        if settings.narrator is not None:
+            self.narrator = open_narrator(settings.narrator, self.metrics, self.journal.file.parent, self._redis)
+        self.exposures: ExposureJournal | None = None
+        if settings.exposures is not None:
+            outbox = self.journal.file.with_name("exposures.sqlite")
+            self.exposures = ExposureJournal(outbox, settings.exposures, self.metrics.count_exposure_rows)
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
@@ -83,6 +91,11 @@ class Service:
             asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
             asyncio.create_task(_every(SECONDS, self.publish_facts)),
         ]
+        if self.exposures is not None:
+            self._tasks += [
+                asyncio.create_task(_every(FLUSH_SECONDS, self.exposures.flush)),
+                asyncio.create_task(_every(self.exposures.settings.roll_seconds, self.export_exposures)),
+            ]
         await self.publish_facts()
 
     async def stop(self) -> None:
@@ -91,6 +104,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.export_feedback()
+        if self.exposures is not None:
+            await self.exposures.close(self.export_exposures)
         await self.peers.leave()
         if self._redis is not None:
             await self._redis.close()
@@ -108,6 +123,12 @@ class Service:
         types = run.bundle.user_id_type, run.bundle.item_ids.type
         files = await self.in_thread(self.journal.export, self.output / "feedback", *types)
         self.metrics.feedback_files.inc(len(files))
+
+    async def export_exposures(self) -> None:
+        """What was shown so far as Parquet under <output>/exposures, and what was clicked under <output>/clicks."""
+        run = self.runs.current(self.runs.default)
+        if run is not None and self.exposures is not None:
+            await self.exposures.export(self.output, run.bundle.user_id_type, run.bundle.item_ids.type)
 
     async def publish_facts(self) -> dict[str, Any]:
         """Publish what the other replicas report of this one."""
@@ -159,18 +180,18 @@ class Service:
         """
         name, run = self.run_for(variant, user)
         version = await self.states.version(user)
-        key = (run.run_id, name, sent_id, version, params)
+        key = (FORMAT, run.run_id, name, sent_id, version, params, self._most_shown)
         found = await self._cached(key)
         if found is not None:
-            self._record_exposure(name, run, user, found[0], True)
-            return found[1], True
+            self._record_exposure(name, run, user, found, True)
+            return found.body, True
         events = await self.states.events(user) if version else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
         about = {"user_id": sent_id, "user": kind}
-        source, body = await self._recommend(name, run, request, params, about, ignored)
-        await self._store(key, source.encode() + b"\n" + body)
-        self._record_exposure(name, run, user, source, False)
-        return body, False
+        made = await self._recommend(name, run, request, params, about, ignored)
+        await self._store(key, made.packed())
+        self._record_exposure(name, run, user, made, False)
+        return made.body, False
 
     async def recommend_history(self, history: Sequence[Event], params: RecommendParams, variant: str | None) -> bytes:
         """The same for a history without a user."""
@@ -178,20 +199,21 @@ class Service:
         name, run = self.run_for(variant, digest)
         request, ignored = run.request(None, list(history))
         about = {"user_id": None, "user": _kind_of_stranger(request)}
-        source, body = await self._recommend(name, run, request, params, about, ignored)
-        self._record_exposure(name, run, digest, source, False)
-        return body
+        made = await self._recommend(name, run, request, params, about, ignored)
+        self._count_exposure(name, run, digest, made, False)
+        return made.body
 
-    async def _cached(self, key: Any) -> tuple[str, bytes] | None:
+    @property
+    def _most_shown(self) -> int:
+        return 0 if self.settings.exposures is None else self.settings.exposures.items
+
+    async def _cached(self, key: Any) -> Listed | None:
         found = self._counted("memory", self.cache.get(key))
         if found is None and self.shared is not None:
             found = self._counted("redis", await self.shared.get(key))
             if found is not None:
                 self.cache.put(key, found)
-        if found is None:
-            return None
-        source, _, body = found.partition(b"\n")
-        return source.decode(), body
+        return None if found is None else Listed.unpacked(found)
 
     def _counted(self, cache: str, found: bytes | None) -> bytes | None:
         self.metrics.count_lookup(cache, found is not None)
@@ -213,8 +235,7 @@ class Service:
 
     async def _recommend(
         self, name: str, run: LiveRun, request: Requests, params: RecommendParams, about: dict[str, Any], ignored: int
-    ) -> tuple[str, bytes]:
-        """(source of the list, its JSON without the closing brace)."""
+    ) -> Listed:
         options = options_of(run, params)
         items: list[dict[str, Any]] = []
         if options is not None:
@@ -223,17 +244,15 @@ class Service:
             items = _list_items(run, page, params.offset)
             if params.explain and items:
                 await self._add_reasons(run, request, page, items)
-        sources = {item["source"] for item in items}
-        source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
         history = len(request.histories.items_E)
-        facts = {"stage": stage(history), "history": history, "ignored": ignored, "source": source, "items": items}
-        return source, to_json(about | facts | origin(name, run))[:-1]
+        front = about | {"stage": stage(history), "history": history, "ignored": ignored}
+        return listed(front, items, origin(name, run), self._most_shown)
 
     async def _add_reasons(self, run: LiveRun, request: Requests, page: Ranked, items: list[dict[str, Any]]) -> None:
         for item, reason in zip(items, await self.in_scoring(list_reasons, run, request, page), strict=True):
             item["reason"] = reason
         if self.narrator is not None:
-            await self.narrator.rephrase(items)
+            await self.narrator.rephrase(items, await self.in_scoring(run.profiler.profile, request.histories))
 
     # -- the rest ---------------------------------------------------------------------------------------------
 
@@ -241,6 +260,12 @@ class Service:
         """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
         durable = hours is None
         await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, durable=durable)
+        self.metrics.feedback.inc(len(events))
+
+    async def add_clicks(self, user: str, events: Sequence[Event]) -> None:
+        """Keep that a user opened items: outcomes of an experiment, of which no list takes notice."""
+        assert self.exposures is not None, "clicks are refused without it"
+        await self.in_thread(self.exposures.clicked, user, events)
         self.metrics.feedback.inc(len(events))
 
     async def similar(self, run: LiveRun, row: int, n: int) -> list[tuple[int, float]]:
@@ -257,8 +282,14 @@ class Service:
         """For what computes."""
         return await asyncio.get_running_loop().run_in_executor(self._scoring, function, *args)
 
-    def _record_exposure(self, variant: str, run: LiveRun, user: str, source: str, cached: bool) -> None:
-        self.metrics.count_exposure(variant, run.model, source, cached)
+    def _record_exposure(self, variant: str, run: LiveRun, user: str, made: Listed, cached: bool) -> None:
+        self._count_exposure(variant, run, user, made, cached)
+        if self.exposures is not None:
+            assigned = variant == self.assignment.variant_of(user)
+            self.exposures.shown(user, variant, assigned, run.run_id, made.shown.decode())
+
+    def _count_exposure(self, variant: str, run: LiveRun, user: str, made: Listed, cached: bool) -> None:
+        self.metrics.count_exposure(variant, run.model, made.source, cached)
         if len(self.runs.slots) > 1:
             EXPOSURES.info('{"variant": "%s", "run_id": "%s", "user": %s}', variant, run.run_id, to_json(user).decode())
 
@@ -288,6 +319,8 @@ async def _every(seconds: float, work: Any) -> None:
         await asyncio.sleep(seconds)
         try:
             await work()
+        except RecsysError as error:
+            log.error("%s", error)
         except Exception:  # it is tried again; a broken disk must not end the service
             log.exception("background work failed")
 

@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.serving import ServingSettings, build_app
+from tests.language_model import INPUT_TOKENS, OUTPUT_TOKENS, listening_model
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 
@@ -111,6 +113,52 @@ def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path,
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "new"
         time.sleep(3.2)
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "unknown"
+
+
+def totals(server: Server) -> dict[str, float]:
+    """What Redis has counted of the only day it knows."""
+    with pytest.importorskip("redis").Redis.from_url(server.url) as reader:
+        (key,) = reader.keys("recsys_ray:*:spending:*")
+        assert 0 < reader.ttl(key) <= 31 * 86400
+        return {what.decode(): float(amount) for what, amount in reader.hgetall(key).items()}
+
+
+def test_machines_share_the_texts_of_a_language_model_and_its_daily_limit(
+    world: Path, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_ray.serving.answers.narrator.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)
+
+    price = (2.0 * INPUT_TOKENS + 0.1 * OUTPUT_TOKENS) / 1000
+
+    def worded(service: Any, user: int) -> int:
+        items = service.get(f"/v1/recommendations/{user}", params={"explain": True}).json()["items"]
+        return sum(item["reason"]["by"] == "m" for item in items)
+
+    with listening_model() as endpoint:
+        priced = {"input_price": 2.0, "output_price": 0.1, "daily_limit": 8.0}
+        narrator = {"url": endpoint.url, "model": "m", "items": 1} | priced
+        settings: dict[str, Any] = {"redis": redis.url, "narrator": narrator, "cache": {"mib": 0, "ttl_seconds": 1e-3}}
+        with (
+            client(world, state=str(tmp_path / "a"), **settings) as one,
+            client(world, state=str(tmp_path / "b"), **settings) as two,
+        ):
+            assert (worded(one, 5), worded(two, 5), len(endpoint.calls)) == (1, 1, 1)
+            assert counted(two, "recsys_narrations_total", outcome="cached") == 1
+            redis.stop()
+            assert worded(one, 6) == 1  # counted on its own disk, and told Redis later
+            redis.start()
+            time.sleep(0.1)
+            worded(one, 7)
+            of_day = totals(redis)
+            assert of_day["texts"] == 2  # Redis forgot the first one in its restart
+            assert of_day["cost"] == pytest.approx(2 * price) and of_day["input_tokens"] == 2 * INPUT_TOKENS
+            assert counted(one, "recsys_narration_day", what="texts") >= 3  # which the machine itself did not
+            for user in range(8, 80):
+                worded((one, two)[user % 2], user)
+            assert worded(one, 90) == worded(two, 91) == 0
+            assert 2.0 < totals(redis)["cost"] <= 8.0
+            assert totals(redis)["cost"] == pytest.approx(price * (len(endpoint.calls) - 1))
 
 
 def test_an_address_that_is_none_is_refused_at_once(world: Path) -> None:

@@ -20,6 +20,7 @@ from recsys_ray.runs import publish
 from recsys_ray.runs.publish import RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
+from recsys_ray.serving.answers.profile import Profiler
 from recsys_ray.serving.users.histories import UserHistories
 from recsys_ray.serving.users.journal import Event
 
@@ -44,6 +45,11 @@ class LiveRun:
         """The users of the first shard that has any."""
         shards = [shard for shard, count in enumerate(self.bundle.users_per_shard) if count]
         return self.users.shard(shards[0]) if shards else None
+
+    @cached_property
+    def profiler(self) -> Profiler:
+        """What the users of this catalogue are like."""
+        return Profiler(self.catalogue)
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:

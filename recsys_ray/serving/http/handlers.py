@@ -108,18 +108,25 @@ class Handlers:
     async def feedback(self, request: HttpRequest) -> HttpResponse:
         body = await request.json(request_models.FeedbackRequest)
         _, run = self.service.run_for(None)
-        by_user: dict[str, list[request_models.FeedbackEvent]] = {}
+        if self.service.exposures is None and any(event.kind == "clicked" for event in body.events):
+            raise Problem(422, "kind: clicks are kept only where exposures are; set serving.exposures")
+        found: dict[tuple[str, str], list[request_models.FeedbackEvent]] = {}
         for event in body.events:
-            by_user.setdefault(self._writable(run, event.user_id), []).append(event)
-        events = {user: self._events(sent) for user, sent in by_user.items()}
+            found.setdefault((self._writable(run, event.user_id), event.kind), []).append(event)
+        events = {key: self._events(sent) for key, sent in found.items()}
         for item in (event.item for sent in events.values() for event in sent):
             if typed_id(item, run.bundle.item_ids.type) is None:
                 raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-        hours = {user: self._hours_kept(user) for user in events}
-        await asyncio.gather(*(self.service.add_events(user, sent, hours=hours[user]) for user, sent in events.items()))
+        await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items()))
         unknown = sum(event.item not in run.catalogue.rows for sent in events.values() for event in sent)
         parts = {"accepted": len(body.events), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
         return HttpResponse(encode(parts))
+
+    async def _keep(self, user: str, kind: str, sent: Sequence[Event]) -> None:
+        if kind == "clicked":
+            await self.service.add_clicks(user, sent)
+        else:
+            await self.service.add_events(user, sent, hours=self._hours_kept(user))
 
     async def onboarding_items(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.OnboardingQuery)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -131,6 +131,14 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
+    kind: Literal["rated", "clicked"] = "rated"
+    """clicked: the item was opened. It is an outcome of an experiment, not an interaction: no list changes by it."""
+
+    @model_validator(mode="after")
+    def _a_click_has_no_rating(self) -> FeedbackEvent:
+        if self.kind == "clicked" and "rating" in self.model_fields_set:
+            raise ValueError("an event of kind clicked has no rating; send the rating as an event of its own")
+        return self
 
 
 class FeedbackRequest(RequestModel):

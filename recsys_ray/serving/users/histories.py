@@ -61,6 +61,15 @@ def typed_id(text: str, kind: pa.DataType) -> pa.Array | None:
     return pa.array([int(text)], kind)
 
 
+def fitting(texts: pa.Array, kind: pa.DataType) -> pa.BooleanArray:
+    """Which of these texts ``typed_id`` takes; a cast makes ids of them."""
+    if pa.types.is_string(kind):
+        return pc.is_valid(texts)
+    lengths = pc.utf8_length(texts)
+    small = pc.or_(pc.less(lengths, 19), pc.and_(pc.equal(lengths, 19), pc.less_equal(texts, str(2**63 - 1))))
+    return pc.and_(pc.match_substring_regex(texts, r"^(0|[1-9][0-9]*)$"), small)
+
+
 def num_bytes(requests: Requests) -> int:
     """Memory of a block of users."""
     histories, seen = requests.histories, requests.seen

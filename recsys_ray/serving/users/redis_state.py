@@ -118,10 +118,10 @@ class SharedStates:
 
 
 class SharedCache:
-    """Finished responses of all machines."""
+    """Finished responses of all machines, or, under another name, something else that may be found again."""
 
-    def __init__(self, redis: Redis, ttl_seconds: float) -> None:
-        self._redis, self._milliseconds = redis, max(1, int(ttl_seconds * 1000))
+    def __init__(self, redis: Redis, ttl_seconds: float, name: str = "answer") -> None:
+        self._redis, self._name, self._milliseconds = redis, name, max(1, int(ttl_seconds * 1000))
 
     async def get(self, key: Hashable) -> bytes | None:
         name = self._key(key)
@@ -133,7 +133,7 @@ class SharedCache:
         await self._redis.attempt(lambda client: client.set(name, value, px=self._milliseconds))
 
     def _key(self, key: Hashable) -> str:
-        return self._redis.key("answer", hashlib.sha256(repr(key).encode()).hexdigest())
+        return self._redis.key(self._name, hashlib.sha256(repr(key).encode()).hexdigest())
 
 
 class SharedPeers:
