@@ -21,7 +21,7 @@ from tests.models.test_attributes import ITEMS, USERS, world
 HARD = {"negative_strategy": "hard", "negatives": 6, "hard_candidates": 12}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("two_tower", {"epochs": 20, "batch_size": 16}),
-    ("ncf", {"epochs": 30, "batch_size": 64}),
+    ("ncf", {"epochs": 15, "batch_size": 64}),
     ("ncf", {"epochs": 20, "batch_size": 64, "loss": "bpr"}),
     ("lightgcn", {"epochs": 30, "batch_size": 64}),
     ("sasrec", {"epochs": 20, "batch_size": 16}),

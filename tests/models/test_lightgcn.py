@@ -191,7 +191,7 @@ def asking(data: TrainData, known: bool) -> Requests:
         {"negatives": 30, "learning_rate": 0.1, "negative_strategy": "mixed", "correct_popularity": True},
         {"negatives": 30, "learning_rate": 0.1, "similarity": "inner", "temperature": 1.0},
         {"negatives": 30, "learning_rate": 0.1, "layers": 0},
-        {"negatives": 8, "negative_strategy": "hard", "hard_candidates": 40, "learning_rate": 0.1},
+        {"negatives": 20, "negative_strategy": "hard", "hard_candidates": 30, "learning_rate": 0.1},
     ],
     ids=lambda settings: "-".join(str(value) for value in settings.values()),
 )

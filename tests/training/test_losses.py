@@ -147,14 +147,14 @@ def test_sequence_models(settings: dict[str, Any], similarity: Any) -> None:
     (batch,) = model.batches(0)
     vectors = model.encoder.embedding.weight.detach().double().numpy()[:ITEMS]
     states, targets = [], []
-    for row in sorted(batch[0].tolist()):
+    for row in sorted(batch[1].tolist()):
         events = [item for item in row if item != model.encoder.padding]
         whole = next(history for history in ROWS if history[:-1] == events)
         with torch.no_grad():
             states.extend(model.encoder(torch.tensor([events])).double().numpy())
         targets.extend(whole[1:])
     assert len(targets) == 7
-    drawn, logs = draws_of(model, torch.from_numpy(batch[1][batch[1] != model.encoder.padding]), batch[2])
+    drawn, logs = draws_of(model, torch.from_numpy(batch[2][batch[2] != model.encoder.padding]), batch[3])
     losses = []
     for state, target in zip(states, targets, strict=True):
         scores = vectors @ state
