@@ -80,7 +80,7 @@ def test_padding_is_never_masked_and_something_always_is(probability: float) -> 
     rows = [[1, 2], [3, 4, 5], list(range(ITEMS)), [6, 7]]
     model = model_of(rows, mask_probability=probability, batch_size=4)
     for epoch in range(20):
-        inputs, targets, _ = next(model.batches(epoch))
+        _, inputs, targets, _ = next(model.batches(epoch))
         masked = inputs == MASK
         assert inputs.shape == (4, BOTH.max_length) and masked.any(axis=1).all()
         assert ((targets != PADDING) == masked).all() and (targets != MASK).all()
@@ -91,9 +91,9 @@ def test_padding_is_never_masked_and_something_always_is(probability: float) -> 
 
 def test_workers_mask_what_one_would() -> None:
     rows = [[user, user + 1, user + 2, user + 3] for user in range(8)]
-    alone = next(model_of(rows, batch_size=8).batches(0))[0]
+    alone = next(model_of(rows, batch_size=8).batches(0))[1]
     shares = [
-        next(model_of(rows, worker=LocalWorker(rank=rank, world_size=2), batch_size=8).batches(0))[0] for rank in (0, 1)
+        next(model_of(rows, worker=LocalWorker(rank=rank, world_size=2), batch_size=8).batches(0))[1] for rank in (0, 1)
     ]
     assert np.stack(shares, axis=1).reshape(8, -1).tolist() == alone.tolist()
 
@@ -128,12 +128,12 @@ def test_the_question_is_a_mask_behind_the_newest_events(encoder: SequenceEncode
 @pytest.mark.slow
 def test_it_learns_one_batch_by_heart() -> None:
     model = model_of([[3, 1, 4, 2], [5, 9, 2]], replace(BOTH, dropout=0.0))
-    inputs, targets, random = next(model.batches(0))
+    batch = next(model.batches(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    first = float(model.loss((inputs, targets, random)).detach())
+    first = float(model.loss(batch).detach())
     for _ in range(60):
         optimizer.zero_grad()
-        loss = model.loss((inputs, targets, random))
+        loss = model.loss(batch)
         loss.backward()
         optimizer.step()
     assert first > 1.0 and float(loss.detach()) < 0.05
