@@ -20,6 +20,9 @@ class SequenceConfig(LoopConfig):
     """Width of the position-wise networks, in embedding_dims."""
     max_length: int = Field(default=50, ge=1)
     """The newest events of a history that the network sees; a history may be longer."""
+    use_content: bool = False
+    """Add to every item's vector a learned map of what its text and poster say; items that were never trained have that
+    alone. Needs a section content."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Share of values set to 0 in training, in every place."""
     activation: Literal["gelu", "relu"] = "gelu"
@@ -48,6 +51,10 @@ class SequenceConfig(LoopConfig):
 
     batch_size: int = Field(default=128, ge=1)
     """Users of one step, over all workers together: the result does not depend on the number of workers."""
+
+    @property
+    def needs_content(self) -> bool:
+        return self.use_content
 
     @model_validator(mode="after")
     def _possible(self) -> SequenceConfig:

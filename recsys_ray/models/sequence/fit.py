@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, TrainData
 from recsys_ray.models.base import require_finite
 from recsys_ray.models.holdout import hold_out
@@ -51,14 +52,18 @@ def fit_sequence(
         activation=config.activation,
     )
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=True)
-    job = SequenceJob(histories, held_out, data.num_items, shape, config, context.seed)
+    if config.use_content and data.content is None:
+        raise ModelError(f"{name}: use_content needs item vectors; add a section content or unset it")
+    content = data.content if config.use_content else None
+    job = SequenceJob(histories, held_out, data.num_items, shape, config, context.seed, content)
     weights, progress = run_workers(context, train, job, name)
     context.progress(f"{name}: {progress.epochs} epochs, loss {progress.history[-1]['loss']:.4g}")
     require_finite(name, "lower model.learning_rate", *weights.values())
+    trained_I = np.bincount(histories.items_E, minlength=data.num_items) > 0
     return SequenceScorer(
         weights=weights,
         shape=asdict(shape),
-        trained_I=np.bincount(histories.items_E, minlength=data.num_items) > 0,
+        trained_I=trained_I if content is None else trained_I | content.present_I,
         similarity=config.similarity,
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.base.types import FloatArray, Histories, ItemContent, ItemLists, LongArray
 from recsys_ray.models.holdout import ranking_quality
 from recsys_ray.models.sequence.padding import newest
 from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
@@ -51,6 +51,8 @@ class SequenceJob:
     shape: TransformerShape
     config: SequenceConfig
     seed: int
+    content: ItemContent | None = None
+    """Vectors of the items' texts and posters, where the model takes them."""
 
 
 Batch = tuple[LongArray, LongArray, LongArray, torch.Generator]
@@ -66,7 +68,8 @@ class NextItem(nn.Module):
         super().__init__()
         self.job, self.worker, self.config = job, worker, job.config
         torch.manual_seed(stream(job.seed, 0))
-        self.encoder = SequenceEncoder(job.shape).to(worker.device)
+        trained_I = np.bincount(job.histories.items_E, minlength=job.num_items) > 0
+        self.encoder = SequenceEncoder(job.shape, job.content, trained_I).to(worker.device)
         self.users = np.flatnonzero(job.histories.lengths_B >= 2)
         counts_I = np.bincount(job.histories.items_E, minlength=job.num_items)
         self.negatives = NegativeSampler(
@@ -108,11 +111,14 @@ class NextItem(nn.Module):
         targets = targets_BL[real_BL]
         wanted = targets != self.encoder.padding
         users_P = users_B[:, None].expand_as(inputs_BL)[real_BL][wanted]
-        return self._against_items(self.encoder(inputs_BL)[wanted], targets[wanted], users_P, batch[3])
+        table_ND = self.encoder.table()
+        states_PD = self.encoder(inputs_BL, table_ND)[wanted]
+        return self._against_items(states_PD, table_ND, targets[wanted], users_P, batch[3])
 
-    def _against_items(self, states_PD: Tensor, targets_P: Tensor, users_P: Tensor, random: torch.Generator) -> Tensor:
+    def _against_items(
+        self, states_PD: Tensor, items_ND: Tensor, targets_P: Tensor, users_P: Tensor, random: torch.Generator
+    ) -> Tensor:
         config = self.config
-        items_ND = self.encoder.embedding.weight
         if config.similarity == "cosine":
             states_PD = functional.normalize(states_PD, dim=1) / config.temperature
             items_ND = functional.normalize(items_ND, dim=1)
@@ -145,9 +151,13 @@ class NextItem(nn.Module):
 
 
 def train_model(model: NextItem) -> tuple[dict[str, FloatArray], Progress]:
-    """The encoder's weights by name."""
+    """The encoder's weights by name; what content adds to items is in their vectors."""
     progress = train(model.task(), model.config, model.worker, model.job.seed)
-    return {name: value.numpy() for name, value in snapshot(model.encoder).items()}, progress
+    encoder = model.encoder
+    weights = {name: value.numpy() for name, value in snapshot(encoder).items() if not name.startswith("content_map")}
+    with torch.no_grad():
+        weights["embedding.weight"] = np.ascontiguousarray(encoder.table().float().cpu().numpy())
+    return weights, progress
 
 
 def encode(encoder: SequenceEncoder, histories: Histories, rows_B: LongArray, device: str = "cpu") -> FloatArray:
@@ -172,7 +182,7 @@ def encode(encoder: SequenceEncoder, histories: Histories, rows_B: LongArray, de
 
 def item_vectors(encoder: SequenceEncoder, num_items: int, similarity: str) -> FloatArray:
     """(I, D) what a query is multiplied with."""
-    items_ID = encoder.embedding.weight.detach()[:num_items]
+    items_ID = encoder.table().detach()[:num_items]
     if similarity == "cosine":
         items_ID = functional.normalize(items_ID, dim=1)
     return np.ascontiguousarray(items_ID.float().cpu().numpy())

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys_ray.base.types import BoolArray, FloatArray, ItemContent
+
 
 @dataclass(frozen=True, slots=True)
 class TransformerShape:
@@ -83,10 +85,22 @@ class Block(nn.Module):
 class SequenceEncoder(nn.Module):
     """What is known at every position of (B, L) items, from it and earlier ones or from all."""
 
-    def __init__(self, shape: TransformerShape) -> None:
+    content_NF: Tensor | None
+    trained_N: Tensor | None
+
+    def __init__(
+        self, shape: TransformerShape, content: ItemContent | None = None, trained_I: BoolArray | None = None
+    ) -> None:
         super().__init__()
         assert shape.embedding_dim % shape.heads == 0
         self.shape = shape
+        self.content_map = None
+        self.register_buffer("content_NF", None, persistent=False)
+        self.register_buffer("trained_N", None, persistent=False)
+        if content is not None and trained_I is not None:
+            self.content_map = nn.Linear(content.vectors_ID.shape[1], shape.embedding_dim, bias=False)
+            self.content_NF = _with_tokens(content.vectors_ID, shape.num_embeddings)
+            self.trained_N = _with_tokens(trained_I, shape.num_embeddings)
         self.embedding = nn.Embedding(shape.num_embeddings, shape.embedding_dim)
         self.position = nn.Embedding(shape.max_length, shape.embedding_dim)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
@@ -103,13 +117,23 @@ class SequenceEncoder(nn.Module):
         assert not self.shape.causal
         return self.shape.num_embeddings - 2
 
-    def forward(self, items_BL: Tensor) -> Tensor:
-        """(P, D) the states at the P real positions, row by row."""
+    def table(self) -> Tensor:
+        """(N, D) the vectors of all items and tokens: their own, and what their content adds; an item that was never
+        trained has the content's alone."""
+        weight_ND = self.embedding.weight
+        if self.content_map is None or self.content_NF is None or self.trained_N is None:
+            return weight_ND
+        table_ND: Tensor = weight_ND * self.trained_N[:, None] + self.content_map(self.content_NF)
+        return table_ND
+
+    def forward(self, items_BL: Tensor, table_ND: Tensor | None = None) -> Tensor:
+        """(P, D) the states at the P real positions, row by row; ``table_ND`` is ``table()`` where it is at hand."""
+        table_ND = self.table() if table_ND is None else table_ND
         length = items_BL.shape[1]
         real_BL = items_BL != self.padding
         from_newest_BL = torch.arange(length - 1, -1, -1, device=items_BL.device).expand_as(items_BL)
         # P: real positions alone, row by row; each position's vector counts from the newest of its row.
-        values_PD = self.embedding(items_BL[real_BL]) * self.shape.embedding_dim**0.5
+        values_PD = functional.embedding(items_BL[real_BL], table_ND) * self.shape.embedding_dim**0.5
         values_PD = values_PD + self.position(from_newest_BL[real_BL])
         values_PD = functional.dropout(values_PD, self.shape.dropout, self.training)
         # A padded position sees itself: a row of nothing but hidden entries would be 0 / 0.
@@ -123,9 +147,16 @@ class SequenceEncoder(nn.Module):
         return result
 
 
+def _with_tokens(rows_I: FloatArray | BoolArray, num_embeddings: int) -> Tensor:
+    """Rows of items as float32; those of the tokens behind them are ones for flags, zeros for vectors."""
+    rows = torch.from_numpy(rows_I.astype("float32"))
+    fill = 1.0 if rows.dim() == 1 else 0.0
+    return torch.cat([rows, rows.new_full((num_embeddings - len(rows), *rows.shape[1:]), fill)])
+
+
 def _initialise(module: nn.Module) -> None:
     """Normal(0, 0.02) weights, zero biases."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
