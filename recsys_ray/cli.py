@@ -21,6 +21,7 @@ from recsys_ray.commands import COMMANDS, add_config, command, open_pipeline
 STAGES = {
     "run": "prepare, embed, train, evaluate, recommend and publish; unchanged stages are skipped",
     "prepare": "raw interactions and catalogue to prepared tables",
+    "features": "what is known of users, items and interactions, as Parquet tables for other programs",
     "embed": "texts and posters of the catalogue to item vectors; what did not change is not encoded again",
     "train": "fit the model that is evaluated (without a split: the one that is published)",
     "evaluate": "metrics of the written top-N against held-out interactions",

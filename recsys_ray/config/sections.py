@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from recsys_ray.base.types import Settings
 from recsys_ray.cluster.session import ClusterSettings
 from recsys_ray.content.config import ContentSettings
+from recsys_ray.data.config import FeatureSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.models import MODELS, ColdItemSettings, Model, Popularity, model_section, without_name
@@ -76,6 +77,8 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0)
     """Seed of splits, initial values and sampling."""
     data: DataConfig
+    features: FeatureSettings = FeatureSettings()
+    """Tables of features; only ``recsys-ray features`` reads it."""
     content: ContentSettings | None = None
     """Vectors of the items from their texts and posters; null makes none."""
     model: model_section(MODELS.values())  # type: ignore[valid-type]

@@ -230,3 +230,12 @@ class DataSettings(Settings):
                 "set filters.duplicates=last"
             )
         return self
+
+
+class FeatureSettings(Settings):
+    """Tables of features, which ``recsys-ray features`` writes for other programs."""
+
+    parts: list[Literal["train", "valid", "test"]] = Field(default=["train"], min_length=1)
+    """Parts of the split whose events describe users and items."""
+    top_genres: int = Field(default=3, ge=0)
+    """Genres that a user is described by, at most."""

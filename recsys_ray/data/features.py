@@ -21,6 +21,7 @@ from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories,
 MILLISECONDS_PER_DAY = 86_400_000
 DAYS_PER_MONTH = 30.44
 NOT_FEATURES = ("item_id", "count")
+LOGGED = ("count", "per_month", "recency_days")
 HISTORY_FEATURES = ("log_count", "rating_mean", "rating_std", "rating_range", "log_per_month", "log_recency_days")
 """What ``HistorySums.features`` begins with; the share of every genre follows."""
 
@@ -152,8 +153,8 @@ class HistorySums:
             self.last_B,
         )
 
-    def features(self, now: float) -> FloatArray:
-        """(B, F) ``HISTORY_FEATURES``, then the share of the events that is of each genre; zeros for no events.
+    def numbers(self, now: float) -> dict[str, DoubleArray]:
+        """(B,) each: count, rating_mean, rating_std, rating_range, per_month, recency_days; 0 for no events.
 
         ``now`` is the moment, in UTC milliseconds, from which recency counts back.
         """
@@ -165,14 +166,21 @@ class HistorySums:
         )
         months_B = np.maximum((last_B - first_B) / MILLISECONDS_PER_DAY / DAYS_PER_MONTH, 1)
         recency_B = np.maximum(now - last_B, 0) / MILLISECONDS_PER_DAY
-        numbers = (
-            np.log1p(self.count_B),
-            mean_B,
-            np.sqrt(np.where(variance_B > 1e-9 * mean_B**2, variance_B, 0)),
-            high_B - low_B,
-            np.log1p(self.count_B / months_B),
-            np.log1p(recency_B),
-        )
-        features_BF = np.concatenate([np.stack(numbers, axis=1), self.genres_BG / some_B[:, None]], axis=1)
-        result_BF: FloatArray = (features_BF * any_B[:, None]).astype(np.float32)
+        found = {
+            "count": self.count_B,
+            "rating_mean": mean_B,
+            "rating_std": np.sqrt(np.where(variance_B > 1e-9 * mean_B**2, variance_B, 0)),
+            "rating_range": high_B - low_B,
+            "per_month": self.count_B / months_B,
+            "recency_days": recency_B,
+        }
+        return {name: np.where(any_B, values_B, 0) for name, values_B in found.items()}
+
+    def features(self, now: float) -> FloatArray:
+        """(B, F) ``HISTORY_FEATURES``, then the share of the events that is of each genre; zeros for no events."""
+        numbers = self.numbers(now)
+        columns = [np.log1p(numbers[name]) if name in LOGGED else numbers[name] for name in numbers]
+        shares_BG = self.genres_BG / np.maximum(self.count_B, 1)[:, None]
+        features_BF = np.concatenate([np.stack(columns, axis=1), shares_BG], axis=1)
+        result_BF: FloatArray = (features_BF * (self.count_B > 0)[:, None]).astype(np.float32)
         return result_BF

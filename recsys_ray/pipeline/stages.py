@@ -10,10 +10,13 @@ from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.provenance import fingerprint, versions
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
+from recsys_ray.cluster.features import MANIFEST as FEATURES_MANIFEST
+from recsys_ray.cluster.features import run_features
 from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.content import table as content_table
+from recsys_ray.data.feature_tables import FeatureJob
 from recsys_ray.data.prepare import driver as preparing
 from recsys_ray.data.prepare.shard import ITEMS
 from recsys_ray.data.prepared import Prepared
@@ -79,6 +82,18 @@ class Stages:
         if not skipped:
             self.session.progress(content_table.summary(facts))
         return self._done("embed", store / key, skipped, facts, started)
+
+    def features(self) -> dict[str, Any]:
+        """Users, items and interactions with what is known of each, as tables for other programs."""
+        started, settings = time.perf_counter(), self.config.features
+        prepared = self.prepared.location
+        key = fingerprint("features", prepared.name, dump(settings))[:12]
+        location = self.output / "features" / key
+        skipped = (location / FEATURES_MANIFEST).exists()
+        if not skipped:
+            run_features(self.session, FeatureJob(str(prepared), str(location), settings))
+        facts = {"tables": ["users", "items.parquet", "interactions"]}
+        return self._done("features", location, skipped, facts, started)
 
     @property
     def prepared(self) -> Prepared:
