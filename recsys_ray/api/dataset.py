@@ -126,7 +126,7 @@ class Dataset:
         All parts know all users and items, so that a model of one can be measured on another.
 
         Args:
-            kind: ``leave_last_out``, ``temporal``, ``random``, ``last_share`` or ``cold_items``.
+            kind: ``leave_last_out``, ``temporal``, ``random``, ``last_share``, ``cold_items`` or ``cold_users``.
             settings: of ``data.split`` of this kind: ``test_ratio=0.1``, ``valid_ratio=0.1``, ``valid=True``.
 
         Raises:
@@ -148,7 +148,7 @@ class Dataset:
             replace(self._source, settings=self._source.settings.model_copy(update={"split": split}))
         )
         found = whole.prepared.manifest["interactions"]
-        parts = [part for part in PARTS if part in ("train", "test") or found[part]]
+        parts = [part for part in ("train", "valid", "test") if part != "valid" or found[part]]
         for part in parts:
             if not found[part]:
                 raise DataError(f"split {kind!r}: the part {part} is empty; set other ratios or a smaller min_history")

@@ -15,10 +15,11 @@ from recsys_ray.base.errors import DataError
 ID_TYPES = (pa.int64(), pa.string())
 
 # What one row of a history was: the split it belongs to, and whether it may teach or only be filtered.
-TRAIN, VALID, TEST = 0, 1, 2
+TRAIN, VALID, TEST, SHOWN = 0, 1, 2, 3
+"""SHOWN: known when the user is asked about, but taught to no model that is evaluated."""
 PART_MASK = 3
 SEEN_ONLY = 4  # below the rating threshold: never trained on, never a target, always filtered as seen
-PARTS = {"train": TRAIN, "valid": VALID, "test": TEST}
+PARTS = {"train": TRAIN, "valid": VALID, "test": TEST, "shown": SHOWN}
 
 SOURCE_MODEL = "model"
 FALLBACK = "fallback:"
@@ -67,7 +68,7 @@ def items(item_type: pa.DataType) -> pa.Schema:
 
 
 def prepared_users(user_type: pa.DataType) -> pa.Schema:
-    """A user a row; four parallel lists, oldest event first. ``parts`` holds TRAIN/VALID/TEST, plus SEEN_ONLY."""
+    """A user a row; four parallel lists, oldest event first. ``parts`` holds a code of PARTS, plus SEEN_ONLY."""
     return pa.schema(
         [
             ("user_id", user_type),

@@ -53,6 +53,11 @@ class FilterSettings(Settings):
     duplicates: Literal["last", "first", "max", "sum", "keep", "error"] = "last"
     """Which interaction of a repeated (user, item) pair stays. max: the one of the highest rating, the last of equal
     ones. sum: the last, rated the sum of all."""
+    normalize: Literal["none", "centered", "z_score"] = "none"
+    """Ratings by each user's own measure, of the training part: less the mean, or that divided by the deviation, where
+    there is one. min_rating looks at the ratings as they are given; rating errors are then in these units."""
+    newest_per_user: int | None = Field(default=None, ge=1)
+    """Only so many of a user's newest positive interactions teach; older ones are still filtered as seen."""
     k_core_users: int = Field(default=0, ge=0)
     """Remove users with fewer positive interactions, together with k_core_items until neither removes more."""
     k_core_items: int = Field(default=0, ge=0)
@@ -188,8 +193,17 @@ class ColdItems(_Ratios):
     kind: Literal["cold_items"]
 
 
+class ColdUsers(_Ratios):
+    """A seeded share of the users is new: no model learns from them. The first of their positives are what is known
+    when they are asked about, the rest is held out."""
+
+    kind: Literal["cold_users"]
+    shown: float = Field(default=0.8, ge=0, lt=1)
+    """Share of such a user's positives, the oldest, that is known; at least one is held out. 0: nothing is known."""
+
+
 SplitConfig = Annotated[
-    NoSplit | GivenSplit | RandomSplit | KFold | LastShare | LeaveLastOut | TemporalSplit | ColdItems,
+    NoSplit | GivenSplit | RandomSplit | KFold | LastShare | LeaveLastOut | TemporalSplit | ColdItems | ColdUsers,
     Field(discriminator="kind"),
 ]
 

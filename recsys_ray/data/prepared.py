@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -112,12 +112,12 @@ class Prepared:
 
     def counts(self, parts: Sequence[str]) -> Counts:
         """Sizes when only these parts are looked at; all users and items count, also those without interactions."""
-        codes = [_code(part) for part in parts]
+        codes = [code for part in parts if (code := _code(part)) < len(self.manifest["pair_products"])]
         products = self.manifest["pair_products"]
         return Counts(
             num_users=self.num_users,
             num_items=self.num_items,
-            num_interactions=sum(int(self.manifest["interactions"][part]) for part in parts),
+            num_interactions=sum(int(self.manifest["interactions"].get(part, 0)) for part in parts),
             num_pairs=sum(int(products[one][other]) for one in codes for other in codes),
         )
 
@@ -130,9 +130,10 @@ class Prepared:
         return table
 
     def requests(self, shard: int, parts: Sequence[str]) -> Requests:
-        """All users of a shard: positives in these parts as histories, interactions below min_rating as ``seen``."""
+        """All users of a shard: positives in these parts and those that are shown as histories, interactions below
+        min_rating as ``seen``."""
         users = Shard.from_table(self.shard(shard))
-        users = users.only(_inside(users, parts))
+        users = users.only(_inside(users, {*parts, "shown"}))
         positive, seen = users.split(users.positive_E)
         first = self.first_user(shard)
         return Requests(
@@ -164,13 +165,19 @@ class Prepared:
         """(I,) positives of each item in these parts; reads every shard."""
         counts_I = np.zeros(self.num_items, np.int64)
         for shard in range(self.num_shards):
-            counts_I += np.bincount(self.requests(shard, parts).histories.items_E, minlength=self.num_items)
+            counts_I += np.bincount(self._taught(shard, parts).items_E, minlength=self.num_items)
         return counts_I
+
+    def _taught(self, shard: int, parts: Sequence[str]) -> Histories:
+        """All users of a shard: their positives in these parts alone."""
+        users = Shard.from_table(self.shard(shard))
+        users = users.only(_inside(users, parts) & users.positive_E)
+        return Histories(users.offsets_B1, users.items_E, users.ratings_E, users.timestamps_E)
 
     def train_data(self, parts: Sequence[str]) -> TrainData:
         """The positives of all users in these parts, in user order; reads every shard."""
         shards = range(self.num_shards)
-        histories = Histories.concatenate([self.requests(shard, parts).histories for shard in shards])
+        histories = Histories.concatenate([self._taught(shard, parts) for shard in shards])
         known = [table for shard in shards if (table := self.attributes(shard)) is not None]
         attributes = pa.concat_tables(known).combine_chunks() if known else None
         return TrainData(histories, self.items, attributes=attributes)
@@ -182,7 +189,7 @@ def _code(part: str) -> int:
     return schema.PARTS[part]
 
 
-def _inside(users: Shard, parts: Sequence[str]) -> BoolArray:
+def _inside(users: Shard, parts: Collection[str]) -> BoolArray:
     wanted = np.zeros(schema.PART_MASK + 1, np.bool_)
     wanted[[_code(part) for part in parts]] = True
     return np.asarray(wanted[users.parts_E & np.uint8(schema.PART_MASK)], np.bool_)

@@ -19,6 +19,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import ByteArray, IntArray, LongArray, MapBlocks
 from recsys_ray.data.config import (
     ColdItems,
+    ColdUsers,
     GivenSplit,
     KFold,
     LastShare,
@@ -51,7 +52,7 @@ class SplitPlan:
     """UTC milliseconds of the temporal cuts."""
 
     def parts_of(self, shard: Shard) -> ByteArray:
-        """TRAIN, VALID or TEST for every interaction, without the SEEN_ONLY bit."""
+        """A code of schema.PARTS for every interaction, without the SEEN_ONLY bit."""
         match self.settings:
             case NoSplit():
                 return np.zeros(len(shard.items_E), np.uint8)
@@ -74,6 +75,8 @@ class SplitPlan:
             case ColdItems():
                 assert self.item_parts_I is not None
                 return self.item_parts_I[shard.items_E]
+            case ColdUsers():
+                return _cold_users(shard, self.settings, self.seed)
 
 
 def requested_parts(settings: SplitConfig) -> list[tuple[str, str]]:
@@ -156,6 +159,21 @@ def _last(shard: Shard, test_B: LongArray, valid_B: LongArray) -> ByteArray:
     test = nth > (counts_B - test_B)[rows]
     valid = nth > (counts_B - test_B - valid_B)[rows]
     return np.where(test, schema.TEST, np.where(valid, schema.VALID, schema.TRAIN)).astype(np.uint8)
+
+
+def _cold_users(shard: Shard, settings: ColdUsers, seed: int) -> ByteArray:
+    """Users by the place of their hash between 0 and 1: the first share is test, the next validation. Of theirs the
+    oldest positives are shown, and what lies between; users with nothing to hold out teach."""
+    place_B = mix(hash_ids(shard.user_ids), seed).astype(np.float64) / 2.0**64
+    counts_B = shard.per_row(shard.positive_E)
+    test_B = (place_B < settings.test_ratio) & (counts_B > 0)
+    valid_B = ~test_B & (place_B < settings.test_ratio + settings.valid_ratio) & (counts_B > 0)
+    held_B = np.where(test_B | valid_B, counts_B - _rounded(counts_B * settings.shown), 0)
+    held_B = np.where(test_B | valid_B, np.maximum(held_B, 1), 0)
+    last_E = _last(shard, held_B, np.zeros_like(held_B)) == schema.TEST
+    rows_E = shard.rows_E
+    part_B = np.where(test_B, schema.TEST, np.where(valid_B, schema.VALID, schema.TRAIN))
+    return np.where((test_B | valid_B)[rows_E] & ~last_E, schema.SHOWN, part_B[rows_E]).astype(np.uint8)
 
 
 def cold_item_parts(settings: ColdItems, vocabulary: pa.Array, counts_I: LongArray, seed: int) -> ByteArray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.provenance import fingerprint
+from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.recommend import run_batch
 from recsys_ray.cluster.session import Session
@@ -102,7 +103,7 @@ class Measured(Stages):
         return self._present(("train",) if self.config.evaluation.on == "valid" else ("train", "valid"))
 
     def _published_parts(self) -> tuple[str, ...]:
-        everything = ("train", "valid", "test")
+        everything = tuple(PARTS)
         return self._present(everything if self.config.training.refit == "all" else everything[:2])
 
     def _fit_models(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:

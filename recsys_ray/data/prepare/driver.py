@@ -105,7 +105,10 @@ def prepare(
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
-    totals = _finish(run, FinishJob(location, user_type, core, plan, _new_rows(core.alive_I), user_chunks))
+    totals = _finish(
+        run,
+        FinishJob(location, user_type, core, plan, _new_rows(core.alive_I), settings.filters.normalize, user_chunks),
+    )
     items = items.filter(pa.array(core.alive_I))
     totals.files[ITEMS] = stamp((location / ITEMS).write_parquet(items))
     dropped = dict(staged.left_out) | {
@@ -186,7 +189,10 @@ def _group(
     split = run.settings.split
     interleaved = split.kind == "given" and split.order == "interleaved"
     given = split.kind == "given"
-    job = GroupJob(run.directory, chunks, user_type, vocabulary, filters.duplicates, given, user_chunks, interleaved)
+    cap = filters.newest_per_user
+    job = GroupJob(
+        run.directory, chunks, user_type, vocabulary, filters.duplicates, given, cap, user_chunks, interleaved
+    )
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
     for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):
@@ -198,6 +204,10 @@ def _group(
         raise DataError(
             f"{repeated:,} interactions repeat a (user, item) pair, for example {pair}; "
             "set data.filters.duplicates=last"
+        )
+    if capped := sum(report.capped for report in reports):
+        run.progress(
+            f"prepare: {capped:,} interactions are beyond filters.newest_per_user={cap}, filtered as seen alone"
         )
     conflicts = sum(report.conflicts for report in reports)
     if conflicts:
@@ -291,4 +301,5 @@ def _facts(
 
 
 def _by_part(totals: Totals) -> str:
-    return ", ".join(f"{int(totals.positives_S[code]):,} {name}" for name, code in schema.PARTS.items())
+    counts = {name: int(totals.positives_S[code]) for name, code in schema.PARTS.items()}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name != "shown")

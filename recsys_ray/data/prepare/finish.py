@@ -11,8 +11,8 @@ import pyarrow as pa
 from recsys_ray.base import schema
 from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import IntArray, LongArray
-from recsys_ray.data.prepare.shard import ATTRIBUTES, USERS, Core, load_grouped, part_file
+from recsys_ray.base.types import FloatArray, IntArray, LongArray
+from recsys_ray.data.prepare.shard import ATTRIBUTES, USERS, Core, Shard, load_grouped, part_file
 from recsys_ray.data.prepare.staging import Staged
 from recsys_ray.data.prepare.user_table import attributes_of, users_of_shard
 from recsys_ray.data.split import SplitPlan
@@ -29,6 +29,8 @@ class FinishJob:
     plan: SplitPlan
     new_rows_I: IntArray
     """Rows in the final vocabulary by rows in the one before k-core."""
+    normalize: str
+    """What becomes of ratings, as ``filters.normalize`` says."""
     user_chunks: list[Staged]
     """The table of users; empty without one."""
 
@@ -62,7 +64,8 @@ class Totals:
 
     def to_json(self) -> dict[str, Any]:
         def by_part(counts_S: LongArray) -> dict[str, int]:
-            return {name: int(counts_S[code]) for name, code in schema.PARTS.items()}
+            named = {name: int(counts_S[code]) for name, code in schema.PARTS.items()}
+            return {name: count for name, count in named.items() if count or name != "shown"}
 
         cumulative = np.cumsum(self.lengths)
         ranks = [min(int(q * cumulative[-1]), int(cumulative[-1]) - 1) for q in QUANTILES]
@@ -84,11 +87,28 @@ class Totals:
         }
 
 
+def _by_own_measure(shard: Shard, *, divide: bool) -> FloatArray:
+    """(E,) ratings less the mean of each user's training events, divided by their deviation where there is one. A user
+    without any has the mean of 0."""
+    train_E = (shard.parts_E & np.uint8(schema.PART_MASK)) == schema.TRAIN
+    rows_E, ratings_E = shard.rows_E, shard.ratings_E.astype(np.float64)
+    size, some_E = len(shard.user_ids), rows_E[train_E]
+    count_B = np.maximum(np.bincount(some_E, minlength=size), 1)
+    mean_B = np.bincount(some_E, ratings_E[train_E], minlength=size) / count_B
+    apart_E = ratings_E - mean_B[rows_E]
+    if divide:
+        spread_B = np.sqrt(np.bincount(some_E, apart_E[train_E] ** 2, minlength=size) / count_B)
+        apart_E /= np.where(spread_B > 1e-6, spread_B, 1)[rows_E]
+    return np.asarray(apart_E, np.float32)
+
+
 def finish_shard(shard: int, job: FinishJob) -> Totals:
     left = load_grouped(job.directory, shard, job.user_type, job.core)
     parts_E = job.plan.parts_of(left)
     seen_only_E = left.parts_E & np.uint8(schema.SEEN_ONLY)
     final = replace(left, items_E=job.new_rows_I[left.items_E], parts_E=parts_E | seen_only_E)
+    if job.normalize != "none":
+        final = replace(final, ratings_E=_by_own_measure(final, divide=job.normalize == "z_score"))
     written = (job.directory / USERS / part_file(shard)).write_parquet(final.to_table())
     files = {f"{USERS}/{part_file(shard)}": stamp(written)}
     if job.user_chunks:

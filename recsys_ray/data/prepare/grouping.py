@@ -5,7 +5,7 @@ E are the rows of the shard, P the events that are kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ class GroupJob:
     duplicates: str
     given_parts: bool
     """Whether the files' parts count, so that a pair in two of them is a conflict."""
+    newest_per_user: int | None
+    """Positives of a user that teach, at most."""
     user_chunks: list[Staged]
     """The table of users; empty without one."""
     interleaved: bool
@@ -43,6 +45,8 @@ class GroupReport:
     users: int
     unknown: int
     """Interactions with items outside the vocabulary, dropped."""
+    capped: int
+    """Positives that are older than a user's newest ones, and only filtered as seen."""
     repeated: int
     repeated_pair: Pair | None
     conflicts: int
@@ -88,6 +92,9 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
         timestamps_E=times_E[kept],
         parts_E=parts,
     ).only(stays)
+    capped = 0
+    if job.newest_per_user is not None:
+        result, capped = _newest(result, job.newest_per_user)
     grouped_file(job.directory, shard).write_parquet(result.to_table(), compression="lz4", use_dictionary=False)
 
     def pair(at: LongArray) -> Pair | None:
@@ -97,6 +104,7 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     return GroupReport(
         users=len(user_ids),
         unknown=int((unknown_E & is_event_E).sum()),
+        capped=capped,
         repeated=len(repeated_at),
         repeated_pair=pair(repeated_at),
         conflicts=len(conflicts_at),
@@ -104,6 +112,18 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
         time_range=(int(times.min()), int(times.max())) if len(times) else None,
         items=np.flatnonzero(positive),
         counts=positive[positive > 0],
+    )
+
+
+def _newest(shard: Shard, most: int) -> tuple[Shard, int]:
+    """The shard in which only the newest positives of a user teach, and how many others do no longer."""
+    positive = shard.positive_E
+    so_far = offsets(positive)[1:]  # positives up to each event, of all users
+    last_B = so_far[shard.offsets_B1[1:] - 1] if len(so_far) else so_far
+    behind_E = last_B[shard.rows_E] - so_far  # positives of the same user behind it
+    old = positive & (behind_E >= most)
+    return replace(shard, parts_E=np.where(old, shard.parts_E | schema.SEEN_ONLY, shard.parts_E).astype(np.uint8)), int(
+        old.sum()
     )
 
 
