@@ -10,6 +10,8 @@ for; where fewer than k are left (a narrow ``allowed``, a graph that led nowhere
             uneven length into few cells and find a fraction.
     hnsw    the graph by inner product itself (Morozov & Babenko 2018). After the reduction all items are far apart and
             about equally far, and the walk gets lost.
+    sq8     all inner products of numbers of 8 bits (a quarter of the memory)
+    pq      all inner products of product codes (Jegou, Douze and Schmid 2011), of code_bytes each
 
 A bias is one more coordinate, 1 in every query. A query is answered alike in any batch and by any number of threads:
 FAISS's switch to another order of summation for large batches is turned off, and building takes one thread.
@@ -25,7 +27,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from recsys_ray.base.errors import BundleError, ModelError
+from recsys_ray.base.errors import BundleError, ConfigError, ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, ItemVectors
 from recsys_ray.retrieval.config import IndexSettings
 from recsys_ray.retrieval.exact.threads import num_workers
@@ -35,6 +37,8 @@ from recsys_ray.retrieval.topk import NO_ITEM, Index, TopK, checked_filters, che
 FAISS: Any = faiss  # the types it ships know only a part of it
 ONE_ORDER = 2**31 - 1  # queries per batch from which FAISS would multiply matrices instead
 TRAINING_ROUNDS, POINTS_PER_CELL = 10, 64
+COARSE = ("sq8", "pq")
+"""Kinds that keep less of an item than its vector, and so find more than is asked for."""
 LARGEST_PART = 4  # where more than 1 / LARGEST_PART of the items would be asked for, exact search is the faster one
 
 
@@ -53,6 +57,9 @@ class ApproximateIndex:
         self._items = items
         self._settings = settings
         self._exact = exact
+        self._on_gpu: Any = None
+        if settings.gpu and not (hasattr(FAISS, "StandardGpuResources") and FAISS.get_num_gpus()):
+            raise ConfigError("recommend.index.gpu: this FAISS sees no GPU; install one built for it, or set gpu=false")
 
     @property
     def num_items(self) -> int:
@@ -118,9 +125,26 @@ class ApproximateIndex:
             parameters = FAISS.SearchParametersIVF(nprobe=self._settings.nprobe, **chosen)
         else:
             parameters = FAISS.SearchParameters(**chosen)
-        seen = _query_coordinates(queries_RD, self._items.bias_I is not None, self._settings.kind)
-        _, rows_RK = self._graph.search(seen, depth, params=parameters)
+        if self._settings.kind in COARSE:
+            depth = min(depth * self._settings.oversample, self.num_items)
+        seen_RJ = _query_coordinates(queries_RD, self._items, self._settings)
+        if self._settings.gpu or self._settings.kind == "pq":
+            found_RK = np.asarray(self._searcher().search(seen_RJ, depth)[1], np.int32)
+            if allowed_I is not None:  # these know no filters
+                found_RK[~allowed_I[found_RK]] = NO_ITEM
+            return found_RK
+        _, rows_RK = self._graph.search(seen_RJ, depth, params=parameters)
         return np.asarray(rows_RK, np.int32)
+
+    def _searcher(self) -> Any:
+        """The FAISS index, on the GPU where that is asked for."""
+        if not self._settings.gpu:
+            return self._graph
+        if self._on_gpu is None:
+            if self._settings.kind == "ivf":
+                self._graph.nprobe = self._settings.nprobe
+            self._on_gpu = FAISS.index_cpu_to_gpu(FAISS.StandardGpuResources(), 0, self._graph)
+        return self._on_gpu
 
     def saved(self) -> bytes:
         """The FAISS index, for ``restored``."""
@@ -134,7 +158,7 @@ def build(items: ItemVectors, settings: IndexSettings, exact: Callable[[], Index
         ModelError: an item vector or bias is not finite.
     """
     checked_finite(items.vectors_ID, "item vectors")
-    points_IJ = _item_coordinates(items, settings.kind)
+    points_IJ = _item_coordinates(items, settings)
     num_items, dim = points_IJ.shape
     FAISS.cvar.distance_compute_blas_threshold = ONE_ORDER
     FAISS.omp_set_num_threads(1)
@@ -150,6 +174,18 @@ def build(items: ItemVectors, settings: IndexSettings, exact: Callable[[], Index
             1,
         )
         graph.train(points_IJ)
+    elif settings.kind == "sq8":
+        graph = FAISS.IndexScalarQuantizer(dim, FAISS.ScalarQuantizer.QT_8bit, FAISS.METRIC_INNER_PRODUCT)
+        graph.train(points_IJ)
+    elif settings.kind == "pq":
+        bits = min(8, max(1, int(np.log2(max(num_items, 2)))))  # no more centres than items
+        graph = FAISS.IndexPQ(dim, _code_bytes(items, settings), bits, FAISS.METRIC_INNER_PRODUCT)
+        graph.pq.cp.niter, graph.pq.cp.max_points_per_centroid, graph.pq.cp.min_points_per_centroid = (
+            TRAINING_ROUNDS,
+            POINTS_PER_CELL,
+            1,
+        )
+        graph.train(np.vstack([points_IJ, points_IJ]) if num_items < 2 else points_IJ)
     else:
         graph = FAISS.IndexFlatIP(dim)
     graph.add(points_IJ)
@@ -168,31 +204,49 @@ def restored(
         graph = FAISS.deserialize_index(np.frombuffer(data, np.uint8))
     except RuntimeError as error:
         raise BundleError(f"{where}: not a readable index; delete it, and it is built again") from error
-    expected = (len(items.vectors_ID), _num_coordinates(items, settings.kind))
+    expected = (len(items.vectors_ID), _num_coordinates(items, settings))
     if (graph.ntotal, graph.d) != expected:
         raise BundleError(f"{where}: an index of other item vectors; delete it, and it is built again")
     return ApproximateIndex(graph, items, settings, exact)
 
 
-def _num_coordinates(items: ItemVectors, kind: str) -> int:
-    return int(items.vectors_ID.shape[1]) + (items.bias_I is not None) + (kind == "ivf")
+def _own_coordinates(items: ItemVectors) -> int:
+    return int(items.vectors_ID.shape[1]) + (items.bias_I is not None)
 
 
-def _item_coordinates(items: ItemVectors, kind: str) -> FloatArray:
+def _code_bytes(items: ItemVectors, settings: IndexSettings) -> int:
+    """Of pq: a byte stands for one or more coordinates."""
+    return min(settings.code_bytes, _own_coordinates(items))
+
+
+def _padding(items: ItemVectors, settings: IndexSettings) -> int:
+    """Coordinates behind the others: one for ivf, and zeros for pq, so that each byte has equally many."""
+    if settings.kind == "pq":
+        return -_own_coordinates(items) % _code_bytes(items, settings)
+    return int(settings.kind == "ivf")
+
+
+def _num_coordinates(items: ItemVectors, settings: IndexSettings) -> int:
+    return _own_coordinates(items) + _padding(items, settings)
+
+
+def _item_coordinates(items: ItemVectors, settings: IndexSettings) -> FloatArray:
     """(I, J) item vectors, then the bias, then for ivf what brings all to the length of the longest."""
     parts = [items.vectors_ID]
     if items.bias_I is not None:
         parts.append(checked_finite(items.bias_I[:, None], "item bias"))
-    if kind == "ivf":
+    if settings.kind == "ivf":
         squares_I = np.sum([np.einsum("ij,ij->i", part, part, dtype=np.float64) for part in parts], axis=0)
         parts.append(np.sqrt(squares_I.max(initial=0.0) - squares_I)[:, None].astype(np.float32))
+    else:
+        parts.append(np.zeros((len(items.vectors_ID), _padding(items, settings)), np.float32))
     return np.ascontiguousarray(np.hstack(parts), np.float32)
 
 
-def _query_coordinates(queries_RD: FloatArray, has_bias: bool, kind: str) -> FloatArray:
-    ones = [np.ones((len(queries_RD), 1), np.float32)] * has_bias
-    zeros = [np.zeros((len(queries_RD), 1), np.float32)] * (kind == "ivf")
-    return np.ascontiguousarray(np.hstack([queries_RD, *ones, *zeros]), np.float32)
+def _query_coordinates(queries_RD: FloatArray, items: ItemVectors, settings: IndexSettings) -> FloatArray:
+    ones = [np.ones((len(queries_RD), 1), np.float32)] * (items.bias_I is not None)
+    zeros = np.zeros((len(queries_RD), _padding(items, settings)), np.float32)
+    return np.ascontiguousarray(np.hstack([queries_RD, *ones, zeros]), np.float32)
 
 
 def _drop(found_RK: IntArray, exclude: ItemLists) -> None:

@@ -98,6 +98,7 @@ def _summary(facts: dict[str, Any], settings: IndexSettings) -> str:
     found = f"recall@{facts['recall_at']} {facts['recall']:.4f} against exact search on {facts['queries']} users"
     if facts["used"] == settings.kind:
         return f"index: {settings.kind} built in {facts['build_seconds']:.1f} s, {found}"
-    knob = {"ivf": "recommend.index.nprobe", "hnsw": "recommend.index.ef_search"}.get(settings.kind)
+    knobs = {"ivf": "nprobe", "hnsw": "ef_search", "sq8": "oversample", "pq": "oversample or code_bytes"}
+    knob = f"recommend.index.{knobs[settings.kind]}" if settings.kind in knobs else None
     advice = "set recommend.index.kind=exact" if knob is None else f"set {knob} higher or recommend.index.kind=exact"
     return f"index: {settings.kind} has {found}, below min_recall={settings.min_recall}: exact is used; {advice}"

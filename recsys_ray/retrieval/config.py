@@ -29,15 +29,25 @@ class RerankSettings(Settings):
         return self
 
 
-ONLY_FOR = {"nlist": "ivf", "nprobe": "ivf", "m": "hnsw", "ef_construction": "hnsw", "ef_search": "hnsw"}
+ONLY_FOR = {
+    "nlist": ("ivf",),
+    "nprobe": ("ivf",),
+    "m": ("hnsw",),
+    "ef_construction": ("hnsw",),
+    "ef_search": ("hnsw",),
+    "oversample": ("sq8", "pq"),
+    "code_bytes": ("pq",),
+    "gpu": ("flat", "ivf"),
+}
 
 
 class IndexSettings(Settings):
     """What searches the items of a model whose scores are inner products."""
 
-    kind: Literal["exact", "flat", "ivf", "hnsw"] = "exact"
+    kind: Literal["exact", "flat", "ivf", "hnsw", "sq8", "pq"] = "exact"
     """exact: every list is that of a full sort, and small catalogues are searched fastest so. The others are FAISS's:
-    flat (all items), ivf (the nearest of many cells), hnsw (a walk through a graph of neighbours)."""
+    flat (all items), ivf (the nearest of many cells), hnsw (a walk through a graph of neighbours), sq8 (a byte a
+    number, a quarter of the memory), pq (code_bytes an item). What a coarse one finds is scored exactly."""
     min_recall: float = Field(default=0.95, ge=0, le=1)
     """Least share of the exact lists that an approximate index must find on a sample of users; below, the exact index
     is used instead, and progress and the run's facts say so."""
@@ -56,9 +66,17 @@ class IndexSettings(Settings):
     ef_search: int = Field(default=128, ge=1)
     """hnsw: items looked at for a query, at least the list length; more find more and take longer."""
 
+    oversample: int = Field(default=4, ge=1)
+    """sq8, pq: candidates per row of a list that are scored exactly; more find more and take longer."""
+    code_bytes: int = Field(default=16, ge=1)
+    """pq: bytes of an item."""
+    gpu: bool = False
+    """flat, ivf: search on the first GPU; needs a FAISS that is built for it."""
+
     @model_validator(mode="after")
     def _settings_of_the_kind(self) -> IndexSettings:
-        for name, kind in ONLY_FOR.items():
-            if self.kind != kind and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"index.{name}: belongs to kind={kind}, found kind={self.kind}; remove one of them")
+        for name, kinds in ONLY_FOR.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                listed = " or ".join(kinds)
+                raise ValueError(f"index.{name}: belongs to kind={listed}, found kind={self.kind}; remove one of them")
         return self

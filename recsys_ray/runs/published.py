@@ -87,6 +87,9 @@ class _Index(_Record):
     m: int = 32
     ef_construction: int = 100
     ef_search: int = 128
+    oversample: int = 4
+    code_bytes: int = 16
+    gpu: bool = False
 
 
 class _Rerank(_Record):

@@ -22,7 +22,7 @@ from recsys_ray.recommend.bundle import Bundle, open_bundle, write_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import read_options, search_index, with_stages
 from recsys_ray.recommend.rank import recommend
-from recsys_ray.retrieval import ExactIndex, Index, IndexSettings, TopK, open_index, pair_scores
+from recsys_ray.retrieval import ExactIndex, Index, IndexSettings, TopK, approximate, open_index, pair_scores
 from recsys_ray.retrieval.approximate import ApproximateIndex, build
 from recsys_ray.retrieval.choice import measured
 from recsys_ray.runs.batch import ShardRecommender
@@ -30,7 +30,7 @@ from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_values
 from tests.recommend.test_rank import world
 
-KINDS = ("flat", "ivf", "hnsw")
+KINDS = ("flat", "ivf", "hnsw", "sq8", "pq")
 
 
 @dataclass(frozen=True)
@@ -311,3 +311,56 @@ def test_two_equal_queries_find_the_same(trained: Bundle) -> None:
     assert index is not None
     found = index.search(queries, 3)
     assert found.rows_BK[0].tolist() == found.rows_BK[1].tolist()
+
+
+# -- small codes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_coarse_kinds_are_small_and_what_they_find_is_scored_exactly(bias: bool) -> None:
+    problem = some_problem(items=4000, dim=32, bias=bias)
+    sizes = {kind: len(built(problem, kind).saved()) for kind in ("flat", "sq8", "pq")}
+    assert sizes["sq8"] < sizes["flat"] / 3
+    assert sizes["pq"] < sizes["flat"] / 4
+    expected = exact(problem).search(problem.queries_BD, 20)
+    assert recall(built(problem, "sq8").search(problem.queries_BD, 20), expected) > 0.999
+    few, many = (
+        recall(built(problem, "pq", oversample=n).search_alone(problem.queries_BD, 20), expected) for n in (1, 16)
+    )
+    assert few < many and many > 0.95
+
+
+@pytest.mark.parametrize("items", [1, 3, 40])
+@pytest.mark.parametrize("kind", ["sq8", "pq"])
+def test_coarse_kinds_of_few_items(kind: str, items: int) -> None:
+    problem = some_problem(items=items, dim=5, bias=True)
+    found = built(problem, kind, oversample=40).search(problem.queries_BD, items)
+    np.testing.assert_array_equal(found.rows_BK, exact(problem).search(problem.queries_BD, items).rows_BK)
+
+
+def test_a_gpu_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"recommend\.index\.gpu: this FAISS sees no GPU"):
+        built(some_problem(items=50), "flat", gpu=True)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_a_gpu_gives_what_the_cpu_gives(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the GPU: that its index has no filters is what is tested."""
+    monkeypatch.setattr(approximate.FAISS, "StandardGpuResources", lambda: None, raising=False)
+    monkeypatch.setattr(approximate.FAISS, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(
+        approximate.FAISS, "index_cpu_to_gpu", lambda _, __, graph: _WithoutFilters(graph), raising=False
+    )
+    problem, allowed = some_problem(), np.random.default_rng(1).random(3000) < 0.5
+    settings = {"nprobe": 3000} if kind == "ivf" else {}
+    found = built(problem, kind, gpu=True, **settings).search(problem.queries_BD, 20, None, allowed)
+    expected = exact(problem).search(problem.queries_BD, 20, None, allowed)
+    np.testing.assert_array_equal(found.rows_BK, expected.rows_BK)
+
+
+class _WithoutFilters:
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+    def search(self, queries: FloatArray, k: int) -> Any:
+        return self.graph.search(queries, k)
