@@ -77,6 +77,17 @@ class Pipeline(Judged):
         facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
+    def published(self) -> tuple[Location, runs.OpenedRun]:
+        """The published run and what it answers with.
+
+        Raises:
+            PublishError: nothing is published yet.
+        """
+        place = runs.latest_run(self._recommendations)
+        if place is None:
+            raise PublishError(f"{self._recommendations}: nothing is published yet; run recommend")
+        return place, runs.open_published(self.output, place)
+
     def report_embeddings(self) -> dict[str, Any]:
         """One HTML page about the item vectors: neighbours, projection, similarities, gaps."""
         from recsys_ray.content.report.page import embedding_report

@@ -184,12 +184,12 @@ def search_index(
         items,
         settings.index,
         exact=lambda: bundle.index,
-        sample=lambda: _sampled_queries(bundle, settings.index.sample),
+        sample=lambda: sampled_queries(bundle, settings.index.sample),
         progress=progress,
     )
 
 
-def _sampled_queries(bundle: Bundle, count: int) -> FloatArray:
+def sampled_queries(bundle: Bundle, count: int) -> FloatArray:
     """(at most ``count``, D) queries of the first users that the model answers: a random sample, because users are
     spread over shards by a hash."""
     scorer = bundle.vectors
