@@ -17,6 +17,7 @@ from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.content import table as content_table
 from recsys_ray.data.feature_tables import FeatureJob
+from recsys_ray.data.forgotten import WithoutUsers, forgotten_users
 from recsys_ray.data.prepare import driver as preparing
 from recsys_ray.data.prepare.shard import ITEMS
 from recsys_ray.data.prepared import Prepared
@@ -40,6 +41,8 @@ class Stages:
         """Raw input to item table, user shards and vocabulary."""
         config = self.config
         source = preparing.open_source(config.data, seed=config.seed)
+        if forgotten := forgotten_users(self.output):
+            source = WithoutUsers(source, forgotten)
         key = fingerprint(preparing.FORMAT, dump(config.data), source.fingerprint(), config.seed)
         location = self.output / "prepared" / key[:12]
         skipped = (location / "manifest.json").exists()

@@ -1,8 +1,8 @@
 """The best users for an item: the other way round through the same exact scores.
 
 Every user is asked about the wanted items alone, shard after shard, under the rules of the published run: nothing that
-a user has, nothing that is not allowed. A score is that of the model, or of the ranker where the run has one and it knows
-the request. Users are compared by them, which is fair for models whose scores are on one scale for all.
+a user has, nothing that is not allowed. A score is that of the model, or of the ranker where the run has one and it
+knows the request. Users are compared by them, which is fair for models whose scores are on one scale for all.
 
 Q are the wanted items, B the users of a shard.
 """

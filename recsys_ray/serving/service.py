@@ -38,11 +38,14 @@ from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
 from recsys_ray.serving.users.exposures import FLUSH_SECONDS, ExposureJournal
+from recsys_ray.serving.users.forgotten import Forgotten
 from recsys_ray.serving.users.journal import Event, Journal, UserStates
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 
 log = logging.getLogger(__name__)
+FORGOTTEN = -1
+"""In place of the version of what a user sent: the answers of before are not those of now."""
 EXPOSURES = logging.getLogger("recsys_ray.exposures")
 
 
@@ -71,6 +74,7 @@ class Service:
         if settings.exposures is not None:
             outbox = self.journal.file.with_name("exposures.sqlite")
             self.exposures = ExposureJournal(outbox, settings.exposures, self.metrics.count_exposure_rows)
+        self.forgotten = Forgotten(output, self.states)
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
@@ -85,8 +89,10 @@ class Service:
 
     async def start(self) -> None:
         """Open the runs that answer, then keep polling. A run that can't be opened leaves the service unready."""
+        await self.forgotten.refresh()
         await self.runs.refresh()
         self._tasks = [
+            asyncio.create_task(_every(self.settings.poll_seconds, self.forgotten.refresh)),
             asyncio.create_task(_every(self.settings.poll_seconds, self.runs.refresh)),
             asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
             asyncio.create_task(_every(SECONDS, self.publish_facts)),
@@ -179,13 +185,13 @@ class Service:
         ``sent_id`` is the id as the caller wrote it, and as the response repeats it.
         """
         name, run = self.run_for(variant, user)
-        version = await self.states.version(user)
+        version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
         key = (FORMAT, run.run_id, name, sent_id, version, params, self._most_shown)
         found = await self._cached(key)
         if found is not None:
             self._record_exposure(name, run, user, found, True)
             return found.body, True
-        events = await self.states.events(user) if version else []
+        events = await self.states.events(user) if version > 0 else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
         about = {"user_id": sent_id, "user": kind}
         made = await self._recommend(name, run, request, params, about, ignored)
@@ -227,7 +233,7 @@ class Service:
 
     def _user_request(self, run: LiveRun, user: str, events: list[Event]) -> tuple[Requests, int, str]:
         """(request, events of unknown items, kind of user)."""
-        known = None if user.startswith(TEMPORARY) else run.users.find(user)
+        known = None if user.startswith(TEMPORARY) or user in self.forgotten else run.users.find(user)
         request, ignored = run.request(known, events)
         if known is None:
             return request, ignored, _kind_of_stranger(request)
@@ -258,6 +264,7 @@ class Service:
 
     async def add_events(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
         """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
+        self._refuse_forgotten(user)
         durable = hours is None
         await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, durable=durable)
         self.metrics.feedback.inc(len(events))
@@ -265,8 +272,13 @@ class Service:
     async def add_clicks(self, user: str, events: Sequence[Event]) -> None:
         """Keep that a user opened items: outcomes of an experiment, of which no list takes notice."""
         assert self.exposures is not None, "clicks are refused without it"
+        self._refuse_forgotten(user)
         await self.in_thread(self.exposures.clicked, user, events)
         self.metrics.feedback.inc(len(events))
+
+    def _refuse_forgotten(self, user: str) -> None:
+        if user in self.forgotten:
+            raise Problem(422, "user_id: this user asked to be forgotten, so nothing is kept")
 
     async def similar(self, run: LiveRun, row: int, n: int) -> list[tuple[int, float]]:
         """Rows and scores of the items most like one, as the model sees it."""
@@ -284,7 +296,7 @@ class Service:
 
     def _record_exposure(self, variant: str, run: LiveRun, user: str, made: Listed, cached: bool) -> None:
         self._count_exposure(variant, run, user, made, cached)
-        if self.exposures is not None:
+        if self.exposures is not None and user not in self.forgotten:
             assigned = variant == self.assignment.variant_of(user)
             self.exposures.shown(user, variant, assigned, run.run_id, made.shown.decode())
 

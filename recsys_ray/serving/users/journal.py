@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,6 +64,10 @@ class UserStates(Protocol):
 
     async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
         """Remember them for some hours; ``durable`` ones also go to the next batch run. On the disk on return."""
+        ...
+
+    async def forget(self, users: Collection[str]) -> None:
+        """Delete all that they sent, also what waits for a batch run."""
         ...
 
 
@@ -126,6 +130,13 @@ class Journal:
         if first:
             loop.run_in_executor(self._writer, self._flush, loop)
         await write.done
+
+    async def forget(self, users: Collection[str]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._delete, list(users))
+
+    def _delete(self, users: list[str]) -> None:
+        with self._lock:
+            self._db.executemany("DELETE FROM events WHERE user = ?", [(user,) for user in users])
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._list_lock:

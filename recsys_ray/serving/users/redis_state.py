@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from recsys_ray.base.errors import ConfigError
@@ -93,6 +93,14 @@ class SharedStates:
         await self._journal.add(user, events, hours, durable=durable)
         self._missed.append((user, events, time.time() + hours * 3600))
         await self._send()
+
+    async def forget(self, users: Collection[str]) -> None:
+        await self._journal.forget(users)
+        kept = [missed for missed in self._missed if missed[0] not in users]
+        self._missed.clear()
+        self._missed.extend(kept)
+        if users:
+            await self._redis.attempt(lambda client: client.delete(*map(self._key, users)))
 
     async def _send(self) -> None:
         """Send Redis what it does not hold yet, in order, until a write fails."""

@@ -1,0 +1,98 @@
+"""Users who asked to be forgotten: a list beside the output, which every stage and the service keep to.
+
+<output>/forgotten.jsonl   one line a user: {"user_id": ..., "at": ISO time}
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_ray.base.errors import StorageError
+from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.files import Chunk
+from recsys_ray.data.sources.base import Rows, Source
+from recsys_ray.data.sources.users import HasUsers
+
+FILE = "forgotten.jsonl"
+REASON = "forgotten_users"
+
+
+def forgotten_users(output: Location) -> frozenset[str]:
+    """Their ids as text.
+
+    Raises:
+        StorageError: the list can't be read.
+    """
+    file = output / FILE
+    if not file.exists():
+        return frozenset()
+    try:
+        return frozenset(str(json.loads(line)["user_id"]) for line in file.read_bytes().splitlines() if line.strip())
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{file}: not a list of forgotten users ({error}); mend it, or restore a copy") from error
+
+
+def add_forgotten(output: Location, users: Iterable[str]) -> list[str]:
+    """Put users on the list; those who were not on it."""
+    known = forgotten_users(output)
+    new = [user for user in dict.fromkeys(users) if user not in known]
+    if new:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        before = (output / FILE).read_bytes() if known else b""
+        lines = "".join(json.dumps({"user_id": user, "at": now}) + "\n" for user in new)
+        (output / FILE).write_bytes(before + lines.encode())
+    return new
+
+
+def without(table: pa.Table, users: frozenset[str]) -> pa.Table:
+    """The rows whose ``user_id`` is none of these."""
+    ids = table.column("user_id").cast(pa.string())
+    return table.filter(pc.invert(pc.is_in(ids, value_set=pa.array(sorted(users), pa.string()))))
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutUsers:
+    """Any source without the rows of these users; they are counted."""
+
+    source: Source
+    users: frozenset[str]
+
+    @property
+    def settings(self) -> DataSettings:
+        return self.source.settings
+
+    def chunks(self) -> list[Chunk]:
+        return self.source.chunks()
+
+    def read(self, chunk: Chunk) -> Rows:
+        rows = self.source.read(chunk)
+        events = without(rows.events, self.users)
+        if gone := rows.events.num_rows - events.num_rows:
+            return Rows(events, rows.left_out | {REASON: gone}, rows.example)
+        return rows
+
+    def user_chunks(self) -> list[Chunk]:
+        return self.source.user_chunks() if isinstance(self.source, HasUsers) else []
+
+    def read_users(self, chunk: Chunk) -> pa.Table:
+        assert isinstance(self.source, HasUsers)
+        return without(self.source.read_users(chunk), self.users)
+
+    def items(self) -> pa.Table | None:
+        return self.source.items()
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256("\n".join(sorted(self.users)).encode()).hexdigest()
+        return self.source.fingerprint() | {REASON: digest}
+
+    def estimated_rows(self) -> int:
+        return self.source.estimated_rows()
