@@ -198,15 +198,13 @@ def _telling(progress: Callable[[str], None], trials: int) -> Any:
     from ray.tune import Callback
 
     class Telling(Callback):
-        ended = 0
-
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            Telling.ended += 1
+            ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
             result = trial.last_result or {}
             shown = ", ".join(f"{key}={short(value)}" for key, value in trial.config.items())
             how = result.get(ERROR) or f"{result.get(SCORE, float('nan')):.4f}"
             early = "" if result.get("whole") else " (stopped early)"
-            progress(f"tune: {Telling.ended} of {total}: {shown} -> {how}{early}")
+            progress(f"tune: {ended} of {total}: {shown} -> {how}{early}")
 
     total = trials
     return Telling()

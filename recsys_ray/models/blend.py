@@ -160,10 +160,9 @@ class _Task:
 
     def quality(self, weights_M: DoubleArray) -> float:
         """Mean NDCG@TOP of the candidates by their weighted sum; of equals the lower item."""
-        scores_BC = np.tensordot(weights_M.astype(np.float32), self.values_MBC, axes=1)
-        scores_BC[self.rows_BC < 0] = -np.inf
-        order_BC = np.lexsort((self.rows_BC, -scores_BC), axis=1)[:, :TOP]
-        hits_BK = np.take_along_axis(self.hits_BC, order_BC, axis=1)
+        from recsys_ray.models.linalg.hits import hits_by_rank
+
+        hits_BK = hits_by_rank(self.values_MBC, weights_M.astype(np.float32), self.rows_BC, self.hits_BC, TOP)
         return float(metrics.ndcg(hits_BK, self.targets_B, TOP).mean())
 
 

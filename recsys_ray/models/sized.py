@@ -14,14 +14,14 @@ MOST_PAIRS = 2_000_000
 """Interactions up to which a network is worth the wait on a CPU."""
 
 
-def sized_models(
-    counts: Counts, *, ratings: bool, attributes: bool, content: bool, networks: bool
-) -> dict[str, dict[str, Any]]:
+def sized_models(counts: Counts, *, attributes: bool, content: bool, networks: bool) -> dict[str, dict[str, Any]]:
     """Model sections by label, the cheap ones first.
 
     Args:
-        ratings: the interactions have ratings that differ. attributes: the catalogue has genres or years.
-        content: there are vectors of texts or posters. networks: neural models too.
+        attributes: the catalogue has genres or years. content: there are vectors of texts or posters. networks: neural
+        models too.
+
+    Models that predict ratings are none of them: lists are what is compared.
     """
     dim = _dim(counts)
     found: dict[str, dict[str, Any]] = {
@@ -39,8 +39,6 @@ def sized_models(
         found[f"ease {strength:g}"] = {"name": "ease", "regularization": strength}
     if counts.num_items <= MOST_SLIM_ITEMS:
         found["slim"] = {"name": "slim"}
-    if ratings:
-        found["svd"] = {"name": "svd", "embedding_dim": dim}
     if attributes:
         found["attributes"] = {"name": "content", "vectors": "attributes"}
     if content:

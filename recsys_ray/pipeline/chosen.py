@@ -102,12 +102,9 @@ def _sections(stages: Stages, networks: bool) -> dict[str, dict[str, Any]]:
     """What is tried; the configuration's own model too, where it is another."""
     prepared, config = stages.prepared, stages.config
     has_genres = len(item_genres(prepared.items)[1]) > 0 or "year" in prepared.items.schema.names
-    first = prepared.train_data(TRAIN).histories.ratings_E
-    ratings = bool(len(first) and first.min() != first.max())
     found = sized_models(
-        prepared.counts(TRAIN), ratings=ratings, attributes=has_genres, content=config.content is not None,
-        networks=networks,
-    )  # fmt: skip
+        prepared.counts(TRAIN), attributes=has_genres, content=config.content is not None, networks=networks
+    )
     own = dump(config.model)
     models = [_model(section) for section in found.values()]
     return found if _model(own) in models else {"as configured": own} | found

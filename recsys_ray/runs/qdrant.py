@@ -37,8 +37,8 @@ def export_items(
         name: of the alias that readers use.
 
     Raises:
-        ConfigError: the model has no item vectors, or qdrant-client is not installed. PublishError: Qdrant can't be reached, or
-            finds too little of the exact lists; the alias stays where it was.
+        ConfigError: the model has no item vectors, or qdrant-client is not installed. PublishError: Qdrant can't be
+            reached, or finds too little of the exact lists; the alias stays where it was.
     """
     items = run.bundle.item_vectors
     if items is None:

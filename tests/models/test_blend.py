@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recsys_ray.base.errors import ModelError
@@ -16,6 +18,7 @@ from recsys_ray.base.types import FitContext, Histories, ItemContent, TrainData
 from recsys_ray.models import ColdItemSettings, extend_to_cold_items
 from recsys_ray.models.blend import Blend, search
 from recsys_ray.models.content import attribute_vectors
+from recsys_ray.models.linalg.hits import hits_by_rank
 from recsys_ray.models.scorers.blend import BlendScorer
 from tests.dense import ITEMS, ask, random_data
 
@@ -194,3 +197,20 @@ def test_attributes_as_vectors() -> None:
     assert cosine[0, 1] > cosine[0, 3] > 0 and cosine[1, 3] == 0  # one genre and the decade, one genre, nothing
     with pytest.raises(ModelError, match="no genres or years"):
         attribute_vectors(pa.table({"item_id": [1], "genres": pa.array([[]], pa.list_(pa.string()))}))
+
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None, max_examples=30)
+def test_hits_by_rank_are_those_of_a_full_sort(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    members, users, candidates, top = rng.integers(1, [4, 5, 12, 8])
+    values = rng.integers(-2, 3, (members, users, candidates)).astype(np.float32)  # many ties
+    rows = np.sort(rng.permuted(np.tile(np.arange(20), (users, 1)), axis=1)[:, :candidates], axis=1).astype(np.int32)
+    rows[rng.random(rows.shape) < 0.2] = -1
+    hits = (rng.random(rows.shape) < 0.4) & (rows >= 0)
+    weights = rng.integers(0, 3, members).astype(np.float32)
+    scores = np.where(rows >= 0, np.tensordot(weights, values, axes=1), -np.inf)
+    order = np.lexsort((rows, -scores), axis=1)[:, :top]
+    expected = np.zeros((users, top), bool)
+    expected[:, : order.shape[1]] = np.take_along_axis(hits, order, axis=1)
+    np.testing.assert_array_equal(hits_by_rank(values, weights, rows, hits, top), expected)

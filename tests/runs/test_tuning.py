@@ -92,7 +92,7 @@ def test_a_trial_looks_at_the_validation_part_alone(tmp_path: Path) -> None:
 
 def test_defaults_follow_the_data() -> None:
     small, large = Counts(600, 9000, 80_000, 30_000_000), Counts(30_000, 41_000, 800_000, 10**8)
-    options = {"ratings": True, "attributes": True, "content": False, "networks": True}
+    options = {"attributes": True, "content": False, "networks": True}
     few, many = sized_models(small, **options), sized_models(large, **options)
     assert few["als"]["embedding_dim"] == 32 < many["als"]["embedding_dim"] == 128
     assert "slim" in few and "slim" not in many
