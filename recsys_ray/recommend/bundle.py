@@ -14,6 +14,7 @@ A directory without a manifest is not a bundle. User row numbers run on from sha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,6 +46,7 @@ from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, load_scorer, save_scorer
+from recsys_ray.models.scorers.silent import SilentScorer
 from recsys_ray.recommend.array_files import local_copy, read_arrays, write_arrays
 from recsys_ray.recommend.bundle_users import (
     HistoryStore,
@@ -248,15 +250,41 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
     arrays = read_arrays(local_copy(location / ARRAYS, manifest["files"][ARRAYS]))
-    fallbacks = {}
-    for name, saved in manifest.get("fallbacks", {}).items():
-        prefix = f"{schema.FALLBACK}{name}."
-        own = {key.removeprefix(prefix): arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
-        fallbacks[name] = load_scorer(saved["scorer"], ScorerState(own, saved["scorer_settings"]), *models)
+    fallbacks = _take_fallbacks(manifest, arrays, models)
     scorer = load_scorer(manifest["scorer"], ScorerState(arrays, manifest["scorer_settings"]), *models)
     bundle = Bundle(location, manifest, scorer, items, fallbacks)
     bundle.histories.check(verify=verify)
     return bundle
+
+
+def open_fallbacks(location: Location) -> Bundle:
+    """A bundle without its model, which can't be opened: what it falls back on answers, popularity at least.
+
+    Raises:
+        BundleError: the manifest, the catalogue or the histories can't be read either.
+    """
+    manifest = read_manifest(location)
+    _check_file(location / ITEMS, manifest["files"][ITEMS], verify=True)
+    items = (location / ITEMS).read_parquet()
+    fallbacks: dict[str, Scorer] = {}
+    with contextlib.suppress(BundleError, StorageError, KeyError):
+        _check_file(location / ARRAYS, manifest["files"][ARRAYS], verify=True)
+        fallbacks = _take_fallbacks(manifest, read_arrays(local_copy(location / ARRAYS, manifest["files"][ARRAYS])), ())
+    bundle = Bundle(location, manifest, SilentScorer(items.num_rows), items, fallbacks)
+    bundle.histories.check(verify=False)
+    return bundle
+
+
+def _take_fallbacks(
+    manifest: dict[str, Any], arrays: dict[str, Any], models: Sequence[type[Model]]
+) -> dict[str, Scorer]:
+    """The fallbacks of a bundle, their arrays taken out of ``arrays``."""
+    found = {}
+    for name, saved in manifest.get("fallbacks", {}).items():
+        prefix = f"{schema.FALLBACK}{name}."
+        own = {key.removeprefix(prefix): arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
+        found[name] = load_scorer(saved["scorer"], ScorerState(own, saved["scorer_settings"]), *models)
+    return found
 
 
 def read_manifest(location: Location) -> dict[str, Any]:

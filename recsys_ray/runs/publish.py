@@ -19,7 +19,9 @@ from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
 from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.config import POPULARITY, fallback_names
 from recsys_ray.recommend.options import Options, read_options, with_stages
+from recsys_ray.retrieval import IndexSettings
 from recsys_ray.runs.published import RECORD, PublishedRun, RunFacts, UsedModel, is_published, read_run, write_run
 
 LATEST, START, WITHDRAWN = "LATEST", "_run.json", "WITHDRAWN"
@@ -171,6 +173,20 @@ def open_published(output: Location, run: Location, models: Sequence[type[Model]
     settings = record.recommend.model_copy(update={"reasons": False})
     ranker = None if record.ranker is None else bundle_of(output, record.ranker)
     return OpenedRun(record, bundle, with_stages(bundle, settings, read_options(bundle, settings), ranker))
+
+
+def open_degraded(output: Location, run: Location) -> OpenedRun:
+    """A published run whose model can't be opened: the fallbacks answer that its bundle still holds.
+
+    Raises:
+        As ``open_published``, where the bundle holds nothing that could answer.
+    """
+    record = read_run(run)
+    bundle = bundles.open_fallbacks(bundle_of(output, record.model))
+    wanted = [name for name in fallback_names(record.recommend.fallback) if name in bundle.fallbacks]
+    plain = {"reasons": False, "index": IndexSettings(), "ranker": None, "rerank": None}
+    settings = record.recommend.model_copy(update=plain | {"fallback": [*wanted, POPULARITY]})
+    return OpenedRun(record, bundle, read_options(bundle, settings))
 
 
 def valid_run_id(run_id: str) -> bool:

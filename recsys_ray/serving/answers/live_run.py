@@ -39,6 +39,8 @@ class LiveRun:
     """Interactions rated below are only filtered as seen, as the data was prepared."""
     published_at: str
     evaluation: dict[str, Any] | None
+    degraded: bool = False
+    """Its model can't be opened: only fallbacks answer."""
 
     @property
     def first_users(self) -> Requests | None:
@@ -123,8 +125,9 @@ class LiveRun:
         return [ranked.part(slice(row, row + 1)) for row in range(len(requests))]
 
 
-def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
-    """Open a published run and rank some requests with it, so that the first real one finds it warm.
+def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: bool = False) -> LiveRun:
+    """Open a published run and rank some requests with it, so that the first real one finds it warm; ``degraded``:
+    without its model.
 
     Raises:
         PublishError: no such published run, or its record can't be read. BundleError, StorageError, DataError: its
@@ -133,7 +136,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
     run = output / RECOMMENDATIONS / run_id
     if not valid_run_id(run_id) or not is_published(run):
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
-    found = publish.open_published(output, run)
+    found = (publish.open_degraded if degraded else publish.open_published)(output, run)
     opened = LiveRun(
         run_id=run_id,
         model=found.record.model.name,
@@ -144,6 +147,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int) -> LiveRun:
         min_rating=found.record.min_rating,
         published_at=found.record.published_at,
         evaluation=found.record.evaluation,
+        degraded=degraded,
     )
     _warm(opened)
     return opened

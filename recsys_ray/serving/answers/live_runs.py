@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from recsys_ray.base.errors import PublishError, RecsysError
@@ -75,6 +76,11 @@ class LiveRuns:
     def ready(self) -> bool:
         return all(slot.current is not None for slot in self.slots.values())
 
+    @property
+    def degraded(self) -> list[str]:
+        """Variants that answer without their model."""
+        return [name for name, slot in self.slots.items() if slot.current is not None and slot.current.degraded]
+
     async def refresh(self) -> None:
         """Read the pointers once and load what changed. A run that can't be opened leaves the old one in place."""
         for slot in self.slots.values():
@@ -89,6 +95,20 @@ class LiveRuns:
                 except RecsysError as error:
                     slot.problem = str(error)
                     log.error("variant %s: %s", slot.settings.name, error)
+                    if slot.current is None and slot.failed is not None:
+                        await self._answer_without_model(slot, slot.failed)
+
+    async def _answer_without_model(self, slot: Slot, run_id: str) -> None:
+        """Nothing else answers for the variant: what the run falls back on does, until its model can be opened."""
+        try:
+            size = self._settings.user_cache_mib << 20
+            run = await self._in_thread(partial(open_run, slot.output, run_id, size, degraded=True))
+        except RecsysError as error:
+            log.error("variant %s: its fallbacks can't answer either: %s", slot.settings.name, error)
+            return
+        self.on_swap(slot.settings.name, run)
+        slot.current = run
+        log.warning("variant %s: run %s answers without its model, by its fallbacks", slot.settings.name, run_id)
 
     async def activate(self, variant: str, run_id: str | None) -> LiveRun:
         """Serve another published run (None: follow LATEST again), here at once and elsewhere at their next poll.
@@ -133,7 +153,7 @@ class LiveRuns:
         }
 
     async def _switch(self, slot: Slot, run_id: str) -> LiveRun:
-        if slot.current is not None and run_id == slot.current.run_id:
+        if slot.current is not None and run_id == slot.current.run_id and not slot.current.degraded:
             return slot.current
         if slot.previous is not None and run_id == slot.previous.run_id:
             run = slot.previous
@@ -141,7 +161,8 @@ class LiveRuns:
             slot.failed, slot.retry_at = run_id, time.monotonic() + RETRY_SECONDS
             run = await self._in_thread(open_run, slot.output, run_id, self._settings.user_cache_mib << 20)
         self.on_swap(slot.settings.name, run)
-        slot.previous, slot.current = slot.current, run
+        slot.previous = slot.previous if slot.current is None or slot.current.degraded else slot.current
+        slot.current = run
         slot.failed = slot.problem = None
         log.info("variant %s: run %s answers now", slot.settings.name, run_id)
         return run

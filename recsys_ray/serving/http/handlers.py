@@ -193,7 +193,8 @@ class Handlers:
     async def ready(self, request: HttpRequest) -> HttpResponse:
         if not self.service.runs.ready:
             raise Problem(503, "not every variant has a run loaded", self.service.retry_after)
-        return HttpResponse(b'{"status":"ready"}')
+        degraded = self.service.runs.degraded
+        return HttpResponse(encode({"status": "degraded" if degraded else "ready", "degraded": degraded}))
 
     async def info(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)

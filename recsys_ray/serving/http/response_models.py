@@ -254,6 +254,9 @@ class Health(ResponseModel):
     """Alive, or ready."""
 
     status: str
+    """"live", "ready", or "degraded": a variant answers without its model."""
+    degraded: list[str] = []
+    """These variants; /v1/models says why."""
 
 
 class Error(ResponseModel):
