@@ -186,7 +186,7 @@ class Service:
         """
         name, run = self.run_for(variant, user)
         version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
-        key = (FORMAT, run.run_id, name, sent_id, version, params, self._most_shown)
+        key = (FORMAT, run.run_id, run.degraded, name, sent_id, version, params, self._most_shown)
         found = await self._cached(key)
         if found is not None:
             self._record_exposure(name, run, user, found, True)
