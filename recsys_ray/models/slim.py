@@ -16,7 +16,7 @@ Memory: G as it is sparse, 8 bytes an entry, and a block of columns. Columns go 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -46,6 +46,9 @@ from recsys_ray.models.linalg.similarity import (
 from recsys_ray.models.linalg.sparse import SparseRows, read_only, threads_for
 from recsys_ray.models.scorers.linear import LinearScorer
 
+MOST_DENSE_BYTES = 512 << 20
+LEAST_DENSITY = 0.2
+"""Share of the item pairs with an entry from which the Gram matrix is also held whole."""
 FIRST = 128
 """Items that take part in a column at first; afterwards as many come in at once as are there."""
 
@@ -85,7 +88,9 @@ class SLIM(Model):
         return LinearScorer(weights=_transposed(columns), trained_I=data.item_counts() > 0, weighting=self.weighting)
 
     def memory(self, counts: Counts) -> MemoryEstimate:
-        return product_memory(counts, None, "drop rare items with data filters, or choose item_cf or als")
+        found = product_memory(counts, None, "drop rare items with data filters, or choose item_cf or als")
+        whole = 4 * counts.num_items**2
+        return replace(found, bytes=found.bytes + (whole if whole <= MOST_DENSE_BYTES else 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
     dense_RI = np.zeros((stop - start, len(gram.offsets) - 1), np.float32)
     with threads_for(dense_RI.size):
         descend(  # type: ignore[call-arg]
-            *read_only(gram.offsets, gram.columns, gram.values),
+            *read_only(gram.offsets, gram.columns, gram.values, _dense(gram)),
             start,
             settings.l1,
             settings.l2,
@@ -120,6 +125,17 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
             dense_RI,
         )
     return largest_of_rows(dense_RI, settings.neighbors)
+
+
+def _dense(gram: SparseRows) -> FloatArray:
+    """(I, I) the whole matrix where most of it is there and it is small; (0, 0) else. Its entries are found in one step,
+    and its rows are added without looking where they belong."""
+    size = len(gram.offsets) - 1
+    if size * size * 4 > MOST_DENSE_BYTES or len(gram.values) < LEAST_DENSITY * size * size:
+        return np.zeros((0, 0), np.float32)
+    dense_II = np.zeros((size, size), np.float32)
+    dense_II[np.repeat(np.arange(size), np.diff(gram.offsets)), gram.columns] = gram.values
+    return dense_II
 
 
 def _transposed(rows: SparseRows) -> SparseRows:
@@ -133,10 +149,10 @@ def _transposed(rows: SparseRows) -> SparseRows:
 
 @njit(cache=True, parallel=True)
 def descend(  # type: ignore[no-untyped-def]
-    offsets_I1, columns_Z, values_Z, first, l1, l2, non_negative, max_epochs, tolerance, out_RI
+    offsets_I1, columns_Z, values_Z, dense_II, first, l1, l2, non_negative, max_epochs, tolerance, out_RI
 ) -> None:
     """Row r of ``out`` becomes column ``first + r`` of W."""
-    gram = (offsets_I1, columns_Z, values_Z, _diagonal(offsets_I1, columns_Z, values_Z))
+    gram = (offsets_I1, columns_Z, values_Z, _diagonal(offsets_I1, columns_Z, values_Z), dense_II)
     for r in prange(len(out_RI)):
         _column(first + r, gram, (l1, l2, non_negative), max_epochs, tolerance, out_RI[r])
 
@@ -154,7 +170,7 @@ def _diagonal(offsets_I1, columns_Z, values_Z):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _column(target, gram, penalties, max_epochs, tolerance, weights_I) -> None:  # type: ignore[no-untyped-def]
     """One column; A are the items that take part by now, in the order they came."""
-    offsets_I1, columns_Z, values_Z, diagonal_I = gram
+    offsets_I1, columns_Z, values_Z, diagonal_I, dense_II = gram
     # What is left of x_j to explain, times every item: G_ij at first, less w_k G_ik for every weight.
     rest_I = np.zeros(len(diagonal_I))
     for z in range(offsets_I1[target], offsets_I1[target + 1]):
@@ -177,7 +193,11 @@ def _column(target, gram, penalties, max_epochs, tolerance, weights_I) -> None: 
         epochs += _settle(rest_A, gram_AA, weights_A, penalties, max_epochs - epochs, tolerance)
         for a in range(count):
             change = weights_A[a] - before_A[a]
-            if change != 0.0:
+            if change != 0.0 and len(dense_II):
+                row_I = dense_II[items_A[a]]
+                for item in range(len(rest_I)):
+                    rest_I[item] -= change * row_I[item]
+            elif change != 0.0:
                 for z in range(offsets_I1[items_A[a]], offsets_I1[items_A[a] + 1]):
                     rest_I[columns_Z[z]] -= change * values_Z[z]
     for a in range(count):
@@ -187,10 +207,16 @@ def _column(target, gram, penalties, max_epochs, tolerance, weights_I) -> None: 
 @njit(cache=True)
 def _take_in(new, count, gram, waiting_I, place_I, items_A, gram_AA) -> None:  # type: ignore[no-untyped-def]
     """More items behind the ``count`` of A, with their entries of G among all that are in."""
-    offsets_I1, columns_Z, values_Z, _ = gram
+    offsets_I1, columns_Z, values_Z, _, dense_II = gram
     for item in new:
         waiting_I[item] = False
         place_I[item], items_A[count] = count, item
+        if len(dense_II):
+            row_I = dense_II[item]
+            for place in range(count + 1):
+                gram_AA[count, place] = gram_AA[place, count] = row_I[items_A[place]]
+            count += 1
+            continue
         for z in range(offsets_I1[item], offsets_I1[item + 1]):
             place = place_I[columns_Z[z]]
             if place >= 0:
@@ -228,27 +254,56 @@ def _violators(waiting_I, rest_I, diagonal_I, penalties, tolerance, most):  # ty
     return np.flatnonzero(gains_I >= least)
 
 
-@njit(cache=True, fastmath={"contract", "reassoc"})
+@njit(cache=True)
 def _settle(rest_A, gram_AA, weights_A, penalties, max_epochs, tolerance):  # type: ignore[no-untyped-def]
-    """Rounds of coordinate descent over A, until no weight changes by more than ``tolerance``; how many there were."""
+    """Rounds of coordinate descent over A, until no weight changes by more than ``tolerance``; how many there were.
+
+    Behind a round over all of A come rounds over those with a weight alone, S, which are fewer.
+    """
+    count, epochs = len(rest_A), 0
+    while epochs < max_epochs:
+        epochs += 1
+        if _round(rest_A, gram_AA, weights_A[:count], penalties) <= tolerance:
+            break
+        chosen_S = np.flatnonzero(weights_A[:count])
+        gram_SS = np.empty((len(chosen_S), len(chosen_S)), np.float32)
+        for s in range(len(chosen_S)):
+            gram_A = gram_AA[chosen_S[s]]
+            for other in range(len(chosen_S)):
+                gram_SS[s, other] = gram_A[chosen_S[other]]
+        rest_S, weights_S = rest_A[chosen_S], weights_A[chosen_S]
+        while epochs < max_epochs:
+            epochs += 1
+            if _round(rest_S, gram_SS, weights_S, penalties) <= tolerance:
+                break
+        for s in range(len(chosen_S)):
+            _subtract(rest_A, weights_S[s] - weights_A[chosen_S[s]], gram_AA[chosen_S[s]])
+            weights_A[chosen_S[s]] = weights_S[s]
+    return epochs
+
+
+@njit(cache=True)
+def _round(rest_A, gram_AA, weights_A, penalties):  # type: ignore[no-untyped-def]
+    """Every weight once set to its best, given the others; the largest change."""
     l1, l2, non_negative = np.float32(penalties[0]), np.float32(penalties[1]), penalties[2]
-    count = len(rest_A)
-    for epoch in range(max_epochs):
-        largest = np.float32(0)
-        for a in range(count):
-            gram_A, before = gram_AA[a], weights_A[a]
-            wanted = rest_A[a] + gram_A[a] * before
-            after = np.float32(0)
-            if wanted > l1:
-                after = (wanted - l1) / (gram_A[a] + l2)
-            elif wanted < -l1 and not non_negative:
-                after = (wanted + l1) / (gram_A[a] + l2)
-            change = after - before
-            if change != 0:
-                weights_A[a] = after
-                for other in range(count):
-                    rest_A[other] -= change * gram_A[other]
-                largest = max(largest, abs(change))
-        if largest <= tolerance:
-            return epoch + 1
-    return max_epochs
+    largest = np.float32(0)
+    for a in range(len(rest_A)):
+        before, own = weights_A[a], gram_AA[a, a]
+        wanted = rest_A[a] + own * before
+        after = np.float32(0)
+        if wanted > l1:
+            after = (wanted - l1) / (own + l2)
+        elif wanted < -l1 and not non_negative:
+            after = (wanted + l1) / (own + l2)
+        change = after - before
+        if change != 0:
+            weights_A[a] = after
+            _subtract(rest_A, change, gram_AA[a])
+            largest = max(largest, abs(change))
+    return largest
+
+
+@njit(cache=True, fastmath={"contract", "reassoc"})
+def _subtract(rest_A, change, gram_A):  # type: ignore[no-untyped-def]
+    for other in range(len(rest_A)):
+        rest_A[other] -= change * gram_A[other]
