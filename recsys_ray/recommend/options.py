@@ -25,6 +25,7 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.explain import explain_texts
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
@@ -79,7 +80,8 @@ def check_options(bundle: Bundle, options: Options) -> None:
             )
     if allowed == 0:
         raise ConfigError(
-            "recommend.allow, recommend.deny and recommend.candidates leave no item to recommend; loosen one of them"
+            "recommend.allow, recommend.context, recommend.deny and recommend.candidates leave no item to recommend; "
+            "loosen one of them"
         )
 
 
@@ -249,13 +251,15 @@ def read_item_list(path: str, what: str) -> pa.Array:
 
 
 def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
-    if settings.allow is None and settings.deny is None and settings.candidates == "all":
+    if (settings.allow, settings.deny, settings.context, settings.candidates) == (None, None, None, "all"):
         return None
     allowed_I = np.full(bundle.num_items, settings.allow is None)
     if settings.allow is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
     if settings.deny is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+    if settings.context is not None:
+        allowed_I &= context_mask(bundle, settings.context, "recommend.context.")
     if settings.candidates == "cold":
         allowed_I &= bundle.item_counts() == 0
     return allowed_I

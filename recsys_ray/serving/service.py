@@ -43,6 +43,12 @@ from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 log = logging.getLogger(__name__)
 EXPOSURES = logging.getLogger("recsys_ray.exposures")
 
+NOTHING = {
+    True: "the filters leave no item of the catalogue; loosen one of them",
+    False: "nothing is left to recommend: the user has or hides all that the filters leave",
+}
+"""Why a list is empty, by whether no item at all could be recommended."""
+
 
 class Service:
     """All parts together. ``start`` before the first request, ``stop`` after the last."""
@@ -223,10 +229,12 @@ class Service:
             items = _list_items(run, page, params.offset)
             if params.explain and items:
                 await self._add_reasons(run, request, page, items)
+        message = None if items else NOTHING[options is None]
         sources = {item["source"] for item in items}
         source = sources.pop() if len(sources) == 1 else "mixed" if sources else "none"
         history = len(request.histories.items_E)
         facts = {"stage": stage(history), "history": history, "ignored": ignored, "source": source, "items": items}
+        facts["message"] = message
         return source, to_json(about | facts | origin(name, run))[:-1]
 
     async def _add_reasons(self, run: LiveRun, request: Requests, page: Ranked, items: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, Histories, ItemLists, Requests
 from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.config import ContextSettings
+from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.options import Options, varied
 from recsys_ray.recommend.rank import Ranked, rank
 from recsys_ray.retrieval import Reranker
@@ -22,6 +24,8 @@ from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.users.histories import UserHistories
 from recsys_ray.serving.users.journal import Event
+
+MOST_MASKS = 64
 
 
 @dataclass
@@ -38,6 +42,8 @@ class LiveRun:
     """Interactions rated below are only filtered as seen, as the data was prepared."""
     published_at: str
     evaluation: dict[str, Any] | None
+    _masks: dict[ContextSettings, BoolArray] = field(default_factory=dict, repr=False)
+    """Of the filters that were asked for last."""
 
     @property
     def first_users(self) -> Requests | None:
@@ -101,6 +107,16 @@ class LiveRun:
     def reranker(self, diversity: float | None, max_per_genre: int | None) -> Reranker | None:
         """Re-ranking by these, what is None as in the run. Raises ConfigError where the catalogue can't be varied."""
         return varied(self.bundle, self.options, diversity, max_per_genre)
+
+    def context_mask(self, filters: ContextSettings) -> BoolArray:
+        """(I,) items that pass. Raises ConfigError where the catalogue has nothing to filter by."""
+        found_I = self._masks.get(filters)
+        if found_I is None:
+            found_I = context_mask(self.bundle, filters)
+            while len(self._masks) >= MOST_MASKS:
+                self._masks.pop(next(iter(self._masks)))
+            self._masks[filters] = found_I
+        return found_I
 
     def allowed(self, *masks_I: BoolArray | None) -> BoolArray | None:
         """(I,) items that pass all of these masks and the run's own; None for every item."""

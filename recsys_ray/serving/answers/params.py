@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import BoolArray
+from recsys_ray.recommend.config import ContextSettings
 from recsys_ray.recommend.options import Options
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.problem import Problem
@@ -17,7 +18,7 @@ class RecommendParams:
 
     n: int = 10
     offset: int = 0
-    genre: str | None = None
+    filters: ContextSettings | None = None
     exclude_seen: bool | None = None
     explain: bool = False
     allow: tuple[str, ...] | None = None
@@ -35,8 +36,8 @@ def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
     """None when no item could be recommended at all. Raises Problem 422."""
     masks: list[BoolArray] = []
     catalogue = run.catalogue
-    if params.genre is not None:
-        masks.append(genre_mask(run, params.genre))
+    if params.filters is not None:
+        masks.append(filter_mask(run, params.filters))
     if params.allow is not None:
         masks.append(catalogue.mask(catalogue.known_rows(params.allow)))
     if params.deny is not None:
@@ -62,9 +63,9 @@ def _reranked(run: LiveRun, params: RecommendParams) -> Options:
         raise Problem(422, "context: the catalogue has no genres to vary by") from error
 
 
-def genre_mask(run: LiveRun, genre: str) -> BoolArray:
-    """(I,) items of a genre. Raises Problem 422."""
-    found = run.catalogue.genre(genre)
-    if found is None:
-        raise Problem(422, "genre: the catalogue has none of this name; see /info for those it has")
-    return run.catalogue.mask(run.catalogue.genre_rows[found])
+def filter_mask(run: LiveRun, filters: ContextSettings) -> BoolArray:
+    """(I,) items that pass. Raises Problem 422."""
+    try:
+        return run.context_mask(filters)
+    except ConfigError as error:
+        raise Problem(422, str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.serving.answers.live_run import LiveRun
-from recsys_ray.serving.answers.params import RecommendParams, genre_mask
+from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
@@ -22,7 +22,7 @@ from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.histories import typed_id
 from recsys_ray.serving.users.journal import Event
 
-PARAMS = tuple(name for name in RecommendationsQuery.model_fields if name != "variant")
+PARAMS = ("n", "offset", "exclude_seen", "explain")
 """Fields of a query that are parameters of the same name."""
 
 
@@ -96,7 +96,8 @@ class Handlers:
         self._page(query)
         catalogue = run.catalogue
         rows_I = catalogue.by_popularity_I
-        allowed_I = run.allowed(None if query.genre is None else genre_mask(run, query.genre))
+        filters = query.filters
+        allowed_I = run.allowed(None if filters is None else filter_mask(run, filters))
         if allowed_I is not None:
             rows_I = rows_I[allowed_I[rows_I]]
         rows = rows_I[query.offset : query.offset + query.n].tolist()
@@ -222,6 +223,7 @@ class Handlers:
         return RecommendParams(
             **{name: getattr(query, name) for name in PARAMS},
             **({} if context is None else dict(context)),
+            filters=query.filters,
             allow=None if allow is None else self._ids(allow, "allow"),
             deny=None if deny is None else self._ids(deny, "deny"),
         )
