@@ -29,6 +29,8 @@ COLUMNS = {
 HOUR = 3_600_000
 START = 1_704_067_200_000  # Monday 2024-01-01 00:00 UTC
 USERS, ITEMS = 40, 36
+AT = "2026-02-01"
+"""The day that lists are for, unless a test says another."""
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -50,6 +52,11 @@ def catalogue() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def sold(row: dict[str, Any], day: str = AT) -> bool:
+    """Whether an item is available on a day, in plain words."""
+    return (row["sold_from"] is None or row["sold_from"] <= day) and (row["sold_until"] or "9999") >= day
 
 
 def text_rows(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -83,11 +90,11 @@ class Rules:
 
     def __init__(self, folder: Path, prepared: Prepared, model: str = "item_cf") -> None:
         self.folder, self.prepared, self.model = folder, prepared, model
-        self.plain = publish_run(folder, prepared, model, tag="plain", n=8)
+        self.plain = publish_run(folder, prepared, model, tag="plain", n=8, at=AT)
 
     def batch(self, tag: str, **recommend: Any) -> tuple[Location, dict[int, list[int]]]:
         """The run of a batch job with these settings, and its lists."""
-        run = publish_run(self.folder, self.prepared, self.model, tag=tag, **{"n": 8} | recommend)
+        run = publish_run(self.folder, self.prepared, self.model, tag=tag, **{"n": 8, "at": AT} | recommend)
         return run, {user: [row["item_id"] for row in rows] for user, rows in published_rows(run).items()}
 
     @contextmanager
@@ -102,7 +109,7 @@ def answers(service: TestClient, users: list[Any], **params: Any) -> dict[Any, l
     """The lists of these users, as the service answers."""
     found = {}
     for user in users:
-        answer = service.get(f"/v1/recommendations/{user}", params={"n": 8} | params)
+        answer = service.get(f"/v1/recommendations/{user}", params={"n": 8, "at": AT} | params)
         assert answer.status_code == 200, answer.text
         found[user] = [item["item_id"] for item in answer.json()["items"]]
     return found

@@ -78,13 +78,15 @@ class Requests:
     """B questions "what next for this user?".
 
     ``users_B`` are row numbers of the fit, -1 for a user (or a history) the fit has not seen: those are answered from
-    ``histories`` alone. ``seen`` are further items to filter beside the history.
+    ``histories`` alone. ``seen`` are further items to filter beside the history. What is ``hidden`` is never listed,
+    also where seen items are not filtered; None is nothing.
     """
 
     user_ids: pa.Array
     users_B: IntArray
     histories: Histories
     seen: ItemLists
+    hidden: ItemLists | None = None
 
     def __len__(self) -> int:
         return len(self.users_B)
@@ -95,12 +97,14 @@ class Requests:
             self.users_B[start:stop],
             self.histories.slice(start, stop),
             self.seen.slice(start, stop),
+            None if self.hidden is None else self.hidden.slice(start, stop),
         )
 
     def take(self, rows_R: LongArray) -> Requests:
         """These requests, in this order."""
         histories, seen = self.histories.take(rows_R), self.seen.take(rows_R)
-        return Requests(self.user_ids.take(pa.array(rows_R)), self.users_B[rows_R], histories, seen)
+        hidden = None if self.hidden is None else self.hidden.take(rows_R)
+        return Requests(self.user_ids.take(pa.array(rows_R)), self.users_B[rows_R], histories, seen, hidden)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Requests]) -> Requests:
@@ -112,4 +116,7 @@ class Requests:
             np.concatenate([part.users_B for part in parts]),
             Histories.concatenate([part.histories for part in parts]),
             ItemLists.concatenate([part.seen for part in parts]),
+            None
+            if all(part.hidden is None for part in parts)
+            else ItemLists.concatenate([part.hidden or ItemLists.empty(len(part)) for part in parts]),
         )

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from recsys_ray.base.types import Settings
+from recsys_ray.data.config import Moment
 from recsys_ray.retrieval import IndexSettings, RerankSettings
 
 Layout = Literal["long", "nested"]
@@ -85,6 +86,12 @@ class RecommendSettings(Settings):
     """File of item ids (Parquet or CSV with a column item_id, or one id a line): nothing else is recommended."""
     deny: str | None = None
     """File of item ids that are never recommended."""
+    hidden: str | None = None
+    """Items that users hide (columns user_id, item_id, and where there are such kind and timestamp): a .parquet or .csv
+    file, or a directory of them such as <output>/hidden, which the service writes; a directory may not exist yet."""
+    at: Moment | None = None
+    """Day or time (ISO, UTC) that the lists are for; null is the day of the run. Items are listed that are available
+    then, see data.item_columns.available_from. The service answers for now."""
     context: ContextSettings | None = None
     """Which items may be shown, by genre, year and columns of the catalogue; null is all."""
     candidates: Literal["all", "cold"] = "all"

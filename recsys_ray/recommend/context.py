@@ -5,11 +5,13 @@ The batch job asks for it in ``recommend.context``, a request in its query or bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import BoolArray, LongArray
@@ -43,6 +45,16 @@ def context_mask(bundle: Bundle, context: ContextSettings, what: str = "") -> Bo
     for name, wanted_values in context.where.items():
         passes_I &= _column_mask(bundle, name, wanted_values, f"{what}where.{_shown(name)}")
     return passes_I
+
+
+def read_context(given: Mapping[str, Any]) -> ContextSettings:
+    """The filters of a plain mapping. Raises ConfigError."""
+    try:
+        return ContextSettings.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("context", *first["loc"])))
+        raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def genre_numbers(bundle: Bundle, genres: list[str], what: str) -> list[int]:

@@ -27,6 +27,8 @@ from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.explain import explain_texts
+from recsys_ray.recommend.hidden import HiddenLists, read_hidden
+from recsys_ray.recommend.moments import Moment, at_of, moment_of
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
 Explainer = Callable[[Bundle, Requests, IntArray, LongArray], list[str]]
@@ -41,7 +43,11 @@ class Options:
     n: int = 10
     filter_seen: bool = True
     allowed_I: BoolArray | None = None
-    """Items that may be shown at all; None for every item."""
+    """Items that may be shown at all, whenever; None for every item."""
+    moment: Moment | None = None
+    """When the answer is for; None where no rule depends on it."""
+    hidden: HiddenLists | None = None
+    """What users hide. Whoever makes requests puts it into them, by ``with_hidden``."""
     fallback: bool = True
     block_bytes: int = 64 << 20
     index: Index | None = None
@@ -64,9 +70,18 @@ class Options:
         return self.rerank_pool if self.ranker is None else max(self.n, self.ranker_pool)
 
 
+def shown_items(bundle: Bundle, options: Options) -> BoolArray | None:
+    """(I,) the items that may be shown at the moment of the options; None for every item."""
+    if bundle.availability is None or options.moment is None:
+        return options.allowed_I
+    available_I = bundle.availability.mask(options.moment.span)
+    return available_I if options.allowed_I is None else available_I & options.allowed_I
+
+
 def check_options(bundle: Bundle, options: Options) -> None:
     """ConfigError when no catalogue could satisfy them."""
-    allowed = bundle.num_items if options.allowed_I is None else int(options.allowed_I.sum())
+    shown_I = shown_items(bundle, options)
+    allowed = bundle.num_items if shown_I is None else int(shown_I.sum())
     if options.n > bundle.num_items:
         raise ConfigError(
             f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
@@ -82,6 +97,7 @@ def check_options(bundle: Bundle, options: Options) -> None:
         raise ConfigError(
             "recommend.allow, recommend.context, recommend.deny and recommend.candidates leave no item to recommend; "
             "loosen one of them"
+            + ("" if options.moment is None else ", or set recommend.at to a day on which some are available")
         )
 
 
@@ -134,6 +150,8 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
         n=settings.n,
         filter_seen=settings.filter_seen,
         allowed_I=_allowed(bundle, settings),
+        moment=None if (at := at_of(settings)) is None else moment_of(bundle, at),
+        hidden=None if settings.hidden is None else read_hidden(bundle, settings.hidden),
         fallback=settings.fallback != "none",
         block_bytes=settings.block_mib << 20,
         reranker=None if settings.rerank is None else _reranker(bundle, settings.rerank),

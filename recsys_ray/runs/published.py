@@ -128,6 +128,8 @@ class _Context(_Record):
 
 
 class _Options(_Options1):
+    hidden: str | None = None
+    at: str | None = None
     context: _Context | None = None
 
 

@@ -21,6 +21,7 @@ from pydantic_core import to_json
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
+from recsys_ray.recommend.moments import Moment, moment_of
 from recsys_ray.recommend.rank import SOURCES, Ranked
 from recsys_ray.recommend.similar import similar_rows
 from recsys_ray.runs.publish import FOLDER
@@ -36,13 +37,15 @@ from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
-from recsys_ray.serving.users.journal import Event, Journal, UserStates
+from recsys_ray.serving.users.journal import RATED, Event, Journal, UserStates
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 
 log = logging.getLogger(__name__)
 EXPOSURES = logging.getLogger("recsys_ray.exposures")
 
+FOREVER = 24 * 365.25 * 100
+"""Hours."""
 NOTHING = {
     True: "the filters leave no item of the catalogue; loosen one of them",
     False: "nothing is left to recommend: the user has or hides all that the filters leave",
@@ -107,7 +110,7 @@ class Service:
         self.journal.close()
 
     async def export_feedback(self) -> None:
-        """What was taken so far as Parquet under <output>/feedback."""
+        """What was taken so far as Parquet under <output>/feedback, what users hide under <output>/hidden."""
         run = self.runs.current(self.runs.default)
         if run is None:
             return
@@ -165,7 +168,8 @@ class Service:
         """
         name, run = self.run_for(variant, user)
         version = await self.states.version(user)
-        key = (run.run_id, name, sent_id, version, params)
+        moment = moment_of(run.bundle, params.at)
+        key = (run.run_id, name, sent_id, version, params, moment)
         found = await self._cached(key)
         if found is not None:
             self._record_exposure(name, run, user, found[0], True)
@@ -173,7 +177,7 @@ class Service:
         events = await self.states.events(user) if version else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
         about = {"user_id": sent_id, "user": kind}
-        source, body = await self._recommend(name, run, request, params, about, ignored)
+        source, body = await self._recommend(name, run, request, params, moment, about, ignored)
         await self._store(key, source.encode() + b"\n" + body)
         self._record_exposure(name, run, user, source, False)
         return body, False
@@ -184,7 +188,9 @@ class Service:
         name, run = self.run_for(variant, digest)
         request, ignored = run.request(None, list(history))
         about = {"user_id": None, "user": _kind_of_stranger(request)}
-        source, body = await self._recommend(name, run, request, params, about, ignored)
+        source, body = await self._recommend(
+            name, run, request, params, moment_of(run.bundle, params.at), about, ignored
+        )
         self._record_exposure(name, run, digest, source, False)
         return body
 
@@ -212,19 +218,27 @@ class Service:
     def _user_request(self, run: LiveRun, user: str, events: list[Event]) -> tuple[Requests, int, str]:
         """(request, events of unknown items, kind of user)."""
         known = None if user.startswith(TEMPORARY) else run.users.find(user)
-        request, ignored = run.request(known, events)
+        base = run.with_lists(known or run.empty_request, user)
+        request, ignored = run.request(base, events)
         if known is None:
             return request, ignored, _kind_of_stranger(request)
-        return request, ignored, "known" if request is known else "updated"
+        return request, ignored, "known" if request is base else "updated"
 
     async def _recommend(
-        self, name: str, run: LiveRun, request: Requests, params: RecommendParams, about: dict[str, Any], ignored: int
+        self,
+        name: str,
+        run: LiveRun,
+        request: Requests,
+        params: RecommendParams,
+        moment: Moment,
+        about: dict[str, Any],
+        ignored: int,
     ) -> tuple[str, bytes]:
         """(source of the list, its JSON without the closing brace)."""
-        options = options_of(run, params)
+        options = options_of(run, params, moment)
         items: list[dict[str, Any]] = []
         if options is not None:
-            ranked = await self.batcher.rank(run, request, options, params.ranking)
+            ranked = await self.batcher.rank(run, request, options, (params.ranking, moment))
             page = ranked.part(slice(None), slice(params.offset, None))
             items = _list_items(run, page, params.offset)
             if params.explain and items:
@@ -246,9 +260,14 @@ class Service:
     # -- the rest ---------------------------------------------------------------------------------------------
 
     async def add_events(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
-        """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
+        """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it. What is hidden
+        stays so."""
         durable = hours is None
-        await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, durable=durable)
+        rated = [event for event in events if event.kind == RATED]
+        wishes = [event for event in events if event.kind != RATED]
+        for some, kept in ((rated, self.settings.feedback.remember_days * 24), (wishes, FOREVER)):
+            if some:
+                await self.states.add(user, some, hours or kept, durable=durable)
         self.metrics.feedback.inc(len(events))
 
     async def similar(self, run: LiveRun, row: int, n: int) -> list[tuple[int, float]]:

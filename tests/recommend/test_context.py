@@ -16,7 +16,7 @@ from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import ContextSettings, RecommendSettings
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.options import read_options
-from tests.rule_worlds import BRANDS, GENRES, Rules, answers, catalogue, shop
+from tests.rule_worlds import AT, BRANDS, GENRES, Rules, answers, catalogue, shop, sold
 
 ROWS = catalogue()
 
@@ -112,16 +112,18 @@ AGREEING: list[dict[str, Any]] = [
 def test_batch_and_service_filter_alike(rules: Rules, number: int) -> None:
     context = AGREEING[number]
     run, lists = rules.batch(f"context{number}", context=context)
-    allowed = {row["item_id"] for row in ROWS if passes(row, context)}
+    allowed = {row["item_id"] for row in ROWS if passes(row, context) and sold(row)}
     assert any(lists.values()) and all(set(items) <= allowed for items in lists.values())
     query = {key: ",".join(value) if isinstance(value, list) else value for key, value in context.items()}
     query = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in query.items()}
     users = list(lists)
     with rules.service(rules.plain) as service:
         assert answers(service, users, **query) == lists
-        many = service.post("/v1/recommendations", json={"user_ids": users, "n": 8} | context).json()["results"]
+        many = service.post("/v1/recommendations", json={"user_ids": users, "n": 8, "at": AT} | context).json()[
+            "results"
+        ]
         assert {one["user_id"]: [item["item_id"] for item in one["items"]] for one in many} == lists
-        popular = service.get("/v1/popular", params={"n": 50} | query).json()["items"]
+        popular = service.get("/v1/popular", params={"n": 50, "at": AT} | query).json()["items"]
         assert {item["item_id"] for item in popular} == allowed
     with rules.service(run) as service:  # the run's own filters hold beside those of a request
         assert answers(service, users) == lists

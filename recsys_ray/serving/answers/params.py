@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import BoolArray
 from recsys_ray.recommend.config import ContextSettings
+from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.options import Options
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.problem import Problem
@@ -25,14 +26,16 @@ class RecommendParams:
     deny: tuple[str, ...] | None = None
     diversity: float | None = None
     max_per_genre: int | None = None
+    at: int | None = None
+    """UTC milliseconds that the answer is for; None is now."""
 
     @property
     def ranking(self) -> RecommendParams:
-        """The part of it that ``rank`` depends on: requests that are equal in it can share a call."""
-        return replace(self, n=self.n + self.offset, offset=0, explain=False)
+        """The part of it that ``rank`` depends on, the moment apart: requests that are equal in it can share a call."""
+        return replace(self, n=self.n + self.offset, offset=0, explain=False, at=None)
 
 
-def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
+def options_of(run: LiveRun, params: RecommendParams, moment: Moment) -> Options | None:
     """None when no item could be recommended at all. Raises Problem 422."""
     masks: list[BoolArray] = []
     catalogue = run.catalogue
@@ -42,7 +45,7 @@ def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
         masks.append(catalogue.mask(catalogue.known_rows(params.allow)))
     if params.deny is not None:
         masks.append(catalogue.mask(catalogue.known_rows(params.deny), value=False))
-    allowed_I = run.allowed(*masks)
+    allowed_I = run.allowed(moment, *masks)
     if allowed_I is not None and not allowed_I.any():
         return None
     options = _reranked(run, params)
@@ -50,7 +53,7 @@ def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
     if options.ranker is not None or options.reranker is not None:
         n = min(n, options.num_candidates)
     filter_seen = run.options.filter_seen if params.exclude_seen is None else params.exclude_seen
-    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I, moment=moment)
 
 
 def _reranked(run: LiveRun, params: RecommendParams) -> Options:

@@ -9,6 +9,7 @@ from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.recommend.moments import moment_of
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
@@ -20,9 +21,9 @@ from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service, origin
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.histories import typed_id
-from recsys_ray.serving.users.journal import Event
+from recsys_ray.serving.users.journal import RATED, Event
 
-PARAMS = ("n", "offset", "exclude_seen", "explain")
+PARAMS = ("n", "offset", "exclude_seen", "explain", "at")
 """Fields of a query that are parameters of the same name."""
 
 
@@ -97,7 +98,8 @@ class Handlers:
         catalogue = run.catalogue
         rows_I = catalogue.by_popularity_I
         filters = query.filters
-        allowed_I = run.allowed(None if filters is None else filter_mask(run, filters))
+        mask_I = None if filters is None else filter_mask(run, filters)
+        allowed_I = run.allowed(moment_of(run.bundle, query.at), mask_I)
         if allowed_I is not None:
             rows_I = rows_I[allowed_I[rows_I]]
         rows = rows_I[query.offset : query.offset + query.n].tolist()
@@ -245,7 +247,13 @@ class Handlers:
         self._at_most(len(sent), self.service.settings.limits.events, "interactions")
         now = int(time.time() * 1000)
         events = [
-            Event(self._id(one.item_id), one.rating, now if one.timestamp is None else one.timestamp) for one in sent
+            Event(
+                self._id(one.item_id),
+                one.rating,
+                now if one.timestamp is None else one.timestamp,
+                one.kind if isinstance(one, request_models.FeedbackEvent) else RATED,
+            )
+            for one in sent
         ]
         return sorted(events, key=lambda event: event.timestamp)
 

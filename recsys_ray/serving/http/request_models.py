@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from recsys_ray.data.config import utc_milliseconds
 from recsys_ray.recommend.config import ColumnFilter, ContextSettings
 
 ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
@@ -30,6 +31,15 @@ def _object(given: Any) -> Any:
         raise ValueError('is not JSON such as {"price": {"max": 20}}') from error
 
 
+def _milliseconds(given: Any) -> Any:
+    if not isinstance(given, str) or given.isdigit():
+        return given
+    try:
+        return utc_milliseconds(given)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("is no time such as 2026-11-30 or 2026-11-30T20:00:00Z") from error
+
+
 _TEXTS = {"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": MOST_FILTERS}
 Names = Annotated[
     list[Annotated[str, Field(max_length=200)]],
@@ -38,6 +48,13 @@ Names = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]}),
 ]
 """Several names: in a query one text with commas between them, in a body also a list."""
+At = Annotated[
+    int,
+    Field(ge=0, le=10**14),
+    BeforeValidator(_milliseconds),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 10**14}]}),
+]
+"""A moment: a date or time (ISO, UTC unless it says another offset), or UTC milliseconds."""
 Where = Annotated[
     dict[Annotated[str, Field(max_length=200)], ColumnFilter],
     Field(max_length=MOST_FILTERS),
@@ -77,6 +94,8 @@ class ContextQuery(PageQuery):
     """Only items of this year or earlier."""
     where: Where | None = None
     """Bounds by column of the item table, as JSON: {"price": {"max": 20}, "brand": ["a", "b"]}."""
+    at: At | None = None
+    """The moment to answer for, as a date, a time (ISO, UTC) or UTC milliseconds; now by default."""
 
     @model_validator(mode="after")
     def _possible(self) -> ContextQuery:
@@ -194,13 +213,20 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
+    kind: Literal["rated", "hidden", "shown"] = "rated"
+    """rated: the user had to do with the item. hidden: never recommend it to the user. shown: take that back."""
 
 
 class FeedbackRequest(RequestModel):
     """Interactions; they count in the next answer, and in the next batch run."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"events": [{"user_id": "42", "item_id": "1", "rating": 4.5}]}]}
+        json_schema_extra={
+            "examples": [
+                {"events": [{"user_id": "42", "item_id": "1", "rating": 4.5}]},
+                {"events": [{"user_id": "42", "item_id": "3", "kind": "hidden"}]},
+            ]
+        }
     )
     events: list[FeedbackEvent] = Field(min_length=1)
 
