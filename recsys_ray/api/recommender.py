@@ -21,7 +21,10 @@ from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, check_size
 from recsys_ray.recommend.bundle import ARRAYS, Bundle, bundle_in_memory, open_bundle, save_bundle
 from recsys_ray.recommend.config import POPULARITY
+from recsys_ray.recommend.context import context_mask, read_context
 from recsys_ray.recommend.explain import Reason, explain, explain_texts
+from recsys_ray.recommend.hidden import with_hidden
+from recsys_ray.recommend.moments import milliseconds, moment_of
 from recsys_ray.recommend.options import Options, check_options, varied
 from recsys_ray.recommend.rank import rank, to_table
 from recsys_ray.recommend.similar import similar_items
@@ -71,6 +74,8 @@ class Recommender:
         fallback: bool | None = None,
         diversity: float | None = None,
         max_per_genre: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        at: str | None = None,
         explain: bool = False,
     ) -> Any:
         """The best items of each user: a frame user_id, rank (from 1), item_id, score, source.
@@ -87,6 +92,9 @@ class Recommender:
             allow: item ids; nothing else is recommended. deny: item ids that are not.
             fallback: fill up with popular items what the model leaves open.
             diversity: 0 ranks by score alone, 1 by variety alone. max_per_genre: at most so many items of one genre.
+            context: which items of the catalogue, as ``recommend.context`` of a configuration: any_genres, all_genres,
+                no_genres, year_from, year_to, where.
+            at: ISO date or time (UTC) that items must be available at; the day of a published run, else now.
             explain: add a column reason.
 
         Raises:
@@ -100,7 +108,7 @@ class Recommender:
         0     bob        1  model
         """
         requests = self.requests(users) if history is None else self._stranger(users, history)
-        options = self._options(n, filter_seen, allow, deny, fallback, diversity, max_per_genre)
+        options = self._options(n, filter_seen, allow, deny, fallback, diversity, max_per_genre, context, at)
         explainer = explain_texts if explain else None
         table = to_table(self.bundle, requests, rank(self.bundle, requests, options), explainer)
         return to_kind(table if history is None else table.drop_columns("user_id"), self.kind)
@@ -165,7 +173,8 @@ class Recommender:
 
     @cached_property
     def _all_requests(self) -> Requests:
-        return Requests.concatenate([self.bundle.requests(shard) for shard in range(self.bundle.num_shards)])
+        requests = Requests.concatenate([self.bundle.requests(shard) for shard in range(self.bundle.num_shards)])
+        return with_hidden(requests, self.options.hidden)
 
     def requests(self, users: Any = None) -> Requests:
         """What the model is asked for these users, in this order; None for all. DataError for an unknown one."""
@@ -200,6 +209,8 @@ class Recommender:
         fallback: bool | None,
         diversity: float | None,
         max_per_genre: int | None,
+        context: Mapping[str, Any] | None,
+        at: str | None,
     ) -> Options:
         changes: dict[str, Any] = {"explainer": None}
         if n is not None:
@@ -211,6 +222,12 @@ class Recommender:
             changes["fallback"] = (self.options.fallback or (POPULARITY,)) if fallback else ()
         if allow is not None or deny is not None:
             changes["allowed_I"] = self._allowed(allow, deny)
+        if context is not None:
+            mask_I, before_I = context_mask(self.bundle, read_context(context), "context."), changes.get("allowed_I")
+            before_I = self.options.allowed_I if before_I is None else before_I
+            changes["allowed_I"] = mask_I if before_I is None else mask_I & before_I
+        if at is not None or self.options.moment is None:
+            changes["moment"] = moment_of(self.bundle, None if at is None else milliseconds(at))
         if diversity is not None or max_per_genre is not None:
             changes["reranker"] = varied(self.bundle, self.options, diversity, max_per_genre)
         options = replace(self.options, **changes)

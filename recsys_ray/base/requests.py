@@ -78,7 +78,8 @@ class Requests:
     """B questions "what next for this user?".
 
     ``users_B`` are row numbers of the fit, -1 for a user (or a history) the fit has not seen: those are answered from
-    ``histories`` and ``attributes`` alone. ``seen`` are further items to filter beside the history.
+    ``histories`` and ``attributes`` alone. ``seen`` are further items to filter beside the history. What is ``hidden``
+    is never listed, also where seen items are not filtered; None is nothing.
     """
 
     user_ids: pa.Array
@@ -87,6 +88,7 @@ class Requests:
     seen: ItemLists
     attributes: pa.Table | None = None
     """What the table of users says of each, a row a request; None where nothing is known of any."""
+    hidden: ItemLists | None = None
 
     def __len__(self) -> int:
         return len(self.users_B)
@@ -98,13 +100,15 @@ class Requests:
             self.histories.slice(start, stop),
             self.seen.slice(start, stop),
             None if self.attributes is None else self.attributes.slice(start, stop - start),
+            None if self.hidden is None else self.hidden.slice(start, stop),
         )
 
     def take(self, rows_R: LongArray) -> Requests:
         """These requests, in this order."""
         histories, seen, rows = self.histories.take(rows_R), self.seen.take(rows_R), pa.array(rows_R)
         attributes = None if self.attributes is None else self.attributes.take(rows)
-        return Requests(self.user_ids.take(rows), self.users_B[rows_R], histories, seen, attributes)
+        hidden = None if self.hidden is None else self.hidden.take(rows_R)
+        return Requests(self.user_ids.take(rows), self.users_B[rows_R], histories, seen, attributes, hidden)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Requests]) -> Requests:
@@ -117,6 +121,9 @@ class Requests:
             Histories.concatenate([part.histories for part in parts]),
             ItemLists.concatenate([part.seen for part in parts]),
             _together(parts),
+            None
+            if all(part.hidden is None for part in parts)
+            else ItemLists.concatenate([part.hidden or ItemLists.empty(len(part)) for part in parts]),
         )
 
 

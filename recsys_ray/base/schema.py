@@ -25,6 +25,9 @@ SOURCE_MODEL = "model"
 FALLBACK = "fallback:"
 """What a source that is not the model begins with; its name follows."""
 
+AVAILABILITY = ("available_from", "available_until")
+"""Columns of an item table that may follow: from when, and until before when, an item may be recommended."""
+
 
 def interactions(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
     """One event a row; ``rating`` is 1.0 for implicit data, ``timestamp`` is UTC milliseconds, 0 when unknown."""
@@ -54,7 +57,7 @@ def clicks(user_type: pa.DataType, item_type: pa.DataType) -> pa.Schema:
 
 
 def items(item_type: pa.DataType) -> pa.Schema:
-    """The leading columns of an item table; sources may add numeric ones behind them."""
+    """The leading columns of an item table; sources may add numbers, texts and ``AVAILABILITY`` behind them."""
     return pa.schema(
         [
             ("item_id", item_type),

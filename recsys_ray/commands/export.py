@@ -24,10 +24,12 @@ def run(parsed: Namespace, progress: Progress) -> dict[str, Any]:
 
         place, opened = pipeline.published()
         if parsed.what == "embeddings":
+            from recsys_ray.data.forgotten import forgotten_users
             from recsys_ray.runs.export import export_embeddings
 
             directory = Location.of(parsed.to) if parsed.to else pipeline.output / "export" / place.name
-            facts = export_embeddings(opened, directory, pipeline.session.map_blocks)
+            forgotten = forgotten_users(pipeline.output)
+            facts = export_embeddings(opened, directory, pipeline.session.map_blocks, forgotten)
             where = str(directory)
         else:
             from recsys_ray.runs.qdrant import export_items

@@ -1,6 +1,6 @@
 """Users who asked to be forgotten: a list beside the output, which every stage and the service keep to.
 
-<output>/forgotten.jsonl   one line a user: {"user_id": ..., "at": ISO time}
+<output>/forgotten/*.jsonl   one line a user: {"user_id": ..., "at": ISO time}; a file a call, never changed
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.sources.base import Rows, Source
 from recsys_ray.data.sources.users import HasUsers
 
-FILE = "forgotten.jsonl"
+FOLDER = "forgotten"
 REASON = "forgotten_users"
 
 
@@ -32,13 +33,16 @@ def forgotten_users(output: Location) -> frozenset[str]:
     Raises:
         StorageError: the list can't be read.
     """
-    file = output / FILE
-    if not file.exists():
-        return frozenset()
-    try:
-        return frozenset(str(json.loads(line)["user_id"]) for line in file.read_bytes().splitlines() if line.strip())
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{file}: not a list of forgotten users ({error}); mend it, or restore a copy") from error
+    found: set[str] = set()
+    for name in (output / FOLDER).names():
+        file = output / FOLDER / name
+        if name.endswith(".jsonl") and name[0] not in "._":
+            try:
+                lines = (json.loads(line) for line in file.read_bytes().splitlines() if line.strip())
+                found |= {str(line["user_id"]) for line in lines}
+            except (ValueError, KeyError, TypeError) as error:
+                raise StorageError(f"{file}: not a list of forgotten users ({error}); restore a copy") from error
+    return frozenset(found)
 
 
 def add_forgotten(output: Location, users: Iterable[str]) -> list[str]:
@@ -46,10 +50,10 @@ def add_forgotten(output: Location, users: Iterable[str]) -> list[str]:
     known = forgotten_users(output)
     new = [user for user in dict.fromkeys(users) if user not in known]
     if new:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        before = (output / FILE).read_bytes() if known else b""
-        lines = "".join(json.dumps({"user_id": user, "at": now}) + "\n" for user in new)
-        (output / FILE).write_bytes(before + lines.encode())
+        now = datetime.datetime.now(datetime.UTC)
+        lines = "".join(json.dumps({"user_id": user, "at": now.isoformat(timespec="seconds")}) + "\n" for user in new)
+        name = f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.jsonl"
+        (output / FOLDER / name).write_bytes(lines.encode())
     return new
 
 

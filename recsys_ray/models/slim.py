@@ -128,8 +128,8 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
 
 
 def _dense(gram: SparseRows) -> FloatArray:
-    """(I, I) the whole matrix where most of it is there and it is small; (0, 0) else. Its entries are found in one step,
-    and its rows are added without looking where they belong."""
+    """(I, I) the whole matrix where much of it is there and it is small; (0, 0) else. Its entries are found in one
+    step, and its rows are added without looking where they belong."""
     size = len(gram.offsets) - 1
     if size * size * 4 > MOST_DENSE_BYTES or len(gram.values) < LEAST_DENSITY * size * size:
         return np.zeros((0, 0), np.float32)
@@ -170,7 +170,7 @@ def _diagonal(offsets_I1, columns_Z, values_Z):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _column(target, gram, penalties, max_epochs, tolerance, weights_I) -> None:  # type: ignore[no-untyped-def]
     """One column; A are the items that take part by now, in the order they came."""
-    offsets_I1, columns_Z, values_Z, diagonal_I, dense_II = gram
+    offsets_I1, columns_Z, values_Z, diagonal_I, _ = gram
     # What is left of x_j to explain, times every item: G_ij at first, less w_k G_ik for every weight.
     rest_I = np.zeros(len(diagonal_I))
     for z in range(offsets_I1[target], offsets_I1[target + 1]):
@@ -192,16 +192,23 @@ def _column(target, gram, penalties, max_epochs, tolerance, weights_I) -> None: 
         rest_A = rest_I[items_A[:count]].astype(np.float32)
         epochs += _settle(rest_A, gram_AA, weights_A, penalties, max_epochs - epochs, tolerance)
         for a in range(count):
-            change = weights_A[a] - before_A[a]
-            if change != 0.0 and len(dense_II):
-                row_I = dense_II[items_A[a]]
-                for item in range(len(rest_I)):
-                    rest_I[item] -= change * row_I[item]
-            elif change != 0.0:
-                for z in range(offsets_I1[items_A[a]], offsets_I1[items_A[a] + 1]):
-                    rest_I[columns_Z[z]] -= change * values_Z[z]
+            if weights_A[a] != before_A[a]:
+                _explain(rest_I, weights_A[a] - before_A[a], items_A[a], gram)
     for a in range(count):
         weights_I[items_A[a]] = weights_A[a]
+
+
+@njit(cache=True)
+def _explain(rest_I, change, item, gram) -> None:  # type: ignore[no-untyped-def]
+    """What is left, less the change of one item's weight."""
+    offsets_I1, columns_Z, values_Z, _, dense_II = gram
+    if len(dense_II):
+        row_I = dense_II[item]
+        for other in range(len(rest_I)):
+            rest_I[other] -= change * row_I[other]
+        return
+    for z in range(offsets_I1[item], offsets_I1[item + 1]):
+        rest_I[columns_Z[z]] -= change * values_Z[z]
 
 
 @njit(cache=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import Any
 
 from recsys_ray.base.errors import ConfigError
@@ -18,6 +19,7 @@ from recsys_ray.models import Model
 from recsys_ray.pipeline.stages import Stages
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.moments import dated
 from recsys_ray.recommend.options import search_index
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.runs import publish as runs
@@ -95,6 +97,11 @@ class Measured(Stages):
         skipped = all(fold["skipped"] for fold in folds)
         return self._done("evaluate", location, skipped, {"metrics": means, "folds": report.to_json()}, started)
 
+    @cached_property
+    def asked(self) -> RecommendSettings:
+        """The section ``recommend``, with the day of this run where a rule depends on the day."""
+        return dated(self.config.recommend, self.prepared.items)
+
     @property
     def _recommendations(self) -> Location:
         return self.output / "recommendations"
@@ -136,7 +143,7 @@ class Measured(Stages):
         config = self.config
         same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
         if same_fit and config.recommend.n >= max(config.evaluation.k):
-            settings, root = config.recommend, self._recommendations
+            settings, root = self.asked, self._recommendations
         else:
             rows = min(max(config.recommend.n, *config.evaluation.k), self.prepared.num_items)
             # Reasons are not measured, and a baseline is its own plain list: it may not even have vectors to index.

@@ -55,17 +55,17 @@ class Pipeline(Judged):
         parts = self._published_parts()
         stage = "train" if parts == self._evaluation_parts() or not self.config.has_split else "refit"
         self._fit_models(stage, parts)
-        models = self._models(stage, self.config.recommend)
-        run = self._start_run(self._recommendations, models, self.config.recommend)
+        models = self._models(stage, self.asked)
+        run = self._start_run(self._recommendations, models, self.asked)
         published = runs.latest(self._recommendations) == run.name and is_published(run)
         if published:
             facts: dict[str, Any] = {"checks": read_run(run).checks}
         else:
             wanted = self.config.runs.enabled
             verdict = self.judge() if wanted else None
-            facts = self._batch(models, run, self.config.recommend)
+            facts = self._batch(models, run, self.asked)
             before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
-            bundle, settings, gate = open_bundle(models.bundle), self.config.recommend, self.config.runs.gate
+            bundle, settings, gate = open_bundle(models.bundle), self.asked, self.config.runs.gate
             if verdict is not None and PUBLISHED in verdict.better:
                 gate = gate.model_copy(update={"min_overlap": 0.0})  # other lists are what a cure looks like
             checked = check_run(bundle, run, settings, gate, before, self.session.map_blocks)
@@ -137,7 +137,7 @@ class Pipeline(Judged):
         facts = RunFacts(
             model=runs.used_model(models.bundle),
             ranker=None if models.ranker is None else runs.used_model(models.ranker),
-            recommend=self.config.recommend,
+            recommend=self.asked,
             gate=self.config.runs.gate,
             min_rating=self.config.data.filters.min_rating,
             parts=checked.parts,

@@ -41,6 +41,7 @@ from recsys_ray.base.types import (
     ScorerState,
     by_inner_product,
 )
+from recsys_ray.data.availability import Availability
 from recsys_ray.data.genres import item_genres
 from recsys_ray.data.prepare.keys import vocabulary_sha256
 from recsys_ray.data.prepare.shard import part_file
@@ -127,6 +128,11 @@ class Bundle:
     def genres(self) -> tuple[ItemLists, list[str]]:
         """The genres of every item as ascending numbers, and the name of each number."""
         return item_genres(self.items)
+
+    @cached_property
+    def availability(self) -> Availability | None:
+        """When items may be recommended; None where the catalogue does not say."""
+        return Availability.of(self.items)
 
     @cached_property
     def item_shares_I(self) -> FloatArray:

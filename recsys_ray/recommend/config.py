@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from recsys_ray.base.types import Settings
+from recsys_ray.data.config import Moment
 from recsys_ray.retrieval import IndexSettings, RerankSettings
 
 Layout = Literal["long", "nested"]
@@ -31,6 +32,61 @@ def fallback_names(entries: Sequence[str | dict[str, Any]]) -> tuple[str, ...]:
     return tuple(entry if isinstance(entry, str) else str(entry.get("label", entry.get("name"))) for entry in entries)
 
 
+class ColumnFilter(Settings):
+    """Bounds on one column of the item table. One value, or a list of them, stands for ``any``."""
+
+    min: float | None = None
+    """Numbers no lower."""
+    max: float | None = None
+    """Numbers no higher."""
+    any: list[str] | list[float] | None = None
+    """Only these values."""
+    none: list[str] | list[float] | None = None
+    """None of these values."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _values_alone(cls, given: Any) -> Any:
+        if isinstance(given, list):
+            return {"any": given}
+        return {"any": [given]} if isinstance(given, str | int | float) else given
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> ColumnFilter:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("bounds nothing; give min, max, any or none, a value, or a list of values")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min={self.min:g} is above max={self.max:g}")
+        return self
+
+
+class ContextSettings(Settings):
+    """Which items of the catalogue may be shown; an item must pass every filter."""
+
+    any_genres: list[str] = Field(default_factory=list)
+    """Of at least one of these genres, whatever their case."""
+    all_genres: list[str] = Field(default_factory=list)
+    """Of all of these genres."""
+    no_genres: list[str] = Field(default_factory=list)
+    """Of none of these genres."""
+    year_from: int | None = None
+    """Of this year or later; items without a year are left out."""
+    year_to: int | None = None
+    """Of this year or earlier; items without a year are left out."""
+    where: dict[str, ColumnFilter] = Field(default_factory=dict)
+    """Bounds by column of the item table: {price_eur: {max: 20}, brand: [a, b], stock: {min: 1}}. Numeric columns of a
+    catalogue are there; texts are where data.item_columns.keep names them."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    @model_validator(mode="after")
+    def _years_in_order(self) -> ContextSettings:
+        if self.year_from is not None and self.year_to is not None and self.year_from > self.year_to:
+            raise ValueError(f"year_from={self.year_from} is after year_to={self.year_to}")
+        return self
+
+
 class RankerSettings(Settings):
     """A second model that scores the candidates of the first anew."""
 
@@ -49,6 +105,14 @@ class RecommendSettings(Settings):
     """File of item ids (Parquet or CSV with a column item_id, or one id a line): nothing else is recommended."""
     deny: str | None = None
     """File of item ids that are never recommended."""
+    hidden: str | None = None
+    """Items that users hide (columns user_id, item_id, and where there are such kind and timestamp): a .parquet or .csv
+    file, or a directory of them such as <output>/hidden, which the service writes; a directory may not exist yet."""
+    at: Moment | None = None
+    """Day or time (ISO, UTC) that the lists are for; null is the day of the run. Items are listed that are available
+    then, see data.item_columns.available_from. The service answers for now."""
+    context: ContextSettings | None = None
+    """Which items may be shown, by genre, year and columns of the catalogue; null is all."""
     candidates: Literal["all", "cold"] = "all"
     """cold: only items that nobody has interacted with in the data the model was fitted on: a shelf of new arrivals."""
     fallback: Fallback = Field(default=[POPULARITY])

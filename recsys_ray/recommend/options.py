@@ -25,7 +25,10 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import POPULARITY, RecommendSettings, fallback_names
+from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.explain import explain_texts
+from recsys_ray.recommend.hidden import HiddenLists, read_hidden
+from recsys_ray.recommend.moments import Moment, at_of, moment_of
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
 Explainer = Callable[[Bundle, Requests, IntArray, npt.NDArray[np.int8]], list[str]]
@@ -40,7 +43,11 @@ class Options:
     n: int = 10
     filter_seen: bool = True
     allowed_I: BoolArray | None = None
-    """Items that may be shown at all; None for every item."""
+    """Items that may be shown at all, whenever; None for every item."""
+    moment: Moment | None = None
+    """When the answer is for; None where no rule depends on it."""
+    hidden: HiddenLists | None = None
+    """What users hide. Whoever makes requests puts it into them, by ``with_hidden``."""
     fallback: tuple[str, ...] = (POPULARITY,)
     """Who fills what the model leaves open, one after the other: names of ``Bundle.fallbacks``, or popularity."""
     block_bytes: int = 64 << 20
@@ -64,9 +71,18 @@ class Options:
         return self.rerank_pool if self.ranker is None else max(self.n, self.ranker_pool)
 
 
+def shown_items(bundle: Bundle, options: Options) -> BoolArray | None:
+    """(I,) the items that may be shown at the moment of the options; None for every item."""
+    if bundle.availability is None or options.moment is None:
+        return options.allowed_I
+    available_I = bundle.availability.mask(options.moment.span)
+    return available_I if options.allowed_I is None else available_I & options.allowed_I
+
+
 def check_options(bundle: Bundle, options: Options) -> None:
     """ConfigError when no catalogue could satisfy them."""
-    allowed = bundle.num_items if options.allowed_I is None else int(options.allowed_I.sum())
+    shown_I = shown_items(bundle, options)
+    allowed = bundle.num_items if shown_I is None else int(shown_I.sum())
     if options.n > bundle.num_items:
         raise ConfigError(
             f"recommend.n={options.n} is larger than the catalogue of {bundle.num_items} items; set it lower"
@@ -80,7 +96,9 @@ def check_options(bundle: Bundle, options: Options) -> None:
             )
     if allowed == 0:
         raise ConfigError(
-            "recommend.allow, recommend.deny and recommend.candidates leave no item to recommend; loosen one of them"
+            "recommend.allow, recommend.context, recommend.deny and recommend.candidates leave no item to recommend; "
+            "loosen one of them"
+            + ("" if options.moment is None else ", or set recommend.at to a day on which some are available")
         )
 
 
@@ -137,6 +155,8 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
         n=settings.n,
         filter_seen=settings.filter_seen,
         allowed_I=_allowed(bundle, settings),
+        moment=None if (at := at_of(settings)) is None else moment_of(bundle, at),
+        hidden=None if settings.hidden is None else read_hidden(bundle, settings.hidden),
         fallback=fallback_names(settings.fallback),
         block_bytes=settings.block_mib << 20,
         reranker=None if settings.rerank is None else _reranker(bundle, settings.rerank),
@@ -254,13 +274,15 @@ def read_item_list(path: str, what: str) -> pa.Array:
 
 
 def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
-    if settings.allow is None and settings.deny is None and settings.candidates == "all":
+    if (settings.allow, settings.deny, settings.context, settings.candidates) == (None, None, None, "all"):
         return None
     allowed_I = np.full(bundle.num_items, settings.allow is None)
     if settings.allow is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
     if settings.deny is not None:
         allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+    if settings.context is not None:
+        allowed_I &= context_mask(bundle, settings.context, "recommend.context.")
     if settings.candidates == "cold":
         allowed_I &= bundle.item_counts() == 0
     return allowed_I

@@ -13,7 +13,7 @@ E are the rows of all lists end to end, R the requests with short lists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import POPULARITY
-from recsys_ray.recommend.options import Explainer, Options
+from recsys_ray.recommend.options import Explainer, Options, shown_items
 from recsys_ray.retrieval import (
     NO_ITEM,
     TopK,
@@ -108,8 +108,15 @@ def seen_items(requests: Requests) -> ItemLists:
     return history.join(requests.seen) if len(requests.seen.items_E) else history
 
 
-def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
+def excluded_items(requests: Requests, options: Options) -> ItemLists:
+    """What must not be in the list of every request: what it hides, and what was seen where that is filtered."""
     exclude = seen_items(requests) if options.filter_seen else ItemLists.empty(len(requests))
+    return exclude if requests.hidden is None else exclude.join(requests.hidden)
+
+
+def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
+    options = replace(options, allowed_I=shown_items(bundle, options))
+    exclude = excluded_items(requests, options)
     top = _model_rows(bundle, requests, exclude, options)
     rows_BK, scores_BK = top.rows_BK, top.scores_BK
     sources_BK = np.full(rows_BK.shape, MODEL, np.int8)

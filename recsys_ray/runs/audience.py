@@ -14,12 +14,15 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, MapBlocks, Requests, map_blocks_here
-from recsys_ray.recommend.options import ScorerRanker
-from recsys_ray.recommend.rank import seen_items
+from recsys_ray.data.forgotten import forgotten_users
+from recsys_ray.recommend.hidden import with_hidden
+from recsys_ray.recommend.options import ScorerRanker, shown_items
+from recsys_ray.recommend.rank import excluded_items
 from recsys_ray.runs.publish import OpenedRun, open_published
 
 NOBODY = np.float32(-np.inf)
@@ -30,8 +33,9 @@ class _Asked:
     output: str
     run: str
     rows_Q: IntArray
-    users: int
-    most_per_user: int | None
+    depth: int
+    """Users of each item that a shard names."""
+    forgotten: frozenset[str]
 
 
 def audience(
@@ -47,33 +51,57 @@ def audience(
 
     Args:
         run, place: an opened run of ``output`` and its directory. items: outside ids. most_per_user: in how many of the
-        lists one user may be: those of the items that suit this user best.
+        lists one user may be. Pairs are then taken by their scores, the best first, as long as neither the list nor
+        the user is full.
 
     Raises:
         DataError: an item is not in the catalogue. ConfigError: an item is not allowed by the run's own rules.
     """
     rows_Q = run.bundle.item_rows(items, "audience")
-    allowed_I = run.options.allowed_I
+    allowed_I = shown_items(run.bundle, run.options)
     if allowed_I is not None and not allowed_I[rows_Q].all():
         refused = items[int(np.flatnonzero(~allowed_I[rows_Q])[0])].as_py()
         raise ConfigError(
-            f"audience: item {refused!r} is not allowed by recommend.allow, deny or candidates of the run"
+            f"audience: the rules of the run (recommend.allow, deny, context ...) leave out item {refused!r}"
         )
-    asked = _Asked(str(output), str(place), rows_Q, users, most_per_user)
-    shards = map_blocks(_best_of_shard, range(run.bundle.num_shards), asked, "ask the users")
-    best = pa.concat_tables(shards)
-    order = best.sort_by([("item", "ascending"), ("score", "descending"), ("user_id", "ascending")])
-    place_E = _places(order.column("item").to_numpy())
-    kept = np.flatnonzero(place_E < users)
-    order, place_E = order.take(pa.array(kept)), place_E[kept]
+    shards, forgotten = range(run.bundle.num_shards), forgotten_users(output)
+    depth = users
+    while True:
+        asked = _Asked(str(output), str(place), rows_Q, depth, forgotten)
+        best = pa.concat_tables(map_blocks(_best_of_shard, shards, asked, "ask the users"))
+        best = best.sort_by([("item", "ascending"), ("score", "descending"), ("user_id", "ascending")])
+        best = best.filter(pa.array(_places(best.column("item").to_numpy()) < depth))
+        kept_E, short_Q = _assigned(best, len(items), users, most_per_user)
+        # A list that is short although more was to be had is filled from further down.
+        cut_Q = np.bincount(best.column("item").to_numpy(), minlength=len(items)) >= depth
+        if not (short_Q & cut_Q).any():
+            break
+        depth *= 2
+    best = best.filter(pa.array(kept_E))
     return pa.table(
         {
-            "item_id": items.take(order.column("item").combine_chunks()),
-            "rank": pa.array((place_E + 1).astype(np.int32)),
-            "user_id": order.column("user_id"),
-            "score": order.column("score"),
+            "item_id": items.take(best.column("item").combine_chunks()),
+            "rank": pa.array(_places(best.column("item").to_numpy()) + 1, pa.int32()),
+            "user_id": best.column("user_id"),
+            "score": best.column("score"),
         }
     )
+
+
+def _assigned(best: pa.Table, size: int, users: int, most_per_user: int | None) -> tuple[BoolArray, BoolArray]:
+    """Which of the pairs are taken, best scores first; and which items have fewer than ``users``."""
+    items_E, scores_E = best.column("item").to_numpy(), best.column("score").to_numpy()
+    who_E = best.column("user_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    kept_E = np.zeros(len(items_E), np.bool_)
+    listed_Q, busy_U = np.zeros(size, np.int64), np.zeros(int(who_E.max(initial=-1)) + 1, np.int64)
+    limit = size if most_per_user is None else most_per_user
+    for pair in np.argsort(-scores_E, kind="stable").tolist():
+        item, user = items_E[pair], who_E[pair]
+        if listed_Q[item] < users and busy_U[user] < limit:
+            kept_E[pair] = True
+            listed_Q[item] += 1
+            busy_U[user] += 1
+    return kept_E, listed_Q < users
 
 
 def _places(items_E: IntArray) -> IntArray:
@@ -91,12 +119,13 @@ def _opened(output: str, run: str) -> OpenedRun:
 def _best_of_shard(shard: int, asked: _Asked) -> pa.Table:
     """(item, user_id, score): of each wanted item the best users of a shard; ``item`` is its place among the wanted."""
     run = _opened(asked.output, asked.run)
-    requests = run.bundle.requests(shard)
+    requests = with_hidden(run.bundle.requests(shard), run.options.hidden)
     scores_BQ = item_scores(run, requests, asked.rows_Q)
-    if asked.most_per_user is not None:
-        scores_BQ[~_best_of_user(scores_BQ, asked.most_per_user)] = NOBODY
+    ids = requests.user_ids.cast(pa.string())
+    gone_B = pc.is_in(ids, value_set=pa.array(sorted(asked.forgotten), pa.string())).to_numpy(zero_copy_only=False)
+    scores_BQ[gone_B] = NOBODY
     # Users of a shard are sorted by id: a stable sort leaves the first by id in front of equals.
-    order_BQ = np.argsort(-scores_BQ, axis=0, kind="stable")[: asked.users]
+    order_BQ = np.argsort(-scores_BQ, axis=0, kind="stable")[: asked.depth]
     best_BQ = np.take_along_axis(scores_BQ, order_BQ, axis=0)
     places, wanted = np.nonzero(np.isfinite(best_BQ))
     columns = {
@@ -115,16 +144,7 @@ def item_scores(run: OpenedRun, requests: Requests, rows_Q: IntArray) -> FloatAr
     if options.ranker is not None:
         ranked_BQ = options.ranker.score_pairs(requests, rows_BQ)
         scores_BQ = np.where(np.isfinite(ranked_BQ) & np.isfinite(scores_BQ), ranked_BQ, scores_BQ)
-    if options.filter_seen:
-        seen = seen_items(requests)
-        for q, row in enumerate(rows_Q.tolist()):
-            scores_BQ[seen.rows_E[seen.items_E == row], q] = NOBODY
+    exclude = excluded_items(requests, options)
+    for q, row in enumerate(rows_Q.tolist()):
+        scores_BQ[exclude.rows_E[exclude.items_E == row], q] = NOBODY
     return np.asarray(scores_BQ, np.float32)
-
-
-def _best_of_user(scores_BQ: FloatArray, most: int) -> BoolArray:
-    """(B, Q) the most best items of every user, of equals the first."""
-    order_BQ = np.argsort(-scores_BQ, axis=1, kind="stable")
-    best_BQ = np.zeros(scores_BQ.shape, np.bool_)
-    np.put_along_axis(best_BQ, order_BQ[:, :most], True, axis=1)
-    return best_BQ

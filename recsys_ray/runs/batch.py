@@ -13,6 +13,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.hidden import with_hidden
 from recsys_ray.recommend.options import read_item_list, read_options, with_stages
 from recsys_ray.recommend.rank import nested, recommend
 
@@ -31,11 +32,16 @@ def run_fingerprint(models: Models, settings: RecommendSettings) -> str:
     Raises:
         ConfigError, DataError: the settings can't be had with this model.
     """
-    read_options(open_bundle(models.bundle), settings)
+    options = read_options(open_bundle(models.bundle), settings)
     lists = [
         None if path is None else fingerprint(read_item_list(path, key).to_pylist())
         for key, path in (("recommend.allow", settings.allow), ("recommend.deny", settings.deny))
     ]
+    if options.hidden is not None:
+        hidden = options.hidden.items
+        lists.append(
+            fingerprint(options.hidden.user_ids.to_pylist(), hidden.offsets_B1.tolist(), hidden.items_E.tolist())
+        )
     fitted = [read_manifest(location)["fingerprint"] for location in models if location is not None]
     return fingerprint(fitted, settings.model_dump(mode="json"), lists)
 
@@ -57,7 +63,7 @@ class ShardRecommender:
     def __call__(self, shard: int) -> dict[str, Any]:
         """Write the part of one shard; returns its counts and the seconds spent scoring and in all."""
         started = time.perf_counter()
-        requests = self.bundle.requests(shard)
+        requests = with_hidden(self.bundle.requests(shard), self.options.hidden)
         reading = time.perf_counter()
         table = recommend(self.bundle, requests, self.options)
         scored = time.perf_counter()

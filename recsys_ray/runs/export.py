@@ -17,6 +17,7 @@ import pyarrow as pa
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
+from recsys_ray.data.forgotten import without
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.runs.publish import OpenedRun
@@ -24,8 +25,13 @@ from recsys_ray.runs.publish import OpenedRun
 ITEMS, USERS, MANIFEST = "items.parquet", "users", "manifest.json"
 
 
-def export_embeddings(run: OpenedRun, directory: Location, map_blocks: MapBlocks = map_blocks_here) -> dict[str, Any]:
-    """Write all vectors of the model of a run; what was written.
+def export_embeddings(
+    run: OpenedRun,
+    directory: Location,
+    map_blocks: MapBlocks = map_blocks_here,
+    forgotten: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
+    """Write all vectors of the model of a run, without those of forgotten users; what was written.
 
     Raises:
         ConfigError: the model has no vectors.
@@ -38,14 +44,14 @@ def export_embeddings(run: OpenedRun, directory: Location, map_blocks: MapBlocks
             f"model {model} has no vectors of users and items; als, pure_svd, svd, content, lightgcn, two_tower, "
             "sasrec and bert4rec have"
         )
-    directory.remove([MANIFEST])
+    directory.remove([MANIFEST, USERS])
     scorable = pa.array(bundle.scorer.scorable_I)
     columns = {"item_id": bundle.item_ids, "vector": _vectors(items.vectors_ID)}
     if items.bias_I is not None:
         columns["bias"] = pa.array(items.bias_I)
     table = pa.table(columns).filter(scorable)
     (directory / ITEMS).write_parquet(table)
-    shared = (str(bundle.location), str(directory))
+    shared = (str(bundle.location), str(directory), forgotten)
     counts = list(map_blocks(_export_users, range(bundle.num_shards), shared, "export the users"))
     facts = {
         "model": bundle.manifest.get("model", "?"),
@@ -60,16 +66,17 @@ def export_embeddings(run: OpenedRun, directory: Location, map_blocks: MapBlocks
     return facts
 
 
-def _export_users(shard: int, shared: tuple[str, str]) -> int:
-    bundle_url, directory = shared
+def _export_users(shard: int, shared: tuple[str, str, frozenset[str]]) -> int:
+    bundle_url, directory, forgotten = shared
     bundle = _opened(bundle_url)
     assert bundle.vectors is not None  # there are item vectors
     requests = bundle.requests(shard)
     known = np.flatnonzero(bundle.scorer.answers(requests))
     requests = requests.take(known)
     table = pa.table({"user_id": requests.user_ids, "vector": _vectors(bundle.vectors.queries(requests))})
+    table = without(table, forgotten)
     (Location(directory) / USERS / part_file(shard)).write_parquet(table)
-    return len(known)
+    return int(table.num_rows)
 
 
 def _opened(bundle_url: str) -> Bundle:

@@ -12,7 +12,7 @@ from recsys_ray.data.forgotten import add_forgotten, without
 from recsys_ray.runs.publish import RECOMMENDATIONS, is_part
 from recsys_ray.runs.published import is_published
 
-KEPT = ("feedback", "clicks", "exposures")
+KEPT = ("feedback", "hidden", "clicks", "exposures")
 """Directories of Parquet files with a column user_id, which the service writes."""
 
 
@@ -23,11 +23,16 @@ def forget(output: Location, users: list[str]) -> dict[str, Any]:
     that hold lists of them still: the next run is made without them, and pruning takes the others (``runs.keep``).
     """
     new = add_forgotten(output, users)
-    gone = {name: _take_out(output / name, frozenset(users)) for name in KEPT}
+    gone = take_out(output, frozenset(users))
     root = output / RECOMMENDATIONS
     wanted = pa.array(users, pa.string())
     holding = [name for name in root.names() if is_published(root / name) and _holds(root / name, wanted)]
     return {"new": len(new), "rows": gone, "runs": holding}
+
+
+def take_out(output: Location, users: frozenset[str]) -> dict[str, int]:
+    """How many rows of these users there were in each of KEPT; they are gone."""
+    return {name: _take_out(output / name, users) if users else 0 for name in KEPT}
 
 
 def _take_out(directory: Location, users: frozenset[str]) -> int:

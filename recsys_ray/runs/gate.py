@@ -8,7 +8,7 @@ with the last run are inside the configured bounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,8 +26,9 @@ from recsys_ray.base.types import LongArray, MapBlocks, Requests, Settings, map_
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.recommend.options import Options, read_options
-from recsys_ray.recommend.rank import seen_items
+from recsys_ray.recommend.hidden import with_hidden
+from recsys_ray.recommend.options import Options, read_options, shown_items
+from recsys_ray.recommend.rank import excluded_items
 
 
 class GateSettings(Settings):
@@ -120,13 +121,14 @@ def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
 @lru_cache(maxsize=1)  # a worker checks many shards of one run
 def _opened(bundle_url: str, settings: RecommendSettings) -> tuple[Bundle, Options]:
     bundle = open_bundle(Location(bundle_url))
-    return bundle, read_options(bundle, settings)
+    options = read_options(bundle, settings)
+    return bundle, replace(options, allowed_I=shown_items(bundle, options))
 
 
 def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | None]) -> _Shard:
     bundle_url, run_url, settings, previous_url = shared
     bundle, options = _opened(bundle_url, settings)
-    requests = bundle.requests(shard)
+    requests = with_hidden(bundle.requests(shard), options.hidden)
     problems: dict[str, int] = {}
     part, found = Location(run_url) / part_file(shard), b""
     try:
@@ -179,14 +181,13 @@ def _check_rows(
 
     pairs = users * bundle.num_items + items
     _count(problems, "items repeated in one list", np.diff(np.sort(pairs)) == 0)
-    seen = seen_items(requests)
-    seen_pairs = np.unique(seen.rows_E.astype(np.int64) * bundle.num_items + seen.items_E)
-    if options.filter_seen:
-        _count(problems, "items the user has already seen", np.isin(pairs, seen_pairs))
+    excluded = excluded_items(requests, options)
+    excluded_pairs = np.unique(excluded.rows_E.astype(np.int64) * bundle.num_items + excluded.items_E)
+    _count(problems, "items the user has already seen or hides", np.isin(pairs, excluded_pairs))
     if options.allowed_I is not None:
-        _count(problems, "items that the lists forbid", ~options.allowed_I[items])
+        _count(problems, "items that the rules of recommend forbid", ~options.allowed_I[items])
     rows_B = np.bincount(users, minlength=len(requests))
-    expected_B = _honest_maximum(bundle, requests, seen_pairs, options)
+    expected_B = _honest_maximum(bundle, requests, excluded_pairs, options)
     cap = None if options.reranker is None else options.reranker.settings.max_per_genre
     least_B = np.minimum(expected_B, 1 if cap is not None else options.n) if options.fallback else 0 * expected_B
     wrong_B = (rows_B < least_B) | (rows_B > expected_B)
@@ -198,13 +199,12 @@ def _check_rows(
     return np.bincount(items, minlength=bundle.num_items)
 
 
-def _honest_maximum(bundle: Bundle, requests: Requests, seen_pairs: LongArray, options: Options) -> LongArray:
-    """(B,) n, or all that the lists and the user's own history leave when that is less."""
+def _honest_maximum(bundle: Bundle, requests: Requests, excluded_pairs: LongArray, options: Options) -> LongArray:
+    """(B,) n, or all that the rules and the user's own history leave when that is less."""
     allowed_I = np.ones(bundle.num_items, np.bool_) if options.allowed_I is None else options.allowed_I
     available_B = np.full(len(requests), int(allowed_I.sum()))
-    if options.filter_seen:
-        allowed_pairs = seen_pairs[allowed_I[seen_pairs % bundle.num_items]]
-        available_B -= np.bincount(allowed_pairs // bundle.num_items, minlength=len(requests))
+    allowed_pairs = excluded_pairs[allowed_I[excluded_pairs % bundle.num_items]]
+    available_B -= np.bincount(allowed_pairs // bundle.num_items, minlength=len(requests))
     expected_B: LongArray = np.minimum(available_B, options.n)
     return expected_B
 

@@ -4,7 +4,8 @@
 reads a published run reads it with ``read_run``, which knows the formats before, too:
 
     0   manifest.json, without a version: the whole configuration, the place of the model, sizes of the parts
-    1   run.json: the schema below
+    1   run.json: what format 2 has but the rules of ``_Options``
+    2   run.json: the schema below
 
 A later change of what is written takes a new version here, and the reader of this one stays.
 """
@@ -24,7 +25,7 @@ from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.gate import GateSettings
 
-FORMAT = 1
+FORMAT, FORMAT_1 = 2, 1
 RECORD, RECORD_0 = "run.json", "manifest.json"
 
 
@@ -99,7 +100,7 @@ class _Rerank(_Record):
     pool: int
 
 
-class _Options(_Record):
+class _Options1(_Record):
     n: int = 10
     filter_seen: bool = True
     allow: str | None = None
@@ -111,6 +112,28 @@ class _Options(_Record):
     rerank: _Rerank | None = None
     reasons: bool = False
     block_mib: int = 64
+
+
+class _Filter(_Record):
+    min: float | None = None
+    max: float | None = None
+    any: list[str] | list[float] | None = None
+    none: list[str] | list[float] | None = None
+
+
+class _Context(_Record):
+    any_genres: list[str]
+    all_genres: list[str]
+    no_genres: list[str]
+    year_from: int | None
+    year_to: int | None
+    where: dict[str, _Filter]
+
+
+class _Options(_Options1):
+    hidden: str | None = None
+    at: str | None = None
+    context: _Context | None = None
 
 
 class _Gate(_Record):
@@ -136,7 +159,7 @@ class _Part(_Record):
 
 
 class _Facts(_Record):
-    """What both formats have."""
+    """What all formats have."""
 
     run_id: str
     previous: str | None
@@ -152,11 +175,16 @@ class _Run1(_Facts):
     format: Literal[1]
     model: _Model
     ranker: _Ranker | None
-    options: _Options
+    options: _Options1
     gate: _Gate
     min_rating: float | None
     parts: dict[str, _Part]
     config: dict[str, Any]
+
+
+class _Run2(_Run1):
+    format: Literal[2]  # type: ignore[assignment]
+    options: _Options
 
 
 class _Ranker0(_Record):
@@ -171,7 +199,7 @@ class _Filters0(BaseModel):
     min_rating: float | None = None
 
 
-class _Options0(_Options):
+class _Options0(_Options1):
     ranker: _Ranker0 | None = None
 
 
@@ -201,7 +229,7 @@ def write_run(run: PublishedRun, location: Location) -> None:
         "parts": run.parts,
         "config": run.config,
     }
-    (location / RECORD).write_json(_Run1.model_validate(record).model_dump(mode="json"))
+    (location / RECORD).write_json(_Run2.model_validate(record).model_dump(mode="json"))
 
 
 def is_published(location: Location) -> bool:
@@ -217,7 +245,7 @@ def read_run(location: Location) -> PublishedRun:
     """
     file = location / RECORD
     if file.exists():
-        return _read(file, _format_1)
+        return _read(file, _format_1_or_2)
     if (location / RECORD_0).exists():
         return _read(location / RECORD_0, _format_0)
     raise PublishError(f"{location}: not a published run, it has no {RECORD}; run recommend")
@@ -230,7 +258,7 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
         raise PublishError(f"{error}; {_CURE}") from error
     if not isinstance(record, dict):
         raise PublishError(f"{file}: holds no record of a run, found a JSON {type(record).__name__}; {_CURE}")
-    if file.name == RECORD and record.get("format") != FORMAT:
+    if file.name == RECORD and record.get("format") not in (FORMAT_1, FORMAT):
         raise PublishError(
             f"{file}: format {record.get('format')!r}, this version reads 0 to {FORMAT}; use the version that "
             "published it, or roll back with runs.to=RUN_ID"
@@ -249,8 +277,8 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
 _CURE = "copy the run's directory again, or roll back with runs.to=RUN_ID"
 
 
-def _format_1(record: dict[str, Any]) -> PublishedRun:
-    read = _Run1.model_validate(record)
+def _format_1_or_2(record: dict[str, Any]) -> PublishedRun:
+    read = (_Run1 if record["format"] == FORMAT_1 else _Run2).model_validate(record)
     ranker = read.ranker
     return PublishedRun(
         **_common(read),
@@ -287,9 +315,11 @@ def _common(read: _Facts) -> dict[str, Any]:
     return {name: getattr(read, name) for name in _Facts.model_fields}
 
 
-def _settings(options: _Options, ranker_pool: int | None) -> RecommendSettings:
+def _settings(options: _Options1, ranker_pool: int | None) -> RecommendSettings:
     ranker = None if ranker_pool is None else RankerSettings(pool=ranker_pool)
-    return RecommendSettings.model_validate(options.model_dump(exclude={"ranker"}) | {"ranker": ranker})
+    return RecommendSettings.model_validate(
+        options.model_dump(exclude={"ranker"}, exclude_none=True) | {"ranker": ranker}
+    )
 
 
 def _inside(tree: Any, *names: str) -> Any:

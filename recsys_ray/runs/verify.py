@@ -20,6 +20,7 @@ from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks
 from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.moments import at_of
 from recsys_ray.runs import publish
 from recsys_ray.runs.gate import check_run, flat
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
@@ -71,7 +72,7 @@ def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> t
         checks += [
             ("service", service.ready),
             ("service runs", lambda: service.runs(run.name)),
-            ("service lists", lambda: service.lists(run, run.name)),
+            ("service lists", lambda: service.lists(run, run.name, at_of(published.recommend))),
         ]
     return run, [_made(name, check) for name, check in checks]
 
@@ -134,13 +135,14 @@ class _Service:
             self._variant = named[0]
         return f"{len(replicas)} replicas answer with {run_id}, variant {self._variant}"
 
-    def lists(self, run: Location, run_id: str) -> str:
-        """Some users are asked for; those who have sent feedback since get other lists, and are only counted."""
+    def lists(self, run: Location, run_id: str, at: int | None) -> str:
+        """Some users are asked for, at the moment of the run where it has one; those who have sent feedback since get
+        other lists, and are only counted."""
         if not self._variant:
             raise PublishError("not asked for, no variant answers with the published run")
         equal = newer = 0
         for user, rows in islice(_sample(run), USERS):
-            query = f"n={len(rows)}&variant={quote(self._variant)}"
+            query = f"n={len(rows)}&variant={quote(self._variant)}" + ("" if at is None else f"&at={at}")
             answer = self._get(f"/v1/recommendations/{quote(str(user), safe='')}?{query}")
             if answer["run_id"] != run_id:
                 raise PublishError(f"user {user!r} was answered with run {answer['run_id']}, not {run_id}")

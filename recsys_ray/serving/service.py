@@ -12,21 +12,20 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic_core import to_json
 
-from recsys_ray.base.errors import ConfigError, RecsysError
+from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
+from recsys_ray.recommend.moments import Moment, moment_of
 from recsys_ray.recommend.rank import Ranked
 from recsys_ray.recommend.similar import similar_rows
-from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.answers.batching import Batcher
 from recsys_ray.serving.answers.cache import AnswerCache
-from recsys_ray.serving.answers.listed import FORMAT, Listed, listed
+from recsys_ray.serving.answers.listed import FORMAT, NOTHING, Listed, kind_of_stranger, list_items, listed
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.live_runs import LiveRuns
 from recsys_ray.serving.answers.narrator import Narrator, open_narrator
@@ -39,7 +38,7 @@ from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import TEMPORARY, stage
 from recsys_ray.serving.users.exposures import FLUSH_SECONDS, ExposureJournal
 from recsys_ray.serving.users.forgotten import Forgotten
-from recsys_ray.serving.users.journal import Event, Journal, UserStates
+from recsys_ray.serving.users.journal import RATED, Event, Journal, UserStates, state_file
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 
@@ -47,6 +46,9 @@ log = logging.getLogger(__name__)
 FORGOTTEN = -1
 """In place of the version of what a user sent: the answers of before are not those of now."""
 EXPOSURES = logging.getLogger("recsys_ray.exposures")
+
+FOREVER = 24 * 365.25 * 100
+"""Hours."""
 
 
 class Service:
@@ -56,7 +58,7 @@ class Service:
         self.settings, self.output = settings, output
         self.metrics = Metrics()
         self.cache = AnswerCache(settings.cache.mib << 20, settings.cache.ttl_seconds)
-        self.journal = Journal(_state_file(settings, output))
+        self.journal = Journal(state_file(settings, output))
         self.states: UserStates = self.journal
         self.peers: Peers = LocalPeers(self.journal.file.parent / "replicas")
         self.shared: SharedCache | None = None
@@ -89,10 +91,10 @@ class Service:
 
     async def start(self) -> None:
         """Open the runs that answer, then keep polling. A run that can't be opened leaves the service unready."""
-        await self.forgotten.refresh()
+        await self._refresh_forgotten()
         await self.runs.refresh()
         self._tasks = [
-            asyncio.create_task(_every(self.settings.poll_seconds, self.forgotten.refresh)),
+            asyncio.create_task(_every(self.settings.poll_seconds, self._refresh_forgotten)),
             asyncio.create_task(_every(self.settings.poll_seconds, self.runs.refresh)),
             asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
             asyncio.create_task(_every(SECONDS, self.publish_facts)),
@@ -122,7 +124,7 @@ class Service:
         self.journal.close()
 
     async def export_feedback(self) -> None:
-        """What was taken so far as Parquet under <output>/feedback."""
+        """What was taken so far as Parquet under <output>/feedback, what users hide under <output>/hidden."""
         run = self.runs.current(self.runs.default)
         if run is None:
             return
@@ -186,7 +188,8 @@ class Service:
         """
         name, run = self.run_for(variant, user)
         version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
-        key = (FORMAT, run.run_id, run.degraded, name, sent_id, version, params, self._most_shown)
+        moment = moment_of(run.bundle, params.at)
+        key = (FORMAT, run.run_id, run.degraded, name, sent_id, version, params, moment, self._most_shown)
         found = await self._cached(key)
         if found is not None:
             self._record_exposure(name, run, user, found, True)
@@ -194,7 +197,7 @@ class Service:
         events = await self.states.events(user) if version > 0 else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
         about = {"user_id": sent_id, "user": kind}
-        made = await self._recommend(name, run, request, params, about, ignored)
+        made = await self._recommend(name, run, request, params, moment, about, ignored)
         await self._store(key, made.packed())
         self._record_exposure(name, run, user, made, False)
         return made.body, False
@@ -204,8 +207,9 @@ class Service:
         digest = hashlib.sha256(to_json([event.item for event in history])).hexdigest()
         name, run = self.run_for(variant, digest)
         request, ignored = run.request(None, list(history))
-        about = {"user_id": None, "user": _kind_of_stranger(request)}
-        made = await self._recommend(name, run, request, params, about, ignored)
+        about = {"user_id": None, "user": kind_of_stranger(request)}
+        moment = moment_of(run.bundle, params.at)
+        made = await self._recommend(name, run, request, params, moment, about, ignored)
         self._count_exposure(name, run, digest, made, False)
         return made.body
 
@@ -233,26 +237,36 @@ class Service:
 
     def _user_request(self, run: LiveRun, user: str, events: list[Event]) -> tuple[Requests, int, str]:
         """(request, events of unknown items, kind of user)."""
-        known = None if user.startswith(TEMPORARY) or user in self.forgotten else run.users.find(user)
-        request, ignored = run.request(known, events)
+        forgotten = user in self.forgotten
+        known = None if user.startswith(TEMPORARY) or forgotten else run.users.find(user)
+        base = run.empty_request if forgotten else run.with_lists(known or run.empty_request, user)
+        request, ignored = run.request(base, events)
         if known is None:
-            return request, ignored, _kind_of_stranger(request)
-        return request, ignored, "known" if request is known else "updated"
+            return request, ignored, kind_of_stranger(request)
+        return request, ignored, "known" if request is base else "updated"
 
     async def _recommend(
-        self, name: str, run: LiveRun, request: Requests, params: RecommendParams, about: dict[str, Any], ignored: int
+        self,
+        name: str,
+        run: LiveRun,
+        request: Requests,
+        params: RecommendParams,
+        moment: Moment,
+        about: dict[str, Any],
+        ignored: int,
     ) -> Listed:
-        options = options_of(run, params)
+        options = options_of(run, params, moment)
         items: list[dict[str, Any]] = []
         if options is not None:
-            ranked = await self.batcher.rank(run, request, options, params.ranking)
+            ranked = await self.batcher.rank(run, request, options, (params.ranking, moment))
             page = ranked.part(slice(None), slice(params.offset, None))
-            items = _list_items(run, page, params.offset)
+            items = list_items(run, page, params.offset)
             if params.explain and items:
                 await self._add_reasons(run, request, page, items)
         history = len(request.histories.items_E)
         front = about | {"stage": stage(history), "history": history, "ignored": ignored}
-        return listed(front, items, origin(name, run), self._most_shown)
+        back = {"message": None if items else NOTHING[options is None]} | origin(name, run)
+        return listed(front, items, back, self._most_shown)
 
     async def _add_reasons(self, run: LiveRun, request: Requests, page: Ranked, items: list[dict[str, Any]]) -> None:
         for item, reason in zip(items, await self.in_scoring(list_reasons, run, request, page), strict=True):
@@ -263,10 +277,15 @@ class Service:
     # -- the rest ---------------------------------------------------------------------------------------------
 
     async def add_events(self, user: str, events: Sequence[Event], *, hours: float | None = None) -> None:
-        """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it."""
+        """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it. What is hidden
+        stays so."""
         self._refuse_forgotten(user)
         durable = hours is None
-        await self.states.add(user, events, hours or self.settings.feedback.remember_days * 24, durable=durable)
+        rated = [event for event in events if event.kind == RATED]
+        wishes = [event for event in events if event.kind != RATED]
+        for some, kept in ((rated, self.settings.feedback.remember_days * 24), (wishes, FOREVER)):
+            if some:
+                await self.states.add(user, some, hours or kept, durable=durable)
         self.metrics.feedback.inc(len(events))
 
     async def add_clicks(self, user: str, events: Sequence[Event]) -> None:
@@ -275,6 +294,11 @@ class Service:
         self._refuse_forgotten(user)
         await self.in_thread(self.exposures.clicked, user, events)
         self.metrics.feedback.inc(len(events))
+
+    async def _refresh_forgotten(self) -> None:
+        await self.forgotten.refresh()
+        if self.exposures is not None:
+            self.exposures.forgotten = self.forgotten.users
 
     def _refuse_forgotten(self, user: str) -> None:
         if user in self.forgotten:
@@ -311,21 +335,6 @@ def origin(variant: str, run: LiveRun) -> dict[str, str]:
     return {"run_id": run.run_id, "model": run.model, "variant": variant}
 
 
-def _kind_of_stranger(request: Requests) -> str:
-    """What a response calls a user whom the run does not know."""
-    return "new" if len(request.histories.items_E) else "unknown"
-
-
-def _list_items(run: LiveRun, page: Ranked, offset: int) -> list[dict[str, Any]]:
-    """``response_models.RecommendedItem`` of the one list of ``page``, whose first rank is offset + 1."""
-    columns = (page.rows_BK[0].tolist(), page.scores_BK[0].tolist(), page.sources_BK[0].tolist())
-    return [
-        run.catalogue.describe(row) | {"rank": rank, "score": score, "source": run.bundle.sources[source]}
-        for rank, (row, score, source) in enumerate(zip(*columns, strict=True), start=offset + 1)
-        if row >= 0
-    ]
-
-
 async def _every(seconds: float, work: Any) -> None:
     while True:
         await asyncio.sleep(seconds)
@@ -335,11 +344,3 @@ async def _every(seconds: float, work: Any) -> None:
             log.error("%s", error)
         except Exception:  # it is tried again; a broken disk must not end the service
             log.exception("background work failed")
-
-
-def _state_file(settings: ServingSettings, output: Location) -> Path:
-    if settings.state is not None:
-        return Path(settings.state).expanduser().absolute() / "state.sqlite"
-    if not output.is_local:
-        raise ConfigError(f"serving.state: set a local directory for what users send; output {output} is not local")
-    return Path(output.url) / FOLDER / "state.sqlite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from recsys_ray.base.errors import ConfigError, DataError, PublishError
 from recsys_ray.base.storage import Location
+from recsys_ray.data.forgotten import add_forgotten
 from recsys_ray.recommend.rank import seen_items
 from recsys_ray.runs import qdrant
 from recsys_ray.runs.audience import audience
@@ -102,19 +104,41 @@ def test_an_audience_is_the_top_of_the_whole_column(output: Path, model: str) ->
             assert [entry["user_id"] for entry in mine] == [user for _, user in best]
 
 
-def test_a_user_is_listed_for_so_many_items_at_most_and_for_the_best(output: Path) -> None:
-    run, place = opened(output, "als")
+@pytest.mark.parametrize(("users", "most"), [(3, 1), (5, 2), (1000, 2)])
+def test_a_user_is_listed_for_so_many_items_at_most_best_scores_first(output: Path, users: int, most: int) -> None:
+    run, place = opened(output, "svd")
     rows = [3, 0, 7, 9]
     items = run.bundle.item_ids.take(pa.array(rows))
-    table = audience(run, Location.of(output), place, items, 1000, most_per_user=2).to_pylist()
-    everything = by_hand(run, rows)
-    mine: dict[Any, list[tuple[float, int]]] = {}
-    for row in rows:
-        for score, user in everything[row]:
-            mine.setdefault(user, []).append((score, row))
-    for user, scored in mine.items():
-        listed = sorted(entry["score"] for entry in table if entry["user_id"] == user)
-        np.testing.assert_allclose(listed, sorted(sorted(score for score, _ in scored)[-2:]), rtol=1e-4, atol=1e-6)
+    table = audience(run, Location.of(output), place, items, users, most_per_user=most).to_pylist()
+    pairs = [(score, user, row) for row, found in by_hand(run, rows).items() for score, user in found]
+    listed: dict[int, list[float]] = {row: [] for row in rows}
+    busy: dict[Any, int] = {}
+    for score, user, row in sorted(pairs, reverse=True):
+        if len(listed[row]) < users and busy.get(user, 0) < most:
+            listed[row].append(score)
+            busy[user] = busy.get(user, 0) + 1
+    for row, item in zip(rows, items.to_pylist(), strict=True):
+        found = [entry["score"] for entry in table if entry["item_id"] == item]
+        np.testing.assert_allclose(found, listed[row], rtol=1e-4, atol=1e-6)
+    counts = {user: sum(entry["user_id"] == user for entry in table) for user in {entry["user_id"] for entry in table}}
+    assert max(counts.values()) <= most
+
+
+def test_forgotten_users_are_in_no_audience_and_no_export(output: Path, tmp_path: Path) -> None:
+    run, place = opened(output, "als")
+    items = run.bundle.item_ids.take(pa.array([3]))
+    first = audience(run, Location.of(output), place, items, 3).column("user_id").to_pylist()
+    copied = tmp_path / "copy"
+    shutil.copytree(output, copied)
+    add_forgotten(Location.of(copied), [str(first[0])])
+    again = audience(run, Location.of(copied), place, items, 3).column("user_id").to_pylist()
+    assert first[0] not in again and again[:2] == first[1:]
+    (tmp_path / "to" / "users").mkdir(parents=True)
+    (tmp_path / "to" / "users" / "part-00099.parquet").write_bytes(b"of an export before")
+    export_embeddings(run, Location.of(tmp_path / "to"), forgotten=frozenset({str(first[0])}))
+    names = Location.of(tmp_path / "to" / "users").names()
+    tables = [Location.of(tmp_path / "to" / "users" / name).read_parquet() for name in names]
+    assert first[0] not in pa.concat_tables(tables).column("user_id").to_pylist()
 
 
 def test_an_unknown_item_is_one_line(output: Path) -> None:

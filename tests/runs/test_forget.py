@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.data.forgotten import FILE, WithoutUsers, add_forgotten, forgotten_users
+from recsys_ray.data.forgotten import FOLDER, WithoutUsers, add_forgotten, forgotten_users
 from recsys_ray.data.prepare.driver import open_source, prepare
 from recsys_ray.runs.forget import forget
 from tests.data.test_users import COLUMNS, EVENTS, USERS
@@ -53,7 +53,7 @@ def test_the_list_only_grows(tmp_path_factory: pytest.TempPathFactory, calls: li
 
 
 def test_a_list_that_is_none_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("who?\n")
+    (Location.of(tmp_path) / FOLDER / "a.jsonl").write_bytes(b"who?\n")
     with pytest.raises(StorageError, match="not a list of forgotten users"):
         forgotten_users(Location.of(tmp_path))
 
@@ -66,7 +66,7 @@ def test_kept_files_lose_their_rows_and_no_others(tmp_path: Path) -> None:
         (output / folder / "events-2.parquet").write_parquet(pa.table(rows).slice(1, 1))
     before = (tmp_path / "feedback" / "events-2.parquet").stat().st_mtime_ns
     found = forget(output, ["1", "77"])
-    assert found == {"new": 2, "rows": {"feedback": 2, "clicks": 0, "exposures": 2}, "runs": []}
+    assert found == {"new": 2, "rows": {"feedback": 2, "hidden": 0, "clicks": 0, "exposures": 2}, "runs": []}
     assert (output / "feedback" / "events-1.parquet").read_parquet().column("user_id").to_pylist() == [2, 3]
     assert (tmp_path / "feedback" / "events-2.parquet").stat().st_mtime_ns == before
     assert forget(output, ["1"])["new"] == 0
@@ -95,3 +95,19 @@ def test_the_service_knows_them_no_longer(tmp_path: Path) -> None:
         again = service.get("/v1/recommendations/2", params={"n": 3}).json()
         assert again["items"] == other["items"] and again["user"] == "known"
     assert not list((output / "feedback").glob("*.parquet"))  # what waited for the next run is gone, too
+
+
+def test_what_waits_in_the_outbox_is_not_written_out(tmp_path: Path) -> None:
+    output = tmp_path / "world"
+    publish_run(output, prepared_world(output))
+    settings: dict[str, Any] = {"exposures": {"roll_seconds": 3600}}
+    with client(output, state=str(tmp_path / "state"), poll_seconds=0.05, **settings) as service:
+        for user in (1, 2):
+            assert service.get(f"/v1/recommendations/{user}").json()["user"] == "known"
+        forget(Location.of(output), ["1"])
+        deadline = time.monotonic() + 10
+        while service.get("/v1/recommendations/1").json()["user"] != "unknown":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    tables = [Location.of(file).read_parquet() for file in (output / "exposures").glob("*.parquet")]
+    assert pa.concat_tables(tables).column("user_id").unique().to_pylist() == [2]

@@ -55,7 +55,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     found = vars(read_run(run))
     assert found.items() >= vars(FACTS).items()
     assert (found["run_id"], found["previous"]) == (run.name, None)
-    assert (run / RECORD).read_json()["format"] == 1
+    assert (run / RECORD).read_json()["format"] == 2
 
 
 def test_the_schema_has_every_setting_that_decides_the_lists() -> None:
@@ -98,7 +98,7 @@ def test_the_format_before_gives_the_same(tmp_path: Path) -> None:
     ("write", "change", "message"),
     [
         (new_record, {"colour": "red"}, r"run\.json: colour: unknown field; .*another version"),
-        (new_record, {"format": 2}, r"run\.json: format 2, this version reads 0 to 1; use the version that"),
+        (new_record, {"format": 3}, r"run\.json: format 3, this version reads 0 to 2; use the version that"),
         (new_record, {"format": None}, r"run\.json: format None, this version reads"),
         (new_record, {"options": {"n": 5, "mood": 1}}, r"run\.json: options\.mood: unknown field"),
         (new_record, {"options": {"n": "five"}}, r"run\.json: options\.n: input should be a valid integer; copy"),

@@ -59,7 +59,7 @@ class Source(Protocol):
         ...
 
     def items(self) -> pa.Table | None:
-        """The catalogue (``schema.items``, then numeric extras), in any order; None when the source has none."""
+        """The catalogue (``schema.items``, then extras), in any order; None when the source has none."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:

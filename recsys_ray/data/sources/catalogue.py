@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Settings
-from recsys_ray.data.config import IdType
+from recsys_ray.data.config import IdType, utc_milliseconds
 from recsys_ray.data.prepare import values
 from recsys_ray.data.prepare.files import guarded_parquet, header, is_parquet
 from recsys_ray.data.prepare.packed import open_text
@@ -36,11 +37,18 @@ class ItemColumns(Settings):
     year: str | None = None
     poster: str | None = None
     """Path or URL of an image."""
+    keep: list[str] = Field(default_factory=list)
+    """Text columns that are kept under their own names, for recommend.context.where."""
+    available_from: str | None = None
+    """Date or time (ISO, UTC) from which an item may be recommended; an empty cell is always."""
+    available_until: str | None = None
+    """Last date, that day included, or the time at which it no longer may; an empty cell is never."""
 
     @property
     def names(self) -> list[str]:
         single = (self.item_id, self.title, self.genres, self.year, self.poster)
-        return [*(name for name in single if name is not None), *self.text]
+        moments = (self.available_from, self.available_until)
+        return [*(name for name in (*single, *moments) if name is not None), *self.text, *self.keep]
 
 
 def read_catalogue(
@@ -99,7 +107,7 @@ def to_catalogue(
         "year": None if columns.year is None else _year(raw.column(columns.year), columns.year, where),
         "poster": _text(raw, columns.poster, where),
     }
-    return catalogue(item_ids, found_columns, _extras(raw, columns))
+    return catalogue(item_ids, found_columns, [*_extras(raw, columns, where), *_availability(raw, columns, where)])
 
 
 def _read_json(file: Location, columns: ItemColumns) -> pa.Table:
@@ -177,13 +185,44 @@ def _year(column: pa.ChunkedArray, name: str, file: str) -> pa.Array:
         raise DataError(f"{file}: column {name!r} must hold whole years, found {array.type}") from error
 
 
-def _extras(raw: pa.Table, columns: ItemColumns) -> list[tuple[str, pa.Array]]:
-    """Numeric columns that are nothing else; one whose name is taken gets ``_given`` behind it."""
-    taken = {*schema.items(pa.int64()).names, "count"}
+def _extras(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple[str, pa.Array]]:
+    """The texts to keep, and numbers that are nothing else; one whose name is taken gets ``_given`` behind it."""
+    taken = {*schema.items(pa.int64()).names, "count", *schema.AVAILABILITY}
     extras = []
     for field in raw.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        if numeric and field.name not in columns.names:
-            name = f"{field.name}_given" if field.name in taken else field.name
+        name = f"{field.name}_given" if field.name in taken else field.name
+        if field.name in columns.keep:
+            extras.append((name, _text(raw, field.name, where)))
+        elif numeric and field.name not in columns.names:
             extras.append((name, raw.column(field.name).combine_chunks()))
     return extras
+
+
+def _availability(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple[str, pa.Array]]:
+    """``schema.AVAILABILITY``, as far as the catalogue has them."""
+    given = zip(schema.AVAILABILITY, (columns.available_from, columns.available_until), strict=True)
+    return [(name, _moments(raw.column(column), column, where, name)) for name, column in given if column is not None]
+
+
+def _moments(column: pa.ChunkedArray, name: str, where: str, meaning: str) -> pa.Array:
+    """UTC milliseconds; a day that is the last one is its end."""
+    array, wanted = column.combine_chunks(), pa.timestamp("ms", "UTC")
+    last = datetime.timedelta(days=1 if meaning == "available_until" else 0)
+    if pa.types.is_null(array.type):
+        return pa.nulls(len(array), wanted)
+    if pa.types.is_date(array.type):
+        return pc.add(array.cast(pa.timestamp("ms")), pa.scalar(last, pa.duration("ms"))).cast(wanted)
+    if pa.types.is_timestamp(array.type):
+        return array.cast(pa.timestamp("ms", array.type.tz), safe=False).cast(wanted)
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        raise DataError(f"{where}: column {name!r} must hold dates such as 2026-11-30, found {array.type}")
+    found: list[int | None] = []
+    for row, text in enumerate(array.to_pylist()):
+        try:
+            day = 0 if text is None or len(text.strip()) > len("2026-11-30") else int(last.total_seconds()) * 1000
+            found.append(utc_milliseconds(text.strip()) + day if text else None)
+        except ValueError as error:
+            problem = f"{text!r} is not a date such as 2026-11-30"
+            raise DataError(f"{where}: column {name!r}, row {row + 1:,}: {problem}") from error
+    return pa.array(found, pa.int64()).cast(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,11 @@ from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, Histories, ItemLists, Requests
 from recsys_ray.recommend.bundle import Bundle
-from recsys_ray.recommend.options import Options, varied
+from recsys_ray.recommend.config import ContextSettings
+from recsys_ray.recommend.context import context_mask
+from recsys_ray.recommend.hidden import HIDDEN
+from recsys_ray.recommend.moments import Moment
+from recsys_ray.recommend.options import Options, shown_items, varied
 from recsys_ray.recommend.rank import Ranked, rank
 from recsys_ray.retrieval import Reranker
 from recsys_ray.runs import publish
@@ -21,8 +25,10 @@ from recsys_ray.runs.publish import RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.profile import Profiler
-from recsys_ray.serving.users.histories import UserHistories
-from recsys_ray.serving.users.journal import Event
+from recsys_ray.serving.users.histories import UserHistories, typed_id
+from recsys_ray.serving.users.journal import RATED, Event
+
+MOST_MASKS = 64
 
 
 @dataclass
@@ -41,6 +47,8 @@ class LiveRun:
     evaluation: dict[str, Any] | None
     degraded: bool = False
     """Its model can't be opened: only fallbacks answer."""
+    _masks: dict[ContextSettings, BoolArray] = field(default_factory=dict, repr=False)
+    """Of the filters that were asked for last."""
 
     @property
     def first_users(self) -> Requests | None:
@@ -69,11 +77,25 @@ class LiveRun:
         """
         base = known or self.empty_request
         rows = [self.catalogue.rows.get(event.item) for event in events]
-        newer = {row: event for row, event in zip(rows, events, strict=True) if row is not None}
+        found = [(row, event) for row, event in zip(rows, events, strict=True) if row is not None]
+        newer = {row: event for row, event in found if event.kind == RATED}
+        wishes = {row: event.kind for row, event in found if event.kind != RATED}
+        base = self._with_wishes(base, wishes) if wishes else base
         for row, time in zip(base.histories.items_E.tolist(), base.histories.timestamps_E.tolist(), strict=True):
             if row in newer and newer[row].timestamp <= time:
                 del newer[row]
         return (self._merged(base, newer) if newer else base), rows.count(None)
+
+    def with_lists(self, base: Requests, user: str) -> Requests:
+        """The same request of a user, who hides what the lists say that the run was made with."""
+        hidden, key = self.options.hidden, typed_id(user, self.bundle.user_id_type)
+        return base if hidden is None or key is None else replace(base, hidden=hidden.of(key))
+
+    def _with_wishes(self, base: Requests, wishes: dict[int, str]) -> Requests:
+        """The last wish for an item counts, whatever lists say."""
+        before = [] if base.hidden is None else base.hidden.items_E.tolist()
+        listed = {row for row in before if row not in wishes} | {row for row, kind in wishes.items() if kind == HIDDEN}
+        return replace(base, hidden=ItemLists.from_lists([sorted(listed)]))
 
     def _merged(self, base: Requests, newer: dict[int, Event]) -> Requests:
         """The base without what was rated again, then the new events in time; low ratings are only seen."""
@@ -99,6 +121,7 @@ class LiveRun:
             ),
             ItemLists(np.array([0, len(seen)]), seen),
             base.attributes,
+            base.hidden,
         )
 
     @cached_property
@@ -111,9 +134,19 @@ class LiveRun:
         """Re-ranking by these, what is None as in the run. Raises ConfigError where the catalogue can't be varied."""
         return varied(self.bundle, self.options, diversity, max_per_genre)
 
-    def allowed(self, *masks_I: BoolArray | None) -> BoolArray | None:
-        """(I,) items that pass all of these masks and the run's own; None for every item."""
-        allowed_I = self.options.allowed_I
+    def context_mask(self, filters: ContextSettings) -> BoolArray:
+        """(I,) items that pass. Raises ConfigError where the catalogue has nothing to filter by."""
+        found_I = self._masks.get(filters)
+        if found_I is None:
+            found_I = context_mask(self.bundle, filters)
+            while len(self._masks) >= MOST_MASKS:
+                self._masks.pop(next(iter(self._masks)))
+            self._masks[filters] = found_I
+        return found_I
+
+    def allowed(self, moment: Moment, *masks_I: BoolArray | None) -> BoolArray | None:
+        """(I,) items that may be shown at a moment and pass all of these masks and the run's own; None for all."""
+        allowed_I = shown_items(self.bundle, replace(self.options, moment=moment))
         for mask_I in masks_I:
             if mask_I is not None:
                 allowed_I = mask_I if allowed_I is None else allowed_I & mask_I
@@ -159,5 +192,5 @@ def _warm(run: LiveRun) -> None:
     known = [] if users is None else [users.slice(0, 1)]
     options = replace(run.options, n=min(10, len(run.catalogue)))
     run.rank([*known, run.empty_request], options)
-    every_I = run.allowed(np.ones(len(run.catalogue), np.bool_))
+    every_I = run.allowed(Moment(), np.ones(len(run.catalogue), np.bool_))
     run.rank([run.empty_request], replace(options, allowed_I=every_I, filter_seen=not options.filter_seen))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import BoolArray
+from recsys_ray.recommend.config import ContextSettings
+from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.options import Options
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.problem import Problem
@@ -17,31 +19,33 @@ class RecommendParams:
 
     n: int = 10
     offset: int = 0
-    genre: str | None = None
+    filters: ContextSettings | None = None
     exclude_seen: bool | None = None
     explain: bool = False
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
     diversity: float | None = None
     max_per_genre: int | None = None
+    at: int | None = None
+    """UTC milliseconds that the answer is for; None is now."""
 
     @property
     def ranking(self) -> RecommendParams:
-        """The part of it that ``rank`` depends on: requests that are equal in it can share a call."""
-        return replace(self, n=self.n + self.offset, offset=0, explain=False)
+        """The part of it that ``rank`` depends on, the moment apart: requests that are equal in it can share a call."""
+        return replace(self, n=self.n + self.offset, offset=0, explain=False, at=None)
 
 
-def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
+def options_of(run: LiveRun, params: RecommendParams, moment: Moment) -> Options | None:
     """None when no item could be recommended at all. Raises Problem 422."""
     masks: list[BoolArray] = []
     catalogue = run.catalogue
-    if params.genre is not None:
-        masks.append(genre_mask(run, params.genre))
+    if params.filters is not None:
+        masks.append(filter_mask(run, params.filters))
     if params.allow is not None:
         masks.append(catalogue.mask(catalogue.known_rows(params.allow)))
     if params.deny is not None:
         masks.append(catalogue.mask(catalogue.known_rows(params.deny), value=False))
-    allowed_I = run.allowed(*masks)
+    allowed_I = run.allowed(moment, *masks)
     if allowed_I is not None and not allowed_I.any():
         return None
     options = _reranked(run, params)
@@ -49,7 +53,7 @@ def options_of(run: LiveRun, params: RecommendParams) -> Options | None:
     if options.ranker is not None or options.reranker is not None:
         n = min(n, options.num_candidates)
     filter_seen = run.options.filter_seen if params.exclude_seen is None else params.exclude_seen
-    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I)
+    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I, moment=moment)
 
 
 def _reranked(run: LiveRun, params: RecommendParams) -> Options:
@@ -62,9 +66,9 @@ def _reranked(run: LiveRun, params: RecommendParams) -> Options:
         raise Problem(422, "context: the catalogue has no genres to vary by") from error
 
 
-def genre_mask(run: LiveRun, genre: str) -> BoolArray:
-    """(I,) items of a genre. Raises Problem 422."""
-    found = run.catalogue.genre(genre)
-    if found is None:
-        raise Problem(422, "genre: the catalogue has none of this name; see /info for those it has")
-    return run.catalogue.mask(run.catalogue.genre_rows[found])
+def filter_mask(run: LiveRun, filters: ContextSettings) -> BoolArray:
+    """(I,) items that pass. Raises Problem 422."""
+    try:
+        return run.context_mask(filters)
+    except ConfigError as error:
+        raise Problem(422, str(error)) from error

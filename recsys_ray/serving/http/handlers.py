@@ -9,8 +9,9 @@ from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.recommend.moments import moment_of
 from recsys_ray.serving.answers.live_run import LiveRun
-from recsys_ray.serving.answers.params import RecommendParams, genre_mask
+from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
@@ -20,9 +21,9 @@ from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service, origin
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.histories import typed_id
-from recsys_ray.serving.users.journal import Event
+from recsys_ray.serving.users.journal import RATED, Event
 
-PARAMS = tuple(name for name in RecommendationsQuery.model_fields if name != "variant")
+PARAMS = ("n", "offset", "exclude_seen", "explain", "at")
 """Fields of a query that are parameters of the same name."""
 
 
@@ -96,7 +97,9 @@ class Handlers:
         self._page(query)
         catalogue = run.catalogue
         rows_I = catalogue.by_popularity_I
-        allowed_I = run.allowed(None if query.genre is None else genre_mask(run, query.genre))
+        filters = query.filters
+        mask_I = None if filters is None else filter_mask(run, filters)
+        allowed_I = run.allowed(moment_of(run.bundle, query.at), mask_I)
         if allowed_I is not None:
             rows_I = rows_I[allowed_I[rows_I]]
         rows = rows_I[query.offset : query.offset + query.n].tolist()
@@ -230,6 +233,7 @@ class Handlers:
         return RecommendParams(
             **{name: getattr(query, name) for name in PARAMS},
             **({} if context is None else dict(context)),
+            filters=query.filters,
             allow=None if allow is None else self._ids(allow, "allow"),
             deny=None if deny is None else self._ids(deny, "deny"),
         )
@@ -251,7 +255,13 @@ class Handlers:
         self._at_most(len(sent), self.service.settings.limits.events, "interactions")
         now = int(time.time() * 1000)
         events = [
-            Event(self._id(one.item_id), one.rating, now if one.timestamp is None else one.timestamp) for one in sent
+            Event(
+                self._id(one.item_id),
+                one.rating,
+                now if one.timestamp is None else one.timestamp,
+                one.kind if isinstance(one, request_models.FeedbackEvent) else RATED,
+            )
+            for one in sent
         ]
         return sorted(events, key=lambda event: event.timestamp)
 

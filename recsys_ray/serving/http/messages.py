@@ -23,6 +23,7 @@ Send = Callable[[Any], Awaitable[None]]
 Model = TypeVar("Model", bound=BaseModel)
 
 JSON = b"application/json"
+LONGEST_NAME = 40
 
 
 @dataclass(slots=True)
@@ -120,10 +121,16 @@ def decoded(segment: str, max_length: int) -> str:
 def validation_message(error: ValidationError) -> str:
     """The first thing that is wrong, in one line, without what was sent."""
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(printable(str(part)) for part in first["loc"])
     more = f" (and {len(others)} more)" if others else ""
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message}{more}" if where else f"{message}{more}"
+
+
+def printable(text: str) -> str:
+    """What was sent, on one line and no longer than a message bears."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[: LONGEST_NAME + 1])
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[:LONGEST_NAME]}..."
 
 
 def encode(value: Any) -> bytes:

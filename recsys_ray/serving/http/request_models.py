@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from recsys_ray.data.config import utc_milliseconds
+from recsys_ray.recommend.config import ColumnFilter, ContextSettings
 
 ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 Milliseconds = Annotated[int, Field(ge=0, le=10**14, description="UTC milliseconds; now by default")]
 ROWS = Field(default=10, ge=1, le=1000, description="Items to answer with")
 OFFSET = Field(default=0, ge=0, le=100_000, description="Items to skip, for paging")
+MOST_FILTERS = 100
+
+
+def _pieces(given: Any) -> Any:
+    return [piece.strip() for piece in given.split(",") if piece.strip()] if isinstance(given, str) else given
+
+
+def _object(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise ValueError('is not JSON such as {"price": {"max": 20}}') from error
+
+
+def _milliseconds(given: Any) -> Any:
+    if not isinstance(given, str) or given.isdigit():
+        return given
+    try:
+        return utc_milliseconds(given)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("is no time such as 2026-11-30 or 2026-11-30T20:00:00Z") from error
+
+
+_TEXTS = {"type": "array", "items": {"type": "string", "maxLength": 200}, "maxItems": MOST_FILTERS}
+Names = Annotated[
+    list[Annotated[str, Field(max_length=200)]],
+    Field(max_length=MOST_FILTERS),
+    BeforeValidator(_pieces),
+    WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]}),
+]
+"""Several names: in a query one text with commas between them, in a body also a list."""
+At = Annotated[
+    int,
+    Field(ge=0, le=10**14),
+    BeforeValidator(_milliseconds),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 10**14}]}),
+]
+"""A moment: a date or time (ISO, UTC unless it says another offset), or UTC milliseconds."""
+Where = Annotated[
+    dict[Annotated[str, Field(max_length=200)], ColumnFilter],
+    Field(max_length=MOST_FILTERS),
+    BeforeValidator(_object),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+]
+"""``recommend.context.where``: in a query as JSON in one text, in a body also as it is."""
 
 
 class RequestModel(BaseModel):
@@ -26,11 +77,44 @@ class PageQuery(RequestModel):
     offset: int = OFFSET
 
 
-class RecommendationsQuery(PageQuery):
-    """How to answer ``GET /v1/recommendations/{user_id}``."""
+class ContextQuery(PageQuery):
+    """Which items of the catalogue, as ``recommend.context`` of a configuration; an item must pass every filter."""
 
     genre: str | None = Field(default=None, max_length=200)
     """Only items of this genre."""
+    any_genres: Names | None = None
+    """Only items of at least one of these genres, commas between them."""
+    all_genres: Names | None = None
+    """Only items of all of these genres."""
+    no_genres: Names | None = None
+    """Only items of none of these genres."""
+    year_from: int | None = Field(default=None, ge=-100_000, le=100_000)
+    """Only items of this year or later."""
+    year_to: int | None = Field(default=None, ge=-100_000, le=100_000)
+    """Only items of this year or earlier."""
+    where: Where | None = None
+    """Bounds by column of the item table, as JSON: {"price": {"max": 20}, "brand": ["a", "b"]}."""
+    at: At | None = None
+    """The moment to answer for, as a date, a time (ISO, UTC) or UTC milliseconds; now by default."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> ContextQuery:
+        if self.year_from is not None and self.year_to is not None and self.year_from > self.year_to:
+            raise ValueError("year_from is after year_to")
+        return self
+
+    @property
+    def filters(self) -> ContextSettings | None:
+        """None where nothing is asked for."""
+        all_genres = [*([] if self.genre is None else [self.genre]), *(self.all_genres or [])]
+        given = {name: getattr(self, name) for name in ContextSettings.model_fields} | {"all_genres": all_genres}
+        asked = {name: value for name, value in given.items() if value not in (None, [], {})}
+        return ContextSettings(**asked) if asked else None
+
+
+class RecommendationsQuery(ContextQuery):
+    """How to answer ``GET /v1/recommendations/{user_id}``."""
+
     exclude_seen: bool | None = None
     """Leave out what the user already has; by default as the batch run did."""
     explain: bool = False
@@ -46,11 +130,8 @@ class SearchQuery(PageQuery):
     """Words of title or id, without regard to case and accents; all items for none."""
 
 
-class PopularQuery(PageQuery):
+class PopularQuery(ContextQuery):
     """Which of the popular items."""
-
-    genre: str | None = Field(default=None, max_length=200)
-    """Only items of this genre."""
 
 
 class SimilarQuery(RequestModel):
@@ -102,6 +183,7 @@ class RecommendationsRequest(RecommendationsQuery):
                 {"user_ids": ["42", "7"], "n": 5, "explain": True},
                 {"history": [{"item_id": "1", "rating": 5.0}], "deny": ["2"], "n": 5},
                 {"user_id": "42", "context": {"diversity": 0.3, "max_per_genre": 3}},
+                {"user_id": "42", "year_from": 1990, "where": {"count": {"min": 1}}},
             ]
         }
     )
@@ -131,8 +213,9 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
-    kind: Literal["rated", "clicked"] = "rated"
-    """clicked: the item was opened. It is an outcome of an experiment, not an interaction: no list changes by it."""
+    kind: Literal["rated", "clicked", "hidden", "shown"] = "rated"
+    """rated: the user had to do with the item. clicked: it was opened, an outcome of an experiment, by which no list
+    changes. hidden: never recommend it to the user. shown: take that back."""
 
     @model_validator(mode="after")
     def _a_click_has_no_rating(self) -> FeedbackEvent:
@@ -145,7 +228,12 @@ class FeedbackRequest(RequestModel):
     """Interactions; they count in the next answer, and in the next batch run."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"events": [{"user_id": "42", "item_id": "1", "rating": 4.5}]}]}
+        json_schema_extra={
+            "examples": [
+                {"events": [{"user_id": "42", "item_id": "1", "rating": 4.5}]},
+                {"events": [{"user_id": "42", "item_id": "3", "kind": "hidden"}]},
+            ]
+        }
     )
     events: list[FeedbackEvent] = Field(min_length=1)
 

@@ -97,6 +97,8 @@ class RecommendationList(ResponseModel):
     source: str
     """"model", "fallback:popularity", "mixed", or "none" when nothing is left to recommend."""
     items: list[RecommendedItem]
+    message: str | None
+    """Why there is no item, where there is none."""
 
 
 class Recommendations(RecommendationList, Origin):

@@ -26,6 +26,7 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 from recsys_ray.base import schema
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.data.forgotten import without
 from recsys_ray.runs.experiment import CLICKS, EXPOSURES
 from recsys_ray.serving.config import ExposureSettings
 from recsys_ray.serving.users.cold_start import TEMPORARY
@@ -56,6 +57,8 @@ class ExposureJournal:
         self._lock = threading.Lock()
         self._waiting: list[str] = []
         self._on_the_way = 0
+        self.forgotten: frozenset[str] = frozenset()
+        """Users of whom nothing is written out."""
 
     def shown(self, user: str, variant: str, assigned: bool, run_id: str, items: str) -> None:
         """One answer went to a user. ``items`` is a JSON list of the texts of ids."""
@@ -127,7 +130,7 @@ class ExposureJournal:
         reading = ReadOptions(use_threads=False, block_size=len(lines) + 1)
         parsing = ParseOptions(explicit_schema=schema_of_rows, unexpected_field_behavior="ignore")
         try:
-            table = table_of(read_json(pa.BufferReader(lines), reading, parsing))
+            table = table_of(without(read_json(pa.BufferReader(lines), reading, parsing), self.forgotten))
         except pa.ArrowException as error:  # rows nobody can read must not keep those behind them
             log.error("exposures: %d rows of the outbox can't be read (%s)", len(rows), error)
             self._count("lost", len(rows))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from recsys_ray.base.errors import StorageError
+import asyncio
+
 from recsys_ray.base.storage import Location
-from recsys_ray.data.forgotten import FILE, forgotten_users
+from recsys_ray.data.forgotten import FOLDER, forgotten_users
+from recsys_ray.runs.forget import take_out
 from recsys_ray.serving.users.journal import UserStates
 
 
@@ -13,7 +15,7 @@ class Forgotten:
 
     def __init__(self, output: Location, states: UserStates) -> None:
         self._output, self._states = output, states
-        self._size = 0
+        self._files: list[str] = []
         self.users: frozenset[str] = frozenset()
 
     def __contains__(self, user: object) -> bool:
@@ -25,11 +27,12 @@ class Forgotten:
         Raises:
             StorageError: the list can't be read; who was on it stays on it.
         """
-        try:
-            size = (self._output / FILE).size()
-        except StorageError:  # there is none
-            return
-        if size != self._size:
-            users = forgotten_users(self._output)
-            await self._states.forget(users - self.users)
-            self.users, self._size = users, size
+        loop = asyncio.get_running_loop()
+        files = await loop.run_in_executor(None, (self._output / FOLDER).names)
+        if files != self._files:
+            users = await loop.run_in_executor(None, forgotten_users, self._output)
+            new, self.users = users - self.users, users
+            await self._states.forget(new)
+            # What was written out since the command looked.
+            await loop.run_in_executor(None, take_out, self._output, new)
+            self._files = files

@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys_ray.base import schema
-from recsys_ray.base.errors import StorageError
+from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.runs.publish import FOLDER
+from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.users.histories import typed_id
 
 log = logging.getLogger(__name__)
@@ -33,10 +36,13 @@ log = logging.getLogger(__name__)
 STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
 ROWS_PER_FILE = 200_000
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
+RATED = "rated"
+_COLUMNS = "item, rating, timestamp, kind"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, rating REAL NOT NULL,
-  timestamp INTEGER NOT NULL, until REAL NOT NULL, step INTEGER NOT NULL, file TEXT);
+  timestamp INTEGER NOT NULL, until REAL NOT NULL, step INTEGER NOT NULL, file TEXT,
+  kind TEXT NOT NULL DEFAULT 'rated');
 CREATE INDEX IF NOT EXISTS by_user ON events (user, id);
 CREATE INDEX IF NOT EXISTS by_step ON events (step) WHERE step IN (1, 2);
 """
@@ -44,11 +50,13 @@ CREATE INDEX IF NOT EXISTS by_step ON events (step) WHERE step IN (1, 2);
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One interaction; ids as text, time in UTC milliseconds."""
+    """One interaction, or a wish not to see an item; ids as text, time in UTC milliseconds."""
 
     item: str
     rating: float
     timestamp: int
+    kind: str = RATED
+    """RATED, or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
 
 
 class UserStates(Protocol):
@@ -91,6 +99,7 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_TABLE)
+            _with_kinds(self._db)
             # A connection of its own: a reader never waits for the disk flush of a writer.
             self._reader = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
@@ -116,7 +125,7 @@ class Journal:
 
     async def events(self, user: str) -> list[Event]:
         rows = self._reader.execute(
-            "SELECT item, rating, timestamp FROM events WHERE user = ? AND until > ? ORDER BY timestamp, id",
+            f"SELECT {_COLUMNS} FROM events WHERE user = ? AND until > ? ORDER BY timestamp, id",
             (user, time.time()),
         ).fetchall()
         return [Event(*row) for row in rows]
@@ -142,7 +151,7 @@ class Journal:
         with self._list_lock:
             writes, self._waiting = self._waiting, []
         rows = [
-            (write.user, event.item, event.rating, event.timestamp, write.until, write.step)
+            (write.user, event.item, event.rating, event.timestamp, event.kind, write.until, write.step)
             for write in writes
             for event in write.events
         ]
@@ -152,7 +161,7 @@ class Journal:
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     self._db.executemany(
-                        "INSERT INTO events (user, item, rating, timestamp, until, step) VALUES (?, ?, ?, ?, ?, ?)",
+                        f"INSERT INTO events (user, {_COLUMNS}, until, step) VALUES (?, ?, ?, ?, ?, ?, ?)",
                         rows,
                     )
                     self._db.execute("COMMIT")
@@ -165,7 +174,8 @@ class Journal:
             loop.call_soon_threadsafe(_finish, write.done, error)
 
     def export(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
-        """Write what waits as Parquet of ``schema.interactions`` into ``folder``; the files written. Forgets old rows.
+        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide, as
+        ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets old rows.
 
         Events whose ids are not of these types stay behind: another data set's.
         """
@@ -174,13 +184,16 @@ class Journal:
             with self._lock:
                 rows = self._db.execute(
                     # Another process may have written the file since, and let go of rows of it.
-                    "SELECT user, item, rating, timestamp FROM events WHERE file = ? AND step = ? ORDER BY id",
+                    f"SELECT user, {_COLUMNS} FROM events WHERE file = ? AND step = ? ORDER BY id",
                     (name, NAMED),
                 ).fetchall()
-            table = _interactions(rows, user_type, item_type)
-            if table.num_rows:
-                (folder / name).write_parquet(table)
-                written.append(folder / name)
+            table = _typed(rows, user_type, item_type)
+            is_rated = pc.equal(table.column("kind"), RATED)
+            events = table.filter(is_rated).drop_columns("kind"), table.filter(pc.invert(is_rated))
+            for place, part in zip((folder, folder.parent / "hidden"), events, strict=True):
+                if part.num_rows:
+                    (place / name).write_parquet(part)
+                    written.append(place / name)
             with self._lock:
                 self._db.execute("UPDATE events SET step = ? WHERE file = ?", (WRITTEN, name))
         with self._lock:
@@ -205,6 +218,14 @@ class Journal:
             self._reader.close()
 
 
+def _with_kinds(db: sqlite3.Connection) -> None:
+    """A table of a version before gets the column ``kind``; another process may do that at the same time."""
+    db.execute("BEGIN IMMEDIATE")
+    if "kind" not in [row[1] for row in db.execute("PRAGMA table_info(events)")]:
+        db.execute(f"ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '{RATED}'")
+    db.execute("COMMIT")
+
+
 def _finish(done: asyncio.Future[None], error: Exception | None) -> None:
     if done.done():  # the caller has gone away
         return
@@ -214,11 +235,21 @@ def _finish(done: asyncio.Future[None], error: Exception | None) -> None:
         done.set_exception(error)
 
 
-def _interactions(rows: list[tuple[str, str, float, int]], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
-    wanted = schema.interactions(user_type, item_type)
+def _typed(rows: list[tuple[str, str, float, int, str]], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
+    """``schema.interactions``, and the kind of each."""
+    wanted = schema.interactions(user_type, item_type).append(pa.field("kind", pa.string()))
     typed = [(typed_id(row[0], user_type), typed_id(row[1], item_type), row) for row in rows]
-    fit = [(user[0], item[0], row[2], row[3]) for user, item, row in typed if user is not None and item is not None]
+    fit = [(user[0], item[0], *row[2:]) for user, item, row in typed if user is not None and item is not None]
     if len(fit) < len(rows):
         log.warning("feedback: %d events with ids of another type were left out", len(rows) - len(fit))
-    columns = list(zip(*fit, strict=True)) or [()] * 4
+    columns = list(zip(*fit, strict=True)) or [()] * len(wanted)
     return pa.table([pa.array(list(column), field.type) for column, field in zip(columns, wanted, strict=True)], wanted)
+
+
+def state_file(settings: ServingSettings, output: Location) -> Path:
+    """Where a machine keeps what users sent; ConfigError where no local directory is named."""
+    if settings.state is not None:
+        return Path(settings.state).expanduser().absolute() / "state.sqlite"
+    if not output.is_local:
+        raise ConfigError(f"serving.state: set a local directory for what users send; output {output} is not local")
+    return Path(output.url) / FOLDER / "state.sqlite"

@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any, TypeVar
 
 from recsys_ray.base.errors import ConfigError
@@ -112,11 +113,13 @@ class SharedStates:
         async def write(client: Any) -> bool:
             number = await client.incrby(self._redis.key("events"), len(events))
             rows = [
-                json.dumps([number - len(events) + place, until, event.item, event.rating, event.timestamp])
+                json.dumps([number - len(events) + place, until, *astuple(event)])
                 for place, event in enumerate(events, start=1)
             ]
+            # What is hidden outlives what is rated: the key stays as long as any of its rows.
+            last = max(until, time.time() + await client.ttl(self._key(user)))
             async with client.pipeline() as pipe:
-                await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(until) + 1).execute()
+                await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(last) + 1).execute()
             return True
 
         return await self._redis.attempt(write) is not None
