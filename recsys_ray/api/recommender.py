@@ -227,7 +227,9 @@ class Recommender:
             before_I = self.options.allowed_I if before_I is None else before_I
             changes["allowed_I"] = mask_I if before_I is None else mask_I & before_I
         if at is not None or self.options.moment is None:
-            changes["moment"] = moment_of(self.bundle, None if at is None else milliseconds(at))
+            changes["moment"] = moment_of(
+                self.bundle, None if at is None else milliseconds(at), self.options.time_of_day
+            )
         if diversity is not None or max_per_genre is not None:
             changes["reranker"] = varied(self.bundle, self.options, diversity, max_per_genre)
         options = replace(self.options, **changes)

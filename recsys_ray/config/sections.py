@@ -27,7 +27,7 @@ from recsys_ray.data.config import FeatureSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.models import MODELS, ColdItemSettings, Model, Popularity, model_section, without_name
-from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.config import GENRES, TRENDING, RankerSettings, RecommendSettings
 from recsys_ray.runs.config import RunsSettings
 from recsys_ray.runs.tuning import TuneSettings
 from recsys_ray.serving import ServingSettings
@@ -122,13 +122,15 @@ class Config(Settings):
         return found
 
     def fallbacks(self) -> dict[str, Model]:
-        """The models of ``recommend.fallback`` by label; popularity, which every fit has, is none of them.
+        """The models of ``recommend.fallback`` by label; those that are counted are none of them.
 
         Raises:
             ValueError: as ``baselines``.
         """
         found: dict[str, Model] = {}
         for entry in self.recommend.fallback:
+            if entry in (TRENDING, GENRES):
+                continue
             label, model = _named_model(entry, "recommend.fallback")
             if label in found:
                 raise ValueError(f"recommend.fallback: two are called {label!r}; give one a label of its own")

@@ -147,13 +147,9 @@ class Measured(Stages):
         else:
             rows = min(max(config.recommend.n, *config.evaluation.k), self.prepared.num_items)
             # Reasons are not measured, and a baseline is its own plain list: it may not even have vectors to index.
-            plain = {
-                "index": IndexSettings(),
-                "ranker": None,
-                "rerank": None,
-                "fallback": config.recommend.fallback_of_all,
-            }
-            plain = plain if model != config.model_name else {}
+            bare: dict[str, Any] = {"index": IndexSettings(), "ranker": None, "rerank": None}
+            bare |= {"fallback": config.recommend.fallback_of_all, "stages": [], "time_of_day": None}
+            plain = bare if model != config.model_name else {}
             changes = {"n": rows, "layout": "long", "reasons": False} | plain
             settings = config.recommend.model_copy(update=changes)
             root = self.output / "evaluation" / "runs"

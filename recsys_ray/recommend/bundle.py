@@ -56,7 +56,8 @@ from recsys_ray.recommend.bundle_users import (
     reference_to,
     write_users,
 )
-from recsys_ray.recommend.config import POPULARITY
+from recsys_ray.recommend.config import GENRES, POPULARITY, TRENDING
+from recsys_ray.recommend.profiles import GenreProfiles
 
 FORMAT, FORMAT_1 = 2, 1
 ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
@@ -87,7 +88,8 @@ class Bundle:
     @property
     def sources(self) -> tuple[str, ...]:
         """Who may put an item into a list, as the column ``source`` says it; ``Ranked.sources_BK`` counts from 0."""
-        return (schema.SOURCE_MODEL, *(f"{schema.FALLBACK}{name}" for name in (POPULARITY, *self.fallbacks)))
+        names = (POPULARITY, *self.fallbacks, TRENDING, GENRES)
+        return (schema.SOURCE_MODEL, *(f"{schema.FALLBACK}{name}" for name in names))
 
     @cached_property
     def item_ids(self) -> pa.Array:
@@ -133,6 +135,11 @@ class Bundle:
     def availability(self) -> Availability | None:
         """When items may be recommended; None where the catalogue does not say."""
         return Availability.of(self.items)
+
+    @cached_property
+    def genre_profiles(self) -> GenreProfiles:
+        """What scores items by genres that are liked."""
+        return GenreProfiles.of(self.genres[0], len(self.genres[1]), self.item_counts())
 
     @cached_property
     def item_shares_I(self) -> FloatArray:

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from recsys_ray.base.types import Settings
 from recsys_ray.data.config import Moment
 from recsys_ray.retrieval import IndexSettings, RerankSettings
 
 Layout = Literal["long", "nested"]
-
-
-POPULARITY = "popularity"
-"""The fallback that every fitted model has: its items' counts."""
-
-
-def _as_list(value: Any) -> Any:
-    if isinstance(value, str):
-        return [] if value == "none" else [value]
-    return value
-
-
-Fallback = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list)]
-
-
-def fallback_names(entries: Sequence[str | dict[str, Any]]) -> tuple[str, ...]:
-    """How the sources of rows call them: by the name of the model, or the label that its section gives."""
-    return tuple(entry if isinstance(entry, str) else str(entry.get("label", entry.get("name"))) for entry in entries)
 
 
 class ColumnFilter(Settings):
@@ -87,6 +70,74 @@ class ContextSettings(Settings):
         return self
 
 
+class TrendingSettings(Settings):
+    """What is popular lately."""
+
+    window_days: float = Field(default=30.0, gt=0)
+    """Days before the last interaction of the data that count."""
+
+
+class TimeOfDaySettings(Settings):
+    """Groups of items that are chosen more at a part of the day (night from 0, morning from 6, afternoon from 12,
+    evening from 18 o'clock), on working days or at the weekend, rise a little then, as the times of the data say."""
+
+    weight: float = Field(default=0.1, ge=0, le=1)
+    """A group that is chosen e times as often as usual rises by this share of the distance between the user's best and
+    worst candidate."""
+    by: str = "genres"
+    """What makes the groups: genres, or a column of texts that data.item_columns.keep names."""
+    shrink: float = Field(default=100.0, gt=0)
+    """Interactions of a group in a part of the week below which what is counted says little."""
+    timezone: str = "UTC"
+    """Where the users are, such as Europe/Vienna."""
+    hour: int = Field(default=20, ge=0, le=23)
+    """Hour there that the lists of the batch job are for, where recommend.at is a day without a time."""
+    pool: int = Field(default=100, ge=1)
+    """Candidates per user that can rise."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+            raise ValueError(f"{name!r} is no time zone such as Europe/Vienna") from error
+        return name
+
+
+class StageSettings(Settings):
+    """Who answers users with a history of some length."""
+
+    name: str = Field(min_length=1, max_length=64)
+    """As answers of the service show it."""
+    ratings: int = Field(ge=0)
+    """Least length of the history; the next stage begins where its own says."""
+    answers: str
+    """model, popularity, trending, genres, or a model of recommend.fallback by its name. What is missing then comes
+    from the fallbacks."""
+
+
+POPULARITY = "popularity"
+"""The fallback that every fitted model has: its items' counts."""
+TRENDING, GENRES = "trending", "genres"
+"""Fallbacks that are counted from the data, without a model: what is popular lately, and the genres that are liked."""
+COUNTED = (POPULARITY, TRENDING, GENRES)
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return [] if value == "none" else [value]
+    return value
+
+
+Fallback = Annotated[list[str | dict[str, Any]], BeforeValidator(_as_list)]
+
+
+def fallback_names(entries: Sequence[str | dict[str, Any]]) -> tuple[str, ...]:
+    """How the sources of rows call them: by the name of the model, or the label that its section gives."""
+    return tuple(entry if isinstance(entry, str) else str(entry.get("label", entry.get("name"))) for entry in entries)
+
+
 class RankerSettings(Settings):
     """A second model that scores the candidates of the first anew."""
 
@@ -116,8 +167,15 @@ class RecommendSettings(Settings):
     candidates: Literal["all", "cold"] = "all"
     """cold: only items that nobody has interacted with in the data the model was fitted on: a shelf of new arrivals."""
     fallback: Fallback = Field(default=[POPULARITY])
-    """Who fills the rows that the model has no opinion on, one after the other: popularity, or any model by its name or
-    its section ({name: content, vectors: text}), fitted beside the first. [] or none leaves such rows out."""
+    """Who fills the rows that the model has no opinion on, one after the other: popularity, trending, genres (those of
+    what was liked, popular items first), or any model by its name or its section ({name: content, vectors: text}),
+    fitted beside the first. [] or none leaves such rows out."""
+    trending: TrendingSettings = TrendingSettings()
+    """What trending is, as a fallback and for stages."""
+    stages: list[StageSettings] = Field(default_factory=list)
+    """Who answers by the length of a user's history; by default the model whenever it can."""
+    time_of_day: TimeOfDaySettings | None = None
+    """Gentle re-weighting by part of the day and of the week; null is none."""
     layout: Layout = "long"
     """A row per recommendation, or a row per user with lists."""
     index: IndexSettings = IndexSettings()
@@ -134,7 +192,15 @@ class RecommendSettings(Settings):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
 
+    @field_validator("stages")
+    @classmethod
+    def _stages_from_0(cls, stages: list[StageSettings]) -> list[StageSettings]:
+        begins = [stage.ratings for stage in stages]
+        if stages and (begins[0] != 0 or begins != sorted(set(begins))):
+            raise ValueError(f"stages: ratings must begin with 0 and rise from stage to stage, found {begins}")
+        return stages
+
     @property
-    def fallback_of_all(self) -> list[str]:
+    def fallback_of_all(self) -> list[str | dict[str, Any]]:
         """The fallbacks that need no model of their own, so that any fitted model has them."""
-        return [entry for entry in self.fallback if entry == POPULARITY]
+        return [entry for entry in self.fallback if entry in COUNTED]

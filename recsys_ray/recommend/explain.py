@@ -37,6 +37,7 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.models.scorers.base import HasMembers
 from recsys_ray.recommend.bundle import Bundle
+from recsys_ray.recommend.config import GENRES
 
 Sources = npt.NDArray[np.int8]
 Kind = Literal["contribution", "likeness", "genres", "popularity"]
@@ -122,34 +123,41 @@ def explain(
         of_request: dict[int, Reason] = {}
         for source in np.unique(sources_K).tolist():  # each by the scorer that listed it
             places = np.flatnonzero(sources_K == source)
-            scorer = _scorer_of(bundle, source)
-            found = _explained(bundle, scorer, request, history, names, rows_K[places])
+            by_genres = bundle.sources[source] == f"{schema.FALLBACK}{GENRES}"
+            found = _explained(bundle, _scorer_of(bundle, source), by_genres, request, history, names, rows_K[places])
             of_request |= dict(zip(places.tolist(), found, strict=True))
         reasons.append([of_request[k] for k in range(len(rows_K))])
     return reasons
 
 
 def _scorer_of(bundle: Bundle, source: int) -> Scorer | None:
-    """Who listed rows of this source; None for popularity."""
+    """Who listed rows of this source; None where it was no model."""
     if source == 0:
         return bundle.scorer
     return bundle.fallbacks.get(bundle.sources[source].removeprefix(schema.FALLBACK))
 
 
 def _explained(
-    bundle: Bundle, scorer: Scorer | None, request: Requests, history: _History, names: _Names, rows_K: IntArray
+    bundle: Bundle,
+    scorer: Scorer | None,
+    by_genres: bool,
+    request: Requests,
+    history: _History,
+    names: _Names,
+    rows_K: IntArray,
 ) -> list[Reason]:
-    """The reasons of items that one scorer listed."""
+    """The reasons of items that one scorer listed, or, without one, popularity or the genres of what was liked."""
     kind: Kind = "popularity"
     items_H, values_HK = history.items_H[:0], np.zeros((0, len(rows_K)))
-    if personal := scorer is not None and scorer.personal:
+    if scorer is not None and scorer.personal:
         kind, items_H, values_HK = _support(scorer, request.histories, history, rows_K)
+    speaks = by_genres or (scorer is not None and scorer.personal)
     members = _member_shares(scorer, request, rows_K)
     reasons = []
     for k, row in enumerate(rows_K.tolist()):
         values_H = np.where(items_H == row, 0.0, np.maximum(values_HK[:, k], 0.0))
         cited = _cited(names, history, items_H, values_H)
-        reasons.append(_reason(bundle, history, row, kind, cited, members[k], is_model=personal))
+        reasons.append(_reason(bundle, history, row, kind, cited, members[k], speaks))
     return reasons
 
 

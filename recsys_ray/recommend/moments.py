@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from recsys_ray.base.errors import ConfigError
 from recsys_ray.data.config import utc_milliseconds
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import RecommendSettings
+from recsys_ray.recommend.learned import TimeOfDay
 
 Asked = TypeVar("Asked", bound=RecommendSettings)
 
@@ -27,12 +29,15 @@ class Moment:
 
     span: int = 0
     """Number of the span of availability, see ``Availability``."""
+    part: int = -1
+    """Part of the week, see ``TimeOfDay``; -1 where no rule depends on it."""
 
 
-def moment_of(bundle: Bundle, at: int | None = None) -> Moment:
+def moment_of(bundle: Bundle, at: int | None = None, time_of_day: TimeOfDay | None = None) -> Moment:
     """``at`` in UTC milliseconds as rules see it; now by default."""
     at = int(time.time() * 1000) if at is None else at
-    return Moment(0 if bundle.availability is None else bundle.availability.span(at))
+    span = 0 if bundle.availability is None else bundle.availability.span(at)
+    return Moment(span, -1 if time_of_day is None else time_of_day.part(at))
 
 
 def milliseconds(at: str) -> int:
@@ -45,7 +50,12 @@ def milliseconds(at: str) -> int:
 
 def at_of(settings: RecommendSettings) -> int | None:
     """The moment of a batch job in UTC milliseconds; None where no rule depends on it."""
-    return None if settings.at is None else utc_milliseconds(settings.at)
+    if settings.at is None:
+        return None
+    if settings.time_of_day is None or len(settings.at) > len("2026-11-30"):
+        return utc_milliseconds(settings.at)
+    local = datetime.fromisoformat(settings.at).replace(hour=settings.time_of_day.hour)
+    return round(local.replace(tzinfo=ZoneInfo(settings.time_of_day.timezone)).timestamp() * 1000)
 
 
 def dated(settings: Asked, items: pa.Table) -> Asked:
@@ -53,6 +63,7 @@ def dated(settings: Asked, items: pa.Table) -> Asked:
 
     With the day in them, the run of another day is another run.
     """
-    if settings.at is not None or not set(schema.AVAILABILITY) & set(items.schema.names):
+    depends = settings.time_of_day is not None or set(schema.AVAILABILITY) & set(items.schema.names)
+    if settings.at is not None or not depends:
         return settings
     return settings.model_copy(update={"at": f"{datetime.now(UTC):%Y-%m-%d}"})

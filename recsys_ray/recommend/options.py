@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from recsys_ray import retrieval
+from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
@@ -24,10 +25,19 @@ from recsys_ray.base.types import (
     by_inner_product,
 )
 from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.config import POPULARITY, RecommendSettings, fallback_names
+from recsys_ray.recommend.config import (
+    COUNTED,
+    GENRES,
+    POPULARITY,
+    TRENDING,
+    RecommendSettings,
+    StageSettings,
+    fallback_names,
+)
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.explain import explain_texts
 from recsys_ray.recommend.hidden import HiddenLists, read_hidden
+from recsys_ray.recommend.learned import TimeOfDay, Trending, read_time_of_day, read_trending
 from recsys_ray.recommend.moments import Moment, at_of, moment_of
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
 
@@ -49,7 +59,12 @@ class Options:
     hidden: HiddenLists | None = None
     """What users hide. Whoever makes requests puts it into them, by ``with_hidden``."""
     fallback: tuple[str, ...] = (POPULARITY,)
-    """Who fills what the model leaves open, one after the other: names of ``Bundle.fallbacks``, or popularity."""
+    """Who fills what the model leaves open, one after the other: names of ``Bundle.fallbacks``, or of COUNTED."""
+    trending: Trending | None = None
+    stages: tuple[StageSettings, ...] = ()
+    likes: tuple[int, ...] = ()
+    """Genres that requests without a history are answered by, as numbers of ``Bundle.genres``."""
+    time_of_day: TimeOfDay | None = None
     block_bytes: int = 64 << 20
     index: Index | None = None
     """Where candidates of a model with item vectors are searched; None for the exact index."""
@@ -62,8 +77,9 @@ class Options:
 
     @property
     def rerank_pool(self) -> int:
-        """How many items re-ranking picks from: never fewer than it is asked for."""
-        return self.n if self.reranker is None else max(self.n, self.reranker.settings.pool)
+        """How many items re-ranking, and re-weighting by the time, picks from: never fewer than it is asked for."""
+        timed = 0 if self.time_of_day is None else self.time_of_day.settings.pool
+        return max(self.n, timed, 0 if self.reranker is None else self.reranker.settings.pool)
 
     @property
     def num_candidates(self) -> int:
@@ -147,15 +163,16 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
             f"recommend.index.kind={settings.index.kind}: model {bundle.manifest.get('model', '?')} has no item "
             "vectors to index; remove recommend.index"
         )
-    if missing := set(fallback_names(settings.fallback)) - {POPULARITY, *bundle.fallbacks}:
-        raise ConfigError(
-            f"recommend.fallback: the fitted model holds no {min(missing)} to fall back on; run train again"
-        )
+    time_of_day = None if settings.time_of_day is None else read_time_of_day(bundle, settings.time_of_day)
+    _check_answering(bundle, settings)
     options = Options(
         n=settings.n,
         filter_seen=settings.filter_seen,
         allowed_I=_allowed(bundle, settings),
-        moment=None if (at := at_of(settings)) is None else moment_of(bundle, at),
+        moment=None if (at := at_of(settings)) is None else moment_of(bundle, at, time_of_day),
+        trending=_trending(bundle, settings),
+        stages=tuple(settings.stages),
+        time_of_day=time_of_day,
         hidden=None if settings.hidden is None else read_hidden(bundle, settings.hidden),
         fallback=fallback_names(settings.fallback),
         block_bytes=settings.block_mib << 20,
@@ -163,6 +180,29 @@ def read_options(bundle: Bundle, settings: RecommendSettings) -> Options:
     )
     check_options(bundle, options)
     return options
+
+
+def _trending(bundle: Bundle, settings: RecommendSettings) -> Trending | None:
+    """What is popular lately, where somebody answers with it."""
+    if TRENDING in fallback_names(settings.fallback):
+        return read_trending(bundle, settings.trending, "recommend.fallback: trending")
+    if TRENDING in {stage.answers for stage in settings.stages}:
+        return read_trending(bundle, settings.trending, "recommend.stages: trending")
+    return None
+
+
+def _check_answering(bundle: Bundle, settings: RecommendSettings) -> None:
+    """ConfigError where one of those who answer beside the model can't be had."""
+    by_stage = {stage.answers for stage in settings.stages} - {schema.SOURCE_MODEL}
+    for where, names in (("fallback", set(fallback_names(settings.fallback))), ("stages", by_stage)):
+        if missing := names - {*COUNTED, *bundle.fallbacks}:
+            cure = "run train again" if where == "fallback" else "name it in recommend.fallback, too"
+            raise ConfigError(f"recommend.{where}: the fitted model holds no {min(missing)} to fall back on; {cure}")
+        if GENRES in names and not bundle.genres[1]:
+            raise ConfigError(
+                f"recommend.{where}: genres can't answer, the catalogue has none; name the column with "
+                "data.item_columns.genres, or let another answer"
+            )
 
 
 def with_stages(

@@ -22,9 +22,9 @@ import pyarrow as pa
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.ragged import offsets
-from recsys_ray.base.types import FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
+from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
-from recsys_ray.recommend.config import POPULARITY
+from recsys_ray.recommend.config import GENRES, POPULARITY, TRENDING
 from recsys_ray.recommend.options import Explainer, Options, shown_items
 from recsys_ray.retrieval import (
     NO_ITEM,
@@ -117,30 +117,59 @@ def excluded_items(requests: Requests, options: Options) -> ItemLists:
 def _rank_block(bundle: Bundle, requests: Requests, options: Options) -> Ranked:
     options = replace(options, allowed_I=shown_items(bundle, options))
     exclude = excluded_items(requests, options)
-    top = _model_rows(bundle, requests, exclude, options)
+    instead = _instead(requests, options)
+    others_B = np.any([rows_B for _, rows_B in instead], axis=0) if instead else np.zeros(len(requests), np.bool_)
+    top = _model_rows(bundle, requests, exclude, options, others_B)
     rows_BK, scores_BK = top.rows_BK, top.scores_BK
     sources_BK = np.full(rows_BK.shape, MODEL, np.int8)
-    for name in options.fallback:
-        short = np.flatnonzero((rows_BK >= 0).sum(axis=1) < options.n)
+    everybody_B = np.ones(len(requests), np.bool_)
+    for name, rows_B in [*instead, *((name, everybody_B) for name in options.fallback)]:
+        short = np.flatnonzero(rows_B & ((rows_BK >= 0).sum(axis=1) < options.n))
         if len(short):
-            filled_BK = rows_BK < 0
+            filled_BK = (rows_BK < 0) & rows_B[:, None]
             _fill(bundle, name, requests.take(short), (rows_BK, scores_BK), short, exclude, options)
             sources_BK[filled_BK] = bundle.sources.index(f"{schema.FALLBACK}{name}")
     return Ranked(rows_BK, scores_BK, sources_BK)
 
 
-def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
-    """The part of each list that the model answers for, through all stages."""
+def _instead(requests: Requests, options: Options) -> list[tuple[str, BoolArray]]:
+    """Who answers in the place of the model, and (B,) whom: by the stage that a history has reached, or, where there is
+    no history and genres are named, by these."""
+    lengths_B = requests.histories.lengths_B
+    stage_B = np.full(len(requests), -1)
+    for number, stage in enumerate(options.stages):
+        stage_B[lengths_B >= stage.ratings] = number
+    if options.likes:
+        stage_B[lengths_B == 0] = len(options.stages)
+    names = [*(stage.answers for stage in options.stages), *([GENRES] if options.likes else [])]
+    found = [(name, stage_B == number) for number, name in enumerate(names) if name != schema.SOURCE_MODEL]
+    return [(name, rows_B) for name, rows_B in found if rows_B.any()]
+
+
+def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options, others_B: BoolArray) -> TopK:
+    """The part of each list that the model answers for, through all stages; nothing where others answer."""
     found = _retrieved(bundle, requests, exclude, options)
-    silent_B = ~bundle.scorer.answers(requests)
+    silent_B = ~bundle.scorer.answers(requests) | others_B
     top = TopK(found.rows_BK.copy(), found.scores_BK.copy())
     top.rows_BK[silent_B], top.scores_BK[silent_B] = NO_ITEM, -np.inf
     if options.ranker is not None:
         top = _scored_anew(options.ranker, requests, top)
+    return _picked(top, options)
+
+
+def _picked(top: TopK, options: Options) -> TopK:
+    """The list from its candidates: re-weighted by the time, and varied, as far as that is asked for."""
+    top = _timed(top, options)
     if options.reranker is not None:
         pool = options.rerank_pool
         return options.reranker.pick(TopK(top.rows_BK[:, :pool], top.scores_BK[:, :pool]), options.n)
-    return TopK(top.rows_BK[:, : options.n], top.scores_BK[:, : options.n])
+    return TopK(top.rows_BK[:, : options.n].copy(), top.scores_BK[:, : options.n].copy())
+
+
+def _timed(found: TopK, options: Options) -> TopK:
+    if options.time_of_day is None or options.moment is None or options.moment.part < 0:
+        return found
+    return options.time_of_day.applied(found, options.moment.part)
 
 
 def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
@@ -181,14 +210,16 @@ def _fill(
     """Complete the rows numbered ``short`` of ``top`` (rows_BK, scores_BK) in place, by the fallback of this name;
     ``requests`` are theirs alone."""
     rows_BK, scores_BK = top
-    # R: the short lists alone, and how many items the model gave each of them.
+    # R: the short lists alone, and how many items are in each of them.
     listed_RK = rows_BK[short]
     have_R = (listed_RK >= 0).sum(axis=1)
     # What must not come again: what is excluded anyway, and these items.
     taken = exclude.take(short).join(ItemLists(offsets(have_R), listed_RK[listed_RK >= 0]))
-    fill = _found_by(bundle, name, requests, taken, options)
+    fill = _timed(_found_by(bundle, name, requests, taken, options), options)
     if options.reranker is not None:
         fill = options.reranker.within_caps(fill, listed_RK, options.n)
+    # No more than 1, whatever the time adds: the list goes on below what it has.
+    fill = TopK(fill.rows_BK[:, : options.n], np.minimum(fill.scores_BK[:, : options.n], np.float32(1)))
     # The first of the fill goes behind the last of the model: column k of the fill becomes column have + k.
     columns_RK = have_R[:, None] + np.arange(options.n)
     fits_RK = columns_RK < options.n
@@ -203,11 +234,21 @@ def _fill(
 
 def _found_by(bundle: Bundle, name: str, requests: Requests, taken: ItemLists, options: Options) -> TopK:
     """What a fallback gives each request, best first, scores between 0 and 1."""
-    if name == POPULARITY:
+    index, allowed_I = bundle.popularity_index, options.allowed_I
+    if name == TRENDING:
+        assert options.trending is not None  # read_options has read it
+        index, recent_I = options.trending.index, options.trending.recent_I
+        allowed_I = recent_I if allowed_I is None else recent_I & allowed_I
+    if name in (POPULARITY, TRENDING):
         queries = np.zeros((len(requests), 0), np.float32)
-        return bundle.popularity_index.search(queries, options.rerank_pool, taken, options.allowed_I)
+        return index.search(queries, options.rerank_pool, taken, allowed_I)
+    if name == GENRES:
+        scores_BI = bundle.genre_profiles.of_histories(requests.histories)
+        if options.likes:
+            scores_BI[requests.histories.lengths_B == 0] = bundle.genre_profiles.of_genres(options.likes)
+        return top_k_scores(scores_BI, options.rerank_pool, taken, allowed_I)
     scorer = bundle.fallbacks[name]
-    allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
+    allowed_I = scorer.scorable_I if allowed_I is None else scorer.scorable_I & allowed_I
     scores_BI = np.where(scorer.answers(requests)[:, None], scorer.score(requests), np.float32(-np.inf))
     found = top_k_scores(scores_BI, options.rerank_pool, taken, allowed_I)
     with np.errstate(invalid="ignore"):  # of -inf where a list has no more items

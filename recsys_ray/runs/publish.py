@@ -184,7 +184,8 @@ def open_degraded(output: Location, run: Location) -> OpenedRun:
     record = read_run(run)
     bundle = bundles.open_fallbacks(bundle_of(output, record.model))
     wanted = [name for name in fallback_names(record.recommend.fallback) if name in bundle.fallbacks]
-    plain = {"reasons": False, "index": IndexSettings(), "ranker": None, "rerank": None}
+    plain = {"reasons": False, "index": IndexSettings(), "ranker": None, "rerank": None, "stages": []}
+    plain["time_of_day"] = None
     settings = record.recommend.model_copy(update=plain | {"fallback": [*wanted, POPULARITY]})
     return OpenedRun(record, bundle, read_options(bundle, settings))
 

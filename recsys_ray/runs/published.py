@@ -4,7 +4,7 @@
 reads a published run reads it with ``read_run``, which knows the formats before, too:
 
     0   manifest.json, without a version: the whole configuration, the place of the model, sizes of the parts
-    1   run.json: what format 2 has but the rules of ``_Options``
+    1   run.json: what format 2 has but the rules of ``OptionsRecord``
     2   run.json: the schema below
 
 A later change of what is written takes a new version here, and the reader of this one stays.
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from recsys_ray.base.errors import PublishError, StorageError
 from recsys_ray.base.provenance import Stamp, file_stamp
@@ -24,6 +24,16 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.runs.gate import GateSettings
+from recsys_ray.runs.record import (
+    FactsRecord,
+    FiltersRecord0,
+    GateRecord,
+    OptionsRecord0,
+    OptionsRecord1,
+    RunRecord0,
+    RunRecord1,
+    RunRecord2,
+)
 
 FORMAT, FORMAT_1 = 2, 1
 RECORD, RECORD_0 = "run.json", "manifest.json"
@@ -74,151 +84,13 @@ class PublishedRun(RunFacts):
     published_at: str
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Index(_Record):
-    kind: str = "exact"
-    min_recall: float = 0.95
-    recall_at: int = 20
-    sample: int = 500
-    nlist: int | None = None
-    nprobe: int = 64
-    m: int = 32
-    ef_construction: int = 100
-    ef_search: int = 128
-    oversample: int = 4
-    code_bytes: int = 16
-    gpu: bool = False
-
-
-class _Rerank(_Record):
-    diversity: float
-    similarity: str
-    max_per_genre: int | None
-    pool: int
-
-
-class _Options1(_Record):
-    n: int = 10
-    filter_seen: bool = True
-    allow: str | None = None
-    deny: str | None = None
-    candidates: str = "all"
-    fallback: str | list[str | dict[str, Any]] = "popularity"
-    layout: str = "long"
-    index: _Index = _Index()
-    rerank: _Rerank | None = None
-    reasons: bool = False
-    block_mib: int = 64
-
-
-class _Filter(_Record):
-    min: float | None = None
-    max: float | None = None
-    any: list[str] | list[float] | None = None
-    none: list[str] | list[float] | None = None
-
-
-class _Context(_Record):
-    any_genres: list[str]
-    all_genres: list[str]
-    no_genres: list[str]
-    year_from: int | None
-    year_to: int | None
-    where: dict[str, _Filter]
-
-
-class _Options(_Options1):
-    hidden: str | None = None
-    at: str | None = None
-    context: _Context | None = None
-
-
-class _Gate(_Record):
-    min_coverage: float = 0.0
-    max_fallback: float = 1.0
-    min_overlap: float = 0.0
-
-
-class _Model(_Record):
-    name: str
-    bundle: str
-    """Name of its directory under ``models/``."""
-    fingerprint: str | None
-
-
-class _Ranker(_Model):
-    pool: int
-
-
-class _Part(_Record):
-    bytes: int
-    sha256: str
-
-
-class _Facts(_Record):
-    """What all formats have."""
-
-    run_id: str
-    previous: str | None
-    published_at: str
-    checks: dict[str, int | float | None] = {}
-    index: dict[str, Any] | None = None
-    evaluation: dict[str, int | float] | None = None
-    made_with: list[str] = []
-    packages: dict[str, str] = {}
-
-
-class _Run1(_Facts):
-    format: Literal[1]
-    model: _Model
-    ranker: _Ranker | None
-    options: _Options1
-    gate: _Gate
-    min_rating: float | None
-    parts: dict[str, _Part]
-    config: dict[str, Any]
-
-
-class _Run2(_Run1):
-    format: Literal[2]  # type: ignore[assignment]
-    options: _Options
-
-
-class _Ranker0(_Record):
-    bundle: str
-    pool: int
-
-
-class _Filters0(BaseModel):
-    """Of the filters only what is read back."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-    min_rating: float | None = None
-
-
-class _Options0(_Options1):
-    ranker: _Ranker0 | None = None
-
-
-class _Run0(_Facts):
-    model: str
-    n: int | None = None
-    layout: str | None = None
-    bundle: str
-    parts: dict[str, int]
-    config: dict[str, Any]
-
-
 def write_run(run: PublishedRun, location: Location) -> None:
     """Write ``run.json`` into the directory of the run: that commits it."""
     options = run.recommend.model_dump(mode="json", exclude={"ranker"})
     ranker = None
     if run.ranker is not None and run.recommend.ranker is not None:
         ranker = asdict(run.ranker) | {"pool": run.recommend.ranker.pool}
-    facts = {name: getattr(run, name) for name in _Facts.model_fields}
+    facts = {name: getattr(run, name) for name in FactsRecord.model_fields}
     record = facts | {
         "format": FORMAT,
         "model": asdict(run.model),
@@ -229,7 +101,7 @@ def write_run(run: PublishedRun, location: Location) -> None:
         "parts": run.parts,
         "config": run.config,
     }
-    (location / RECORD).write_json(_Run2.model_validate(record).model_dump(mode="json"))
+    (location / RECORD).write_json(RunRecord2.model_validate(record).model_dump(mode="json"))
 
 
 def is_published(location: Location) -> bool:
@@ -278,7 +150,7 @@ _CURE = "copy the run's directory again, or roll back with runs.to=RUN_ID"
 
 
 def _format_1_or_2(record: dict[str, Any]) -> PublishedRun:
-    read = (_Run1 if record["format"] == FORMAT_1 else _Run2).model_validate(record)
+    read = (RunRecord1 if record["format"] == FORMAT_1 else RunRecord2).model_validate(record)
     ranker = read.ranker
     return PublishedRun(
         **_common(read),
@@ -294,10 +166,10 @@ def _format_1_or_2(record: dict[str, Any]) -> PublishedRun:
 
 def _format_0(record: dict[str, Any]) -> PublishedRun:
     """The options stand in the configuration of the run; its ranker is named by the place of its model."""
-    read = _Run0.model_validate(record)
-    options = _Options0.model_validate(read.config.get("recommend", {}))
-    gate = _Gate.model_validate(_inside(read.config, "publish", "gate") or {})
-    filters = _Filters0.model_validate(_inside(read.config, "data", "filters") or {})
+    read = RunRecord0.model_validate(record)
+    options = OptionsRecord0.model_validate(read.config.get("recommend", {}))
+    gate = GateRecord.model_validate(_inside(read.config, "publish", "gate") or {})
+    filters = FiltersRecord0.model_validate(_inside(read.config, "data", "filters") or {})
     ranker = options.ranker
     return PublishedRun(
         **_common(read),
@@ -311,11 +183,11 @@ def _format_0(record: dict[str, Any]) -> PublishedRun:
     )
 
 
-def _common(read: _Facts) -> dict[str, Any]:
-    return {name: getattr(read, name) for name in _Facts.model_fields}
+def _common(read: FactsRecord) -> dict[str, Any]:
+    return {name: getattr(read, name) for name in FactsRecord.model_fields}
 
 
-def _settings(options: _Options1, ranker_pool: int | None) -> RecommendSettings:
+def _settings(options: OptionsRecord1, ranker_pool: int | None) -> RecommendSettings:
     ranker = None if ranker_pool is None else RankerSettings(pool=ranker_pool)
     return RecommendSettings.model_validate(
         options.model_dump(exclude={"ranker"}, exclude_none=True) | {"ranker": ranker}

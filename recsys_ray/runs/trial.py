@@ -70,7 +70,7 @@ def try_model(data: TrialData, model: Model, context: FitContext, memory_limit: 
     bundle = bundle_in_memory(scorer, prepared, TRAIN, facts, counts_I)
     rows = min(max(data.recommend.n, data.evaluation.max_k), bundle.num_items)
     plain = {"n": rows, "layout": "long", "reasons": False, "index": type(data.recommend.index)(), "ranker": None}
-    plain["fallback"] = data.recommend.fallback_of_all
+    plain |= {"fallback": data.recommend.fallback_of_all, "stages": [], "time_of_day": None}
     options = read_options(bundle, data.recommend.model_copy(update=plain))
     items = ItemCounts(bundle.item_ids, counts_I, *item_genres(prepared.items))
     total = Partial()

@@ -96,6 +96,30 @@ class FeedbackSettings(Settings):
     """How long they count in answers; by then a batch run should have learned them."""
 
 
+class PersonaSettings(Settings):
+    """A kind of user that is shown as an example: of the users of the data the one who fits best."""
+
+    kind: Literal["genre", "longest", "critical"]
+    """genre: most of the history in one genre. longest: the longest history. critical: the lowest ratings."""
+    genre: str | int | None = None
+    """For kind genre: its name, or its place among the genres of the catalogue, the one of most items being 1."""
+    label: str | None = Field(default=None, min_length=1, max_length=100)
+    """As the page shows it; by default "Drama fan", "Knows a lot" or "Strict critic"."""
+
+    @model_validator(mode="after")
+    def _one_genre(self) -> PersonaSettings:
+        if (self.kind == "genre") != (self.genre is not None):
+            raise ValueError("personas: genre goes with kind=genre, and with it alone")
+        if isinstance(self.genre, int) and self.genre < 1:
+            raise ValueError(f"personas: the places of genres begin with 1, found {self.genre}")
+        return self
+
+
+def _personas() -> list[PersonaSettings]:
+    genres = [PersonaSettings(kind="genre", genre=place) for place in (1, 2)]
+    return [*genres, PersonaSettings(kind="longest"), PersonaSettings(kind="critical")]
+
+
 class ExposureSettings(Settings):
     """The journal of exposures: which variant showed which user what, for ``recsys-ray ab``."""
 
@@ -209,7 +233,9 @@ class ServingSettings(Settings):
     cors_origins: list[str] = Field(default_factory=list)
     """Origins whose pages may call from a browser; none by default."""
     demo_users: int = Field(default=4, ge=0)
-    """Users of the data shown as examples on the page; 0 shows none."""
+    """Most users of the data shown as examples on the page; 0 shows none."""
+    personas: list[PersonaSettings] = Field(default_factory=_personas)
+    """Which users these are; by default fans of the two largest genres, who knows a lot, and a strict critic."""
     narrator: NarratorSettings | None = None
     """Rephrases explanations by a language model; by default the template's text stands."""
     threads: int = Field(default=1, ge=1)

@@ -20,7 +20,7 @@ from pydantic_core import to_json
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Requests
-from recsys_ray.recommend.moments import Moment, moment_of
+from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.rank import Ranked
 from recsys_ray.recommend.similar import similar_rows
 from recsys_ray.serving.answers.batching import Batcher
@@ -188,7 +188,7 @@ class Service:
         """
         name, run = self.run_for(variant, user)
         version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
-        moment = moment_of(run.bundle, params.at)
+        moment = run.moment(params.at)
         key = (FORMAT, run.run_id, run.degraded, name, sent_id, version, params, moment, self._most_shown)
         found = await self._cached(key)
         if found is not None:
@@ -196,8 +196,8 @@ class Service:
             return found.body, True
         events = await self.states.events(user) if version > 0 else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
-        about = {"user_id": sent_id, "user": kind}
-        made = await self._recommend(name, run, request, params, moment, about, ignored)
+        about = {"user_id": sent_id, "user": kind, "ignored": ignored}
+        made = await self._recommend(name, run, request, params, moment, about)
         await self._store(key, made.packed())
         self._record_exposure(name, run, user, made, False)
         return made.body, False
@@ -207,9 +207,8 @@ class Service:
         digest = hashlib.sha256(to_json([event.item for event in history])).hexdigest()
         name, run = self.run_for(variant, digest)
         request, ignored = run.request(None, list(history))
-        about = {"user_id": None, "user": kind_of_stranger(request)}
-        moment = moment_of(run.bundle, params.at)
-        made = await self._recommend(name, run, request, params, moment, about, ignored)
+        about = {"user_id": None, "user": kind_of_stranger(request), "ignored": ignored}
+        made = await self._recommend(name, run, request, params, run.moment(params.at), about)
         self._count_exposure(name, run, digest, made, False)
         return made.body
 
@@ -246,14 +245,7 @@ class Service:
         return request, ignored, "known" if request is base else "updated"
 
     async def _recommend(
-        self,
-        name: str,
-        run: LiveRun,
-        request: Requests,
-        params: RecommendParams,
-        moment: Moment,
-        about: dict[str, Any],
-        ignored: int,
+        self, name: str, run: LiveRun, request: Requests, params: RecommendParams, moment: Moment, about: dict[str, Any]
     ) -> Listed:
         options = options_of(run, params, moment)
         items: list[dict[str, Any]] = []
@@ -264,7 +256,7 @@ class Service:
             if params.explain and items:
                 await self._add_reasons(run, request, page, items)
         history = len(request.histories.items_E)
-        front = about | {"stage": stage(history), "history": history, "ignored": ignored}
+        front = about | {"stage": stage(history, run.options.stages), "history": history}
         back = {"message": None if items else NOTHING[options is None]} | origin(name, run)
         return listed(front, items, back, self._most_shown)
 

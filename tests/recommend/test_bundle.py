@@ -155,7 +155,7 @@ def test_what_a_model_falls_back_on_is_saved_with_it(tmp_path: Path) -> None:
     write_bundle(location, first, prepared, PARTS, {"model": "als"}, fallbacks={"near": second, "ease": third})
     bundle = open_bundle(location, verify=True)
     assert bundle.sources[:2] == ("model", "fallback:popularity")
-    assert set(bundle.sources[2:]) == {"fallback:near", "fallback:ease"}
+    assert set(bundle.sources[2:4]) == {"fallback:near", "fallback:ease"}
     requests = bundle.requests(0)
     np.testing.assert_array_equal(bundle.scorer.score(requests), first.score(requests))
     np.testing.assert_array_equal(bundle.fallbacks["near"].score(requests), second.score(requests))

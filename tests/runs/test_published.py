@@ -12,9 +12,17 @@ import pytest
 
 from recsys_ray.base.errors import PublishError
 from recsys_ray.base.storage import Location
-from recsys_ray.recommend.config import RankerSettings, RecommendSettings
+from recsys_ray.recommend.config import (
+    ColumnFilter,
+    ContextSettings,
+    RankerSettings,
+    RecommendSettings,
+    StageSettings,
+    TimeOfDaySettings,
+    TrendingSettings,
+)
 from recsys_ray.retrieval import IndexSettings, RerankSettings
-from recsys_ray.runs import publish, published
+from recsys_ray.runs import publish, record
 from recsys_ray.runs.gate import GateSettings
 from recsys_ray.runs.published import RECORD, RECORD_0, RunFacts, UsedModel, read_run
 from tests.serving_worlds import client, prepared_world, publish_run
@@ -35,6 +43,15 @@ FACTS = RunFacts(
         rerank=RerankSettings(diversity=0.2, similarity="vectors", max_per_genre=2, pool=40),
         reasons=True,
         block_mib=5,
+        hidden="hidden",
+        at="2026-11-30T20:00:00Z",
+        context=ContextSettings.model_validate(
+            {"any_genres": ["a"], "all_genres": ["b"], "no_genres": ["c"], "year_from": 1990, "year_to": 2000}
+            | {"where": {"price": {"min": 1.5, "max": 20}, "brand": ["a", "b"], "stock": {"none": [0]}}}
+        ),
+        trending=TrendingSettings(window_days=2.5),
+        stages=[StageSettings(name="all", ratings=0, answers="content")],
+        time_of_day=TimeOfDaySettings(weight=0.3, by="brand", shrink=5, timezone="Europe/Vienna", hour=3, pool=7),
     ),
     gate=GateSettings(min_coverage=0.1, max_fallback=0.9, min_overlap=0.3),
     min_rating=3.5,
@@ -61,10 +78,15 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 def test_the_schema_has_every_setting_that_decides_the_lists() -> None:
     """A new setting needs a new version of the format: what is not written can't be read back."""
     for schema, settings in (
-        (published._Options, RecommendSettings),
-        (published._Index, IndexSettings),
-        (published._Rerank, RerankSettings),
-        (published._Gate, GateSettings),
+        (record.OptionsRecord, RecommendSettings),
+        (record.IndexRecord, IndexSettings),
+        (record.RerankRecord, RerankSettings),
+        (record.GateRecord, GateSettings),
+        (record.ContextRecord, ContextSettings),
+        (record.FilterRecord, ColumnFilter),
+        (record.TrendingRecord, TrendingSettings),
+        (record.StageRecord, StageSettings),
+        (record.TimeOfDayRecord, TimeOfDaySettings),
     ):
         assert set(schema.model_fields) == set(settings.model_fields) - {"ranker"}
     assert set(RankerSettings.model_fields) == {"pool"}

@@ -37,7 +37,7 @@ def test_the_description_is_a_valid_one_and_its_examples_are_answered(world: Pat
             for example in _body(document, methods.get("post", {})).get("examples", [])
             if "activate" not in path
         ]
-        assert len(examples) == 8
+        assert len(examples) == 9
         for path, example in examples:
             assert service.post(path, json=example).status_code == 200, example
     validator = pytest.importorskip("openapi_spec_validator")

@@ -16,7 +16,7 @@ NOTHING = {
     False: "nothing is left to recommend: the user has or hides all that the filters leave",
 }
 """Why a list is empty, by whether no item at all could be recommended."""
-FORMAT = 2
+FORMAT = 3
 """Of ``packed``; part of the keys of caches that outlive a process."""
 
 

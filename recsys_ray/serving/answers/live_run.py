@@ -16,7 +16,7 @@ from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import ContextSettings
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.hidden import HIDDEN
-from recsys_ray.recommend.moments import Moment
+from recsys_ray.recommend.moments import Moment, moment_of
 from recsys_ray.recommend.options import Options, shown_items, varied
 from recsys_ray.recommend.rank import Ranked, rank
 from recsys_ray.retrieval import Reranker
@@ -143,6 +143,10 @@ class LiveRun:
                 self._masks.pop(next(iter(self._masks)))
             self._masks[filters] = found_I
         return found_I
+
+    def moment(self, at: int | None) -> Moment:
+        """A moment in UTC milliseconds as the rules of the run see it; None is now."""
+        return moment_of(self.bundle, at, self.options.time_of_day)
 
     def allowed(self, moment: Moment, *masks_I: BoolArray | None) -> BoolArray | None:
         """(I,) items that may be shown at a moment and pass all of these masks and the run's own; None for all."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import BoolArray
 from recsys_ray.recommend.config import ContextSettings
+from recsys_ray.recommend.context import genre_numbers
 from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.options import Options
 from recsys_ray.serving.answers.live_run import LiveRun
@@ -26,6 +27,8 @@ class RecommendParams:
     deny: tuple[str, ...] | None = None
     diversity: float | None = None
     max_per_genre: int | None = None
+    likes: tuple[str, ...] | None = None
+    """Genres that a user without a history is answered by."""
     at: int | None = None
     """UTC milliseconds that the answer is for; None is now."""
 
@@ -53,7 +56,15 @@ def options_of(run: LiveRun, params: RecommendParams, moment: Moment) -> Options
     if options.ranker is not None or options.reranker is not None:
         n = min(n, options.num_candidates)
     filter_seen = run.options.filter_seen if params.exclude_seen is None else params.exclude_seen
-    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I, moment=moment)
+    return replace(options, n=n, filter_seen=filter_seen, allowed_I=allowed_I, moment=moment, likes=_likes(run, params))
+
+
+def _likes(run: LiveRun, params: RecommendParams) -> tuple[int, ...]:
+    """Genres as numbers. Raises Problem 422."""
+    try:
+        return tuple(genre_numbers(run.bundle, list(params.likes or ()), "likes"))
+    except ConfigError as error:
+        raise Problem(422, str(error)) from error
 
 
 def _reranked(run: LiveRun, params: RecommendParams) -> Options:

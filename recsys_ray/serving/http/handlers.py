@@ -9,7 +9,6 @@ from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
-from recsys_ray.recommend.moments import moment_of
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
@@ -99,7 +98,7 @@ class Handlers:
         rows_I = catalogue.by_popularity_I
         filters = query.filters
         mask_I = None if filters is None else filter_mask(run, filters)
-        allowed_I = run.allowed(moment_of(run.bundle, query.at), mask_I)
+        allowed_I = run.allowed(run.moment(query.at), mask_I)
         if allowed_I is not None:
             rows_I = rows_I[allowed_I[rows_I]]
         rows = rows_I[query.offset : query.offset + query.n].tolist()
@@ -137,6 +136,8 @@ class Handlers:
         settings = self.service.settings.onboarding
         chosen = (cold_start.onboarding_rows, run.catalogue, query.n or settings.items, settings.pool)
         rows = await self.service.in_thread(*chosen)
+        if query.seed:
+            rows = await self.service.in_thread(cold_start.similar_mix, run.catalogue, rows, settings.pool, query.seed)
         parts = {
             "items": [run.catalogue.describe(row) for row in rows],
             "minimum": settings.minimum,
@@ -168,7 +169,8 @@ class Handlers:
     async def demo_users(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)
         variant, run = self.service.run_for(None)
-        users = await self.service.in_thread(cold_start.demo_users, run, self.service.settings.demo_users)
+        settings = self.service.settings
+        users = await self.service.in_thread(cold_start.demo_users, run, settings.demo_users, settings.personas)
         return self._respond(request, variant, run, {"users": users})
 
     # -- the service itself ---------------------------------------------------------------------------------------
@@ -234,6 +236,7 @@ class Handlers:
             **{name: getattr(query, name) for name in PARAMS},
             **({} if context is None else dict(context)),
             filters=query.filters,
+            likes=None if not query.likes else tuple(query.likes),
             allow=None if allow is None else self._ids(allow, "allow"),
             deny=None if deny is None else self._ids(deny, "deny"),
         )

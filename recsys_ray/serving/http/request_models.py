@@ -115,6 +115,8 @@ class ContextQuery(PageQuery):
 class RecommendationsQuery(ContextQuery):
     """How to answer ``GET /v1/recommendations/{user_id}``."""
 
+    likes: Names | None = None
+    """Genres that a new user names to begin with, commas between them: they answer where there is no history yet."""
     exclude_seen: bool | None = None
     """Leave out what the user already has; by default as the batch run did."""
     explain: bool = False
@@ -147,6 +149,8 @@ class OnboardingQuery(RequestModel):
 
     n: int | None = Field(default=None, ge=1, le=100)
     """By default as many as the service is set up for."""
+    seed: int = Field(default=0, ge=0, le=2**31)
+    """Another number gives other items of the same mix of genres and decades; 0 the first ones."""
 
 
 class NoQuery(RequestModel):
@@ -183,6 +187,7 @@ class RecommendationsRequest(RecommendationsQuery):
                 {"user_ids": ["42", "7"], "n": 5, "explain": True},
                 {"history": [{"item_id": "1", "rating": 5.0}], "deny": ["2"], "n": 5},
                 {"user_id": "42", "context": {"diversity": 0.3, "max_per_genre": 3}},
+                {"history": [], "likes": [], "n": 5},
                 {"user_id": "42", "year_from": 1990, "where": {"count": {"min": 1}}},
             ]
         }
@@ -218,9 +223,9 @@ class FeedbackEvent(Interaction):
     changes. hidden: never recommend it to the user. shown: take that back."""
 
     @model_validator(mode="after")
-    def _a_click_has_no_rating(self) -> FeedbackEvent:
-        if self.kind == "clicked" and "rating" in self.model_fields_set:
-            raise ValueError("an event of kind clicked has no rating; send the rating as an event of its own")
+    def _a_rating_is_rated(self) -> FeedbackEvent:
+        if self.kind != "rated" and "rating" in self.model_fields_set:
+            raise ValueError(f"an event of kind {self.kind} has no rating; send the rating as an event of its own")
         return self
 
 

@@ -65,7 +65,7 @@ class RecommendedItem(Item):
     rank: int
     score: float
     source: str
-    """"model", or "fallback:" and a name: "fallback:popularity" or another model."""
+    """"model", or "fallback:" and a name: popularity, trending, genres, or another model."""
     reason: Reason | None = None
 
 
@@ -89,13 +89,13 @@ class RecommendationList(ResponseModel):
     """"known": as the model saw them; "updated": known, with later feedback; "new": by what they sent here;
     "unknown": answered by the fallback."""
     stage: str
-    """"trending", "quick", "full" or "rich", by the length of the history."""
+    """By the length of the history: as recommend.stages name them, else "trending", "quick", "full" or "rich"."""
     history: int
     """Interactions the answer is based on."""
     ignored: int
     """Items of the request that are not in the catalogue."""
     source: str
-    """"model", "fallback:popularity", "mixed", or "none" when nothing is left to recommend."""
+    """As of the items, "mixed" where these differ, or "none" when nothing is left to recommend."""
     items: list[RecommendedItem]
     message: str | None
     """Why there is no item, where there is none."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from recsys_ray.recommend.config import StageSettings
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.live_run import LiveRun
+from recsys_ray.serving.config import PersonaSettings
+
+log = logging.getLogger(__name__)
 
 TEMPORARY = "new-"
 STAGES = ((50, "rich"), (10, "full"), (3, "quick"), (0, "trending"))
@@ -17,9 +24,11 @@ ENOUGH = 20  # ratings after which more of them say little that is new
 BUSY = 10  # interactions a demo user should have
 
 
-def stage(history: int) -> str:
-    """What a history of this length is good for: trending items, a quick profile, a full one, a rich one."""
-    return next(name for least, name in STAGES if history >= least)
+def stage(history: int, stages: Sequence[StageSettings] = ()) -> str:
+    """The name of the stage that a history of this length has reached: of those of the run, or, where it has none, what
+    the history is good for: trending items, a quick profile, a full one, a rich one."""
+    named = [(one.ratings, one.name) for one in reversed(stages)] or STAGES
+    return next(name for least, name in named if history >= least)
 
 
 def strength(ratings: int) -> dict[str, Any]:
@@ -61,35 +70,69 @@ def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:
     return chosen
 
 
-def demo_users(run: LiveRun, n: int) -> list[dict[str, Any]]:
-    """Users of the first shard with a taste of their own, one per genre, then the one with the longest history and the
-    most critical one."""
+def similar_mix(catalogue: ItemCatalogue, rows: list[int], pool: int, seed: int) -> list[int]:
+    """Other popular items for these, one for each: of the same decade and the same genres as far as the pool has them.
+
+    Each item of the pool that is not among the rows counts the cosine of the genres, 1 for the decade, and up to a half
+    by chance, so that another seed gives other items.
+    """
+    rng = np.random.default_rng(seed)
+    free = [int(row) for row in catalogue.by_popularity_I[: max(len(rows), pool)] if row not in set(rows)]
+    chosen: list[int] = []
+
+    def likeness(row: int, other: int) -> float:
+        mine, others = set(catalogue.genres[row]), set(catalogue.genres[other])
+        shared = len(mine & others) / max(1.0, math.sqrt(len(mine) * len(others)))
+        return shared + float(_decade(catalogue.years[row]) == _decade(catalogue.years[other]))
+
+    for row in rows[: len(free)]:
+        luck = dict(zip(free, rng.uniform(0, 0.5, len(free)).tolist(), strict=True))
+        best = max(free, key=lambda other: likeness(row, other) + luck[other])
+        free.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def demo_users(run: LiveRun, n: int, personas: Sequence[PersonaSettings]) -> list[dict[str, Any]]:
+    """The user of the first shard who fits each of the first n personas best, none of them twice. A genre that the
+    catalogue does not have is left out, and said in the log."""
     users = run.first_users if n else None
     if users is None:
         return []
     lengths_B = users.histories.lengths_B
     busy = [int(row) for row in np.flatnonzero(lengths_B >= min(BUSY, int(lengths_B.max())))]
-    labels: dict[int, str] = {}
-
-    def take(scores: dict[int, float], label: str) -> None:
-        free = {row: score for row, score in scores.items() if row not in labels}
-        if free and len(labels) < n:
-            labels[max(free, key=lambda row: free[row])] = label
-
     matrix = users.histories.matrix(len(run.catalogue))
     sizes = {genre: len(rows) for genre, rows in run.catalogue.genre_rows.items()}
-    for genre in sorted(sizes, key=lambda name: -sizes[name])[: max(0, n - 2)]:
-        mask_I = run.catalogue.mask(run.catalogue.genre_rows[genre]).astype(np.float32)
-        share_B = (matrix @ mask_I) / np.maximum(1, lengths_B)
-        take({row: float(share_B[row]) for row in busy}, f"{genre} fan")
-    take({row: float(lengths_B[row]) for row in busy}, "Knows a lot")
-    means = {row: float(users.histories.ratings_E[users.histories.span(row)].mean()) for row in busy}
-    if len(set(means.values())) > 1:
-        take({row: -mean for row, mean in means.items()}, "Strict critic")
+    largest = sorted(sizes, key=lambda name: -sizes[name])
+    labels: dict[int, str] = {}
+    for persona in personas:
+        scores: dict[int, float] = {}
+        label = {"longest": "Knows a lot", "critical": "Strict critic"}.get(persona.kind, "")
+        if persona.kind == "longest":
+            scores = {row: float(lengths_B[row]) for row in busy}
+        elif persona.kind == "critical":
+            means = {row: -float(users.histories.ratings_E[users.histories.span(row)].mean()) for row in busy}
+            scores = means if len(set(means.values())) > 1 else {}
+        elif (genre := _genre(run, persona.genre, largest)) is not None:
+            mask_I = run.catalogue.mask(run.catalogue.genre_rows[genre]).astype(np.float32)
+            share_B = (matrix @ mask_I) / np.maximum(1, lengths_B)
+            scores, label = {row: float(share_B[row]) for row in busy}, f"{genre} fan"
+        free = {row: score for row, score in scores.items() if row not in labels}
+        if free and len(labels) < n:
+            labels[max(free, key=lambda row: free[row])] = persona.label or label
     return [
         {"user_id": users.user_ids[row].as_py(), "label": label, "history": int(lengths_B[row])}
         for row, label in labels.items()
     ]
+
+
+def _genre(run: LiveRun, wanted: str | int | None, largest: list[str]) -> str | None:
+    if isinstance(wanted, int):
+        return largest[wanted - 1] if wanted <= len(largest) else None
+    found = None if wanted is None else run.catalogue.genre(wanted)
+    if found is None:
+        log.warning("serving.personas: the catalogue has no genre %r; that persona is left out", wanted)
+    return found
 
 
 def _decade(year: int | None) -> int | None:
