@@ -54,7 +54,7 @@ def run_ours(users_items: sp.csr_matrix, model: SLIM, columns: int) -> tuple[flo
     started = time.perf_counter()
     product = ItemProduct(scaled(users_items.T.tocsr()), scaled(users_items), keep_diagonal=True)
     gram = multiply(product, users_items.shape[1], FitContext(), "")
-    counts, items, values = solve_columns((0, columns), _Problem(gram, model))
+    counts, items, values = solve_columns((0, columns), _Problem.of(gram, model))
     seconds = time.perf_counter() - started
     weights = sp.csr_matrix((values, items, np.append(0, np.cumsum(counts))), shape=(columns, users_items.shape[1]))
     return seconds, weights.toarray()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,10 @@ class ItemSums:
 
 def write_shard(shard: int, job: FeatureJob) -> ItemSums:
     """Users and interactions of a shard; what it adds to the items."""
-    prepared, output = Prepared.open(Location(job.prepared)), Location(job.output)
+    (prepared, genres_IG, names), output = _opened(job.prepared), Location(job.output)
     requests = prepared.requests(shard, tuple(job.settings.parts))
     now = newest(prepared)
-    genres_IG = catalogue_features(prepared.items).genres_IG
-    names = item_genres(prepared.items)[1]
-    users = user_features(requests.histories, genres_IG, sorted(names), now, job.settings.top_genres)
+    users = user_features(requests.histories, genres_IG, names, now, job.settings.top_genres)
     table = pa.table({"user_id": requests.user_ids} | users)
     if (attributes := requests.attributes) is not None:
         for column in attributes.column_names:
@@ -75,6 +74,13 @@ def write_shard(shard: int, job: FeatureJob) -> ItemSums:
         name = f"{folder}/{part_file(shard)}"
         files[name] = stamp((output / name).write_parquet(rows))
     return ItemSums(item_sums(requests.histories, prepared.num_items, now), files)
+
+
+@lru_cache(maxsize=1)  # a worker describes many shards of the same data
+def _opened(location: str) -> tuple[Prepared, FloatArray, list[str]]:
+    """Prepared data, the genres of its items, and the names of these."""
+    prepared = Prepared.open(Location(location))
+    return prepared, catalogue_features(prepared.items).genres_IG, sorted(item_genres(prepared.items)[1])
 
 
 def newest(prepared: Prepared) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,11 +16,25 @@ from torch import Tensor
 
 from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
 from recsys_ray.training.loop import generator, stream
-from recsys_ray.training.negatives import NegativeSampler, is_member
+from recsys_ray.training.losses import hardest, sampled_softmax
+from recsys_ray.training.negatives import NegativeSampler, Sample, is_member
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, num_steps, own_rows
 
 Config = TypeVar("Config")
+
+
+class Sampling(Protocol):
+    """What the settings of a model say of its negatives."""
+
+    @property
+    def negatives(self) -> int: ...
+
+    @property
+    def negative_strategy(self) -> str: ...
+
+    @property
+    def correct_popularity(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,17 @@ class ObservedPairs:
         drawn_BM = sampler.draw(random, items_B, score, per_row=True).items
         again_BM = sampler.draw(random, items_B, score, per_row=True).items
         return torch.where(self.are_mine(users_B, drawn_BM), again_BM, drawn_BM)
+
+    def softmax(
+        self, scores: tuple[Tensor, Tensor], sample: Sample, users_B: Tensor, items_B: Tensor, settings: Sampling
+    ) -> Tensor:
+        """The loss of (B,) positive and (B, M) negative scores, negatives being those of a shared ``sample``."""
+        positive_B, negative_BM = scores
+        if settings.negative_strategy == "hard":
+            mine_BM = self.are_mine(users_B, sample.items[None, :])
+            return sampled_softmax(positive_B, hardest(negative_BM, settings.negatives, mine_BM))
+        expected_M = sample.log_expected if settings.correct_popularity else None
+        return sampled_softmax(positive_B, negative_BM, expected_M, sample.items == items_B[:, None])
 
     def are_mine(self, users_B: Tensor, items_BM: Tensor) -> Tensor:
         """(B, M) whether the users have the items; (1, M) items are the same for all."""

@@ -83,7 +83,7 @@ class SLIM(Model):
         users_items = history_matrix("slim", data, self.weighting)
         product = ItemProduct(scaled(users_items.T.tocsr()), scaled(users_items), keep_diagonal=True)
         gram = multiply(product, data.num_items, context, "slim: Gram matrix")
-        columns = _solve(_Problem(gram, self), data.num_items, context)
+        columns = _solve(_Problem.of(gram, self), data.num_items, context)
         require_finite("slim", "raise l2", columns.values)
         return LinearScorer(weights=_transposed(columns), trained_I=data.item_counts() > 0, weighting=self.weighting)
 
@@ -96,7 +96,19 @@ class SLIM(Model):
 @dataclass(frozen=True, slots=True)
 class _Problem:
     gram: SparseRows
+    dense_II: FloatArray
+    """The Gram matrix whole where much of it is there and it is small, (0, 0) else: its entries are found in one step,
+    and its rows are added without looking where they belong."""
     settings: SLIM
+
+    @classmethod
+    def of(cls, gram: SparseRows, settings: SLIM) -> _Problem:
+        size = len(gram.offsets) - 1
+        if size * size * 4 > MOST_DENSE_BYTES or len(gram.values) < LEAST_DENSITY * size * size:
+            return cls(gram, np.zeros((0, 0), np.float32), settings)
+        dense_II = np.zeros((size, size), np.float32)
+        dense_II[np.repeat(np.arange(size), np.diff(gram.offsets)), gram.columns] = gram.values
+        return cls(gram, dense_II, settings)
 
 
 def _solve(problem: _Problem, num_items: int, context: FitContext) -> SparseRows:
@@ -115,7 +127,7 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
     dense_RI = np.zeros((stop - start, len(gram.offsets) - 1), np.float32)
     with threads_for(dense_RI.size):
         descend(  # type: ignore[call-arg]
-            *read_only(gram.offsets, gram.columns, gram.values, _dense(gram)),
+            *read_only(gram.offsets, gram.columns, gram.values, problem.dense_II),
             start,
             settings.l1,
             settings.l2,
@@ -125,17 +137,6 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
             dense_RI,
         )
     return largest_of_rows(dense_RI, settings.neighbors)
-
-
-def _dense(gram: SparseRows) -> FloatArray:
-    """(I, I) the whole matrix where much of it is there and it is small; (0, 0) else. Its entries are found in one
-    step, and its rows are added without looking where they belong."""
-    size = len(gram.offsets) - 1
-    if size * size * 4 > MOST_DENSE_BYTES or len(gram.values) < LEAST_DENSITY * size * size:
-        return np.zeros((0, 0), np.float32)
-    dense_II = np.zeros((size, size), np.float32)
-    dense_II[np.repeat(np.arange(size), np.diff(gram.offsets)), gram.columns] = gram.values
-    return dense_II
 
 
 def _transposed(rows: SparseRows) -> SparseRows:

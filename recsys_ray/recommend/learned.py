@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.types import BoolArray, FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.recommend.bundle import MANIFEST, Bundle
 from recsys_ray.recommend.config import TimeOfDaySettings, TrendingSettings
 from recsys_ray.retrieval import ExactIndex, TopK
 
 PARTS = 8
 HOURS_PER_PART = 6
-MILLISECONDS_PER_DAY = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

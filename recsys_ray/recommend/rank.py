@@ -47,11 +47,6 @@ class Ranked:
     sources_BK: npt.NDArray[np.int8]
     """Who put the item there: a place in ``Bundle.sources``. The model's rows come first."""
 
-    @property
-    def from_model_B(self) -> LongArray:
-        """How many leading items of each list are the model's."""
-        return np.asarray(((self.rows_BK >= 0) & (self.sources_BK == MODEL)).sum(axis=1), np.int64)
-
     def part(self, lists: slice, ranks: slice = slice(None)) -> Ranked:
         """These lists, or these ranks of them, without copying."""
         return Ranked(self.rows_BK[lists, ranks], self.scores_BK[lists, ranks], self.sources_BK[lists, ranks])

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,7 @@ def _export_users(shard: int, shared: tuple[str, str, frozenset[str]]) -> int:
     return int(table.num_rows)
 
 
+@lru_cache(maxsize=1)  # a worker exports many shards of one bundle
 def _opened(bundle_url: str) -> Bundle:
     return open_bundle(Location(bundle_url))
 

@@ -14,33 +14,21 @@ from hypothesis import given, settings
 
 import recsys_ray as rr
 from recsys_ray.base.errors import ConfigError, DataError, PublishError
-from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext
 from recsys_ray.data.availability import Availability
 from recsys_ray.data.config import utc_milliseconds
 from recsys_ray.recommend import moments
-from recsys_ray.recommend.bundle import Bundle, bundle_in_memory, open_bundle
+from recsys_ray.recommend.bundle import Bundle, bundle_in_memory
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.moments import Moment, dated, moment_of
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.runs.gate import GateSettings, check_run
 from tests.data_worlds import prepare_events, write_csv
-from tests.rule_worlds import ITEMS, Rules, answers, catalogue, shop, sold
+from tests.rule_worlds import ITEMS, Rules, answers, catalogue, sold
 
 ROWS = catalogue()
 DAYS = ("2026-02-01", "2026-03-01", "2026-06-30", "2026-07-01")
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
-    folder = tmp_path_factory.mktemp("shop")
-    return Rules(folder, shop(folder))
-
-
-@pytest.fixture(scope="module")
-def bundle(rules: Rules) -> Bundle:
-    return open_bundle(Location.of(rules.folder) / "models" / "item_cf-plain")
 
 
 LIMITS = st.lists(st.tuples(*[st.one_of(st.none(), st.integers(0, 9))] * 2), min_size=1, max_size=8)

@@ -11,25 +11,13 @@ import pytest
 from hypothesis import given, settings
 
 from recsys_ray.base.errors import ConfigError
-from recsys_ray.base.storage import Location
-from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import ContextSettings, RecommendSettings
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.options import read_options
-from tests.rule_worlds import AT, BRANDS, GENRES, Rules, answers, catalogue, shop, sold
+from tests.rule_worlds import AT, BRANDS, GENRES, Rules, answers, catalogue, sold
 
 ROWS = catalogue()
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
-    folder = tmp_path_factory.mktemp("shop")
-    return Rules(folder, shop(folder))
-
-
-@pytest.fixture(scope="module")
-def bundle(rules: Rules) -> Bundle:
-    return open_bundle(Location.of(rules.folder) / "models" / "item_cf-plain")
 
 
 def bounded(value: Any, wanted: Any) -> bool:

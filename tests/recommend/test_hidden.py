@@ -23,18 +23,7 @@ from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.runs.batch import Models, run_fingerprint
 from recsys_ray.runs.gate import GateSettings, check_run
-from tests.rule_worlds import AT, ITEMS, USERS, Rules, answers, shop
-
-
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
-    folder = tmp_path_factory.mktemp("shop")
-    return Rules(folder, shop(folder))
-
-
-@pytest.fixture(scope="module")
-def bundle(rules: Rules) -> Bundle:
-    return open_bundle(Location.of(rules.folder) / "models" / "item_cf-plain")
+from tests.rule_worlds import AT, ITEMS, USERS, Rules, answers
 
 
 def lists(bundle: Bundle, path: Any) -> dict[int, set[int]]:

@@ -34,17 +34,6 @@ STAGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
-    folder = tmp_path_factory.mktemp("shop")
-    return Rules(folder, shop(folder))
-
-
-@pytest.fixture(scope="module")
-def bundle(rules: Rules) -> Bundle:
-    return open_bundle(Location.of(rules.folder) / "models" / "item_cf-plain")
-
-
 def everyone(bundle: Bundle) -> Requests:
     return Requests.concatenate([bundle.requests(shard) for shard in range(bundle.num_shards)])
 

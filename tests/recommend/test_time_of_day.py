@@ -30,17 +30,6 @@ NIGHT, AFTERNOON = 0, 2
 STRONG: dict[str, Any] = {"weight": 1.0, "shrink": 1.0}
 
 
-@pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Rules:
-    folder = tmp_path_factory.mktemp("shop")
-    return Rules(folder, shop(folder))
-
-
-@pytest.fixture(scope="module")
-def bundle(rules: Rules) -> Bundle:
-    return open_bundle(Location.of(rules.folder) / "models" / "item_cf-plain")
-
-
 @settings(max_examples=100, deadline=None)
 @given(
     at=st.integers(0, 4 * 10**12), zone=st.sampled_from(["UTC", "Europe/Vienna", "America/New_York", "Asia/Kolkata"])

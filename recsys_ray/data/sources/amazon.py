@@ -23,7 +23,7 @@ from recsys_ray.data.prepare.packed import open_text
 from recsys_ray.data.prepare.text import JSON_SUFFIXES, is_json
 from recsys_ray.data.sources.base import Rows, catalogue
 from recsys_ray.data.sources.columns import Columns
-from recsys_ray.data.sources.table_files import TableSettings, TableSource
+from recsys_ray.data.sources.table_files import TableSource, as_table
 
 SUFFIXES = (*JSON_SUFFIXES, ".csv")
 OF_2014 = Columns(user_id="reviewerID", item_id="asin", rating="overall", timestamp="unixReviewTime")
@@ -53,11 +53,9 @@ class AmazonSource:
     @cached_property
     def _table(self) -> TableSource:
         """The reviews as a table of the columns that the first file has."""
-        settings = self.settings
-        first = expand(settings.path, SUFFIXES)[0]
-        shared = settings.model_dump(include=set(DataSettings.model_fields), exclude={"feedback"})
+        first = expand(self.settings.path, SUFFIXES)[0]
         layout = _json_layout(first) if is_json(first) else _csv_layout(first)
-        return TableSource(TableSettings.model_validate(shared | layout | {"source": "table", "path": settings.path}))
+        return as_table(self.settings, path=self.settings.path, **layout)
 
     def chunks(self) -> list[Chunk]:
         return self._table.chunks()

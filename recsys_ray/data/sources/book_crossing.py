@@ -21,7 +21,7 @@ from recsys_ray.data.prepare.text import TextFormat, parse_delimited, split_head
 from recsys_ray.data.prepare.values import Place
 from recsys_ray.data.sources.base import Rows, catalogue
 from recsys_ray.data.sources.columns import Columns
-from recsys_ray.data.sources.table_files import TableSettings, TableSource
+from recsys_ray.data.sources.table_files import TableSource, as_table
 from recsys_ray.data.sources.users import UserColumns, to_users
 
 NAMES = (("BX-Book-Ratings.csv", "BX-Books.csv"), ("Ratings.csv", "Books.csv"))
@@ -61,10 +61,9 @@ class BookCrossingSource:
 
     @cached_property
     def _table(self) -> TableSource:
-        shared = self.settings.model_dump(include=set(DataSettings.model_fields), exclude={"feedback"})
         file = self._files[0]
         form = {"delimiter": _delimiter(file), "escape": "\\", "encoding": "latin-1", "columns": COLUMNS}
-        return TableSource(TableSettings.model_validate(shared | form | {"source": "table", "path": file.url}))
+        return as_table(self.settings, path=file.url, **form)
 
     def chunks(self) -> list[Chunk]:
         return self._table.chunks()

@@ -28,6 +28,7 @@ from recsys_ray.data.prepare.text import TextFormat, parse_delimited
 from recsys_ray.data.sources import movielens_tables as tables
 from recsys_ray.data.sources.archive import download_and_unpack
 from recsys_ray.data.sources.base import Rows, catalogue, interactions, split
+from recsys_ray.data.sources.users import to_users
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 MAX_TAGS = 20
@@ -128,7 +129,12 @@ class MovieLensSource:
         return [Chunk(file.url, 0, file.size())]
 
     def read_users(self, chunk: Chunk) -> pa.Table:
-        return tables.read_users(Location(chunk.path), self.layout.ratings, self.settings.id_type)
+        """user_id, age, sex and occupation of everybody."""
+        file, form = Location(chunk.path), tables.USER_FILES[self.layout.ratings]
+        data = file.read_bytes()
+        body = data.partition(b"\n")[2] if form.has_header else data
+        table = _rows(body, list(form.columns), form.separator, str(file))
+        return to_users(table, tables.USER_COLUMNS, self.settings.id_type, values.Place(str(file)), text=True)
 
     def fingerprint(self) -> dict[str, Any]:
         directory = self._directory()

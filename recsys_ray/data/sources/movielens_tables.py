@@ -20,10 +20,7 @@ import pyarrow as pa
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.base.storage import Location
-from recsys_ray.data.config import IdType
-from recsys_ray.data.prepare.text import TextFormat, parse_delimited
-from recsys_ray.data.prepare.values import Place
-from recsys_ray.data.sources.users import UserColumns, to_users
+from recsys_ray.data.sources.users import UserColumns
 
 RATINGS, ITEMS, USERS, POSTERS = "ratings.csv", "items.csv", "users.csv", "posters"
 RATING_COLUMNS = ["user_id", "movie_id", "rating", "unix_timestamp"]
@@ -125,14 +122,3 @@ def user_file(directory: Location, ratings: str) -> Location:
     if not file.exists():
         raise DataError(f"{file}: no such file, so nothing is known of the users; set data.users=false")
     return file
-
-
-def read_users(file: Location, ratings: str, id_type: IdType) -> pa.Table:
-    """user_id, age, sex and occupation of everybody."""
-    form = USER_FILES[ratings]
-    data = file.read_bytes().replace(b"::", b"|")
-    if form.has_header:
-        data = data.partition(b"\n")[2]
-    separator = "|" if form.separator == "::" else form.separator
-    table = parse_delimited(data, list(form.columns), TextFormat(separator, quotes=False), str(file))
-    return to_users(table, USER_COLUMNS, id_type, Place(str(file)), text=True)

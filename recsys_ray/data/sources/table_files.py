@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from recsys_ray.base import schema
 from recsys_ray.base.storage import Location
+from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk, estimated_lines, expand, is_parquet, stamp
 from recsys_ray.data.prepare.tables import num_rows, read_table, table_chunks
 from recsys_ray.data.prepare.text import TextFormat
@@ -65,6 +66,12 @@ class TableSettings(ColumnSettings):
         if (self.valid or self.test) and self.train is None:
             raise ValueError("valid and test go with train, not with path")
         return self
+
+
+def as_table(settings: DataSettings, **layout: Any) -> TableSource:
+    """Files of another source as a table of this layout, with the settings that all sources share."""
+    shared = settings.model_dump(include=set(DataSettings.model_fields), exclude={"feedback"})
+    return TableSource(TableSettings.model_validate(shared | layout | {"source": "table"}))
 
 
 @dataclass(frozen=True)

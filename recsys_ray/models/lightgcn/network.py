@@ -21,7 +21,7 @@ from recsys_ray.models.observed_pairs import ObservedPairs, PairJob
 from recsys_ray.models.scorers.base import with_length_power
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.loop import Task, train
-from recsys_ray.training.losses import bpr, hardest, sampled_softmax
+from recsys_ray.training.losses import bpr
 from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
 
@@ -102,12 +102,8 @@ class LightGCNNetwork(nn.Module):
             )
         users_BD = users_BD / self.config.temperature
         positive_B, negative_BM = (users_BD * positives_BD).sum(dim=1), users_BD @ negatives_MD.T
-        if self.config.negative_strategy == "hard":
-            mine_BM = self.pairs.are_mine(users_B[own], sample.items[None, :])
-            loss = sampled_softmax(positive_B, hardest(negative_BM, self.config.negatives, mine_BM))
-        else:
-            expected_M = sample.log_expected if self.config.correct_popularity else None
-            loss = sampled_softmax(positive_B, negative_BM, expected_M, sample.items == items_B[own][:, None])
+        scores = positive_B, negative_BM
+        loss = self.pairs.softmax(scores, sample, users_B[own], items_B[own], self.config)
         return loss + self._penalty(users_B[own], items_B[own])
 
     def _penalty(self, users_B: Tensor, *items: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from recsys_ray.models.ncf.kernels import Perceptron, score_block
 from recsys_ray.models.observed_pairs import ObservedPairs, PairJob
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.loop import Task, stream, train
-from recsys_ray.training.losses import binary_cross_entropy, bpr, hardest, sampled_softmax
+from recsys_ray.training.losses import binary_cross_entropy, bpr
 from recsys_ray.training.negatives import NegativeSampler
 from recsys_ray.training.worker import Worker
 
@@ -139,12 +139,7 @@ class NCFNetwork(nn.Module):
         users = self.user_rows(final_ND, users_B)
         positive_B = self.scores(users, self.item_rows(final_ND, items_B))
         negative_BM = self.scores_of_all(users, self.item_rows(final_ND, sample.items))
-        if self.config.negative_strategy == "hard":
-            mine_BM = self.pairs.are_mine(users_B, sample.items[None, :])
-            loss = sampled_softmax(positive_B, hardest(negative_BM, self.config.negatives, mine_BM))
-        else:
-            expected_M = sample.log_expected if self.config.correct_popularity else None
-            loss = sampled_softmax(positive_B, negative_BM, expected_M, sample.items == items_B[:, None])
+        loss = self.pairs.softmax((positive_B, negative_BM), sample, users_B, items_B, self.config)
         return loss + self._penalty(users_B, items_B)
 
     def final(self) -> Tensor:

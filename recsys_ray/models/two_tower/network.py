@@ -150,8 +150,10 @@ class TwoTowerNetwork(nn.Module):
             power=self.config.popularity_power,
             candidates=self.config.hard_candidates,
         )
-        keys_E = job.pairs.rows_E.astype(np.int64) * job.items.num_items + job.pairs.items_E
-        self.keys_E = torch.from_numpy(keys_E).to(worker.device)
+        self.keys_E = torch.zeros(0, dtype=torch.int64)
+        if self.config.negative_strategy == "hard":
+            keys_E = job.pairs.rows_E.astype(np.int64) * job.items.num_items + job.pairs.items_E
+            self.keys_E = torch.from_numpy(keys_E).to(worker.device)
         self.active = np.flatnonzero(lengths_U)
 
     def task(self) -> Task:

@@ -8,7 +8,6 @@ once it is back. They are never below the machine's own, whatever Redis forgot.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from recsys_ray.base.errors import StorageError
+from recsys_ray.serving.users.database import open_database, written_whole
 from recsys_ray.serving.users.redis_state import Redis
 
 DAYS_KEPT = 31
@@ -48,13 +47,7 @@ class LocalSpending:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=10, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute(_TABLE)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{file}: can't count what texts cost ({error}); set serving.state") from error
+        self._db = open_database(file, _TABLE, "count what texts cost", timeout=10)
         self._thread = ThreadPoolExecutor(1, "spending")
 
     async def add(self, day: str, amounts: Amounts) -> dict[str, float]:
@@ -66,21 +59,13 @@ class LocalSpending:
 
     def _add(self, day: str, amounts: Amounts) -> dict[str, float]:
         oldest = f"{datetime.now(UTC) - timedelta(days=DAYS_KEPT):%Y-%m-%d}"
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.execute("DELETE FROM spending WHERE day < ?", (oldest,))
-                self._db.executemany(
-                    "INSERT INTO spending VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-                    [(day, what, amount) for what, amount in amounts.items()],
-                )
-                rows = self._db.execute("SELECT what, amount FROM spending WHERE day = ?", (day,)).fetchall()
-                self._db.execute("COMMIT")
-            except sqlite3.Error:
-                self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.file}: can't write ({error}); free space or set serving.state") from error
+        with written_whole(self._db, self.file):
+            self._db.execute("DELETE FROM spending WHERE day < ?", (oldest,))
+            self._db.executemany(
+                "INSERT INTO spending VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                [(day, what, amount) for what, amount in amounts.items()],
+            )
+            rows = self._db.execute("SELECT what, amount FROM spending WHERE day = ?", (day,)).fetchall()
         return {what: float(amount) for what, amount in rows}
 
 

@@ -29,6 +29,7 @@ from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
+from recsys_ray.serving.users.database import open_database, written_whole
 from recsys_ray.serving.users.histories import typed_id
 
 log = logging.getLogger(__name__)
@@ -93,12 +94,8 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._db = open_database(file, _TABLE, "keep what users send")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_TABLE)
             _with_kinds(self._db)
             # A connection of its own: a reader never waits for the disk flush of a writer.
             self._reader = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
@@ -157,19 +154,12 @@ class Journal:
         ]
         error: Exception | None = None
         try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    self._db.executemany(
-                        f"INSERT INTO events (user, {_COLUMNS}, until, step) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        rows,
-                    )
-                    self._db.execute("COMMIT")
-                except sqlite3.Error:
-                    self._db.execute("ROLLBACK")
-                    raise
-        except sqlite3.Error as failure:
-            error = StorageError(f"{self.file}: can't write ({failure}); free space or set serving.state")
+            with self._lock, written_whole(self._db, self.file):
+                self._db.executemany(
+                    f"INSERT INTO events (user, {_COLUMNS}, until, step) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                )
+        except StorageError as failure:
+            error = failure
         for write in writes:
             loop.call_soon_threadsafe(_finish, write.done, error)
 

@@ -7,7 +7,6 @@ cut the rows of the last moments may be missing.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.serving.users.database import open_database, written_whole
 
 ROWS_PER_FILE = 50_000
 _TABLE = """
@@ -31,31 +30,13 @@ class Outbox:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_TABLE)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{file}: can't keep exposures ({error}); set serving.state") from error
+        self._db = open_database(file, _TABLE, "keep exposures", synchronous="NORMAL")
         self._lock = threading.Lock()
 
     def add(self, folder: str, rows: Sequence[str]) -> None:
         """Keep rows until they are exported. All of them or, with a StorageError, none."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    self._db.executemany(
-                        "INSERT INTO rows (folder, row) VALUES (?, ?)", [(folder, row) for row in rows]
-                    )
-                    self._db.execute("COMMIT")
-                except sqlite3.Error:
-                    self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise StorageError(f"{self.file}: can't write ({error}); free space or set serving.state") from error
+        with self._lock, written_whole(self._db, self.file):
+            self._db.executemany("INSERT INTO rows (folder, row) VALUES (?, ?)", [(folder, row) for row in rows])
 
     def export(self, folder: str, place: Location, table_of: Callable[[list[str]], pa.Table]) -> int:
         """Write the rows of a folder as Parquet files into ``place``; how many files. A table without rows is no file.

@@ -1,0 +1,53 @@
+"""SQLite files of the service: how they are opened, and how something is written into them whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from recsys_ray.base.errors import StorageError
+
+
+def open_database(
+    file: Path, tables: str, what: str, *, synchronous: Literal["FULL", "NORMAL"] = "FULL", timeout: float = 30
+) -> sqlite3.Connection:
+    """A connection for several threads and processes, with these tables; readers never wait for a writer.
+
+    Args:
+        tables: SQL that makes what is not there. what: for the message, what can't be done without the file.
+        synchronous: FULL writes what is committed to the disk at once. timeout: seconds that a writer waits for others.
+
+    Raises:
+        StorageError: the file can't be had.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(file, timeout=timeout, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={synchronous}")
+        db.executescript(tables)
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"{file}: can't {what} ({error}); set serving.state") from error
+    return db
+
+
+@contextmanager
+def written_whole(db: sqlite3.Connection, file: Path) -> Iterator[None]:
+    """All of what is done inside, or nothing of it.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            db.execute("ROLLBACK")
+            raise
+    except sqlite3.Error as error:
+        raise StorageError(f"{file}: can't write ({error}); free space or set serving.state") from error
