@@ -3,28 +3,53 @@
 <root>/LATEST                     the run id that readers follow, replaced atomically
 <root>/<run_id>/_run.json         the start, written first: what this run is, so that a rerun finds and resumes it
 <root>/<run_id>/part-*.parquet    one per user shard; the name is the commit
-<root>/<run_id>/run.json          the record, written last, after the gate: what was published and how it was checked;
-                                  see ``published``, which reads the manifest.json of the version before as well
-<root>/<run_id>/WITHDRAWN         left by a rollback: this run is never published again
+<root>/<run_id>/_manifest.json    the record, written last, after the gate: what was published and how it was checked;
+                                  see ``published``, which reads what versions before wrote as well
+<root>/<run_id>/_WITHDRAWN        left by a rollback: this run is never published again
+
+Programs that read a directory of Parquet files leave out what begins with ``_``.
+
+The order of runs is the chain: each record names the run that was published before it. Clocks go wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from recsys_ray.base.errors import PublishError
+from recsys_ray.base.errors import PublishError, StorageError
+from recsys_ray.base.manifest import is_inside
 from recsys_ray.base.storage import Location
+from recsys_ray.base.types import MapBlocks, map_blocks_here
+from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.recommend.config import POPULARITY, fallback_names
 from recsys_ray.recommend.options import Options, read_options, with_stages
 from recsys_ray.retrieval import IndexSettings
-from recsys_ray.runs.published import RECORD, PublishedRun, RunFacts, UsedModel, is_published, read_run, write_run
+from recsys_ray.runs.published import (
+    RECORD,
+    RECORD_0,
+    RECORD_2,
+    PublishedRun,
+    RunFacts,
+    UsedModel,
+    is_published,
+    read_run,
+    write_run,
+)
 
-LATEST, START, WITHDRAWN = "LATEST", "_run.json", "WITHDRAWN"
+LATEST, START = "LATEST", "_run.json"
+WITHDRAWN, WITHDRAWN_2 = "_WITHDRAWN", "WITHDRAWN"
+"""Written, and what versions before wrote."""
+KEPT_AT_LEAST = 2
+"""LATEST and the run before it, to which a rollback goes."""
+YOUNG_SECONDS = 3600
+"""A run that was published within this time is not deleted: a replica may be about to open it."""
+PART = re.compile(r"part-\d{5,}\.parquet")
 RECOMMENDATIONS = "recommendations"
 FOLDER = "serving"
 POINTER = "ACTIVE-"
@@ -50,14 +75,55 @@ def finished_shards(run: Location) -> set[int]:
 
 
 def is_part(name: str) -> bool:
-    return name.startswith("part-") and name.endswith(".parquet")
+    return PART.fullmatch(name) is not None
+
+
+def whole_shards(
+    place: Location, map_blocks: MapBlocks = map_blocks_here, progress: Callable[[str], None] = lambda message: None
+) -> set[int]:
+    """Numbers of the parts that are there and can be read; what can't is said and removed, to be written again."""
+    found = sorted(finished_shards(place))
+    problems = map_blocks(_unreadable, found, str(place))
+    broken = [part_file(shard) for shard, problem in zip(found, problems, strict=True) if problem]
+    if broken:
+        progress(f"{place.name}: {len(broken)} parts are damaged, the first {broken[0]}; they are made again")
+        place.remove(broken)
+    return finished_shards(place) if broken else set(found)
+
+
+def _unreadable(shard: int, place_url: str) -> str | None:
+    try:
+        (Location(place_url) / part_file(shard)).read_parquet()
+    except StorageError as error:
+        return str(error)
+    return None
 
 
 def latest(root: Location) -> str | None:
-    """The published run id, None when nothing was published yet."""
+    """The published run id, None when nothing was published yet.
+
+    Raises:
+        PublishError: the pointer holds no run id.
+    """
     if not (root / LATEST).exists():
         return None
-    return (root / LATEST).read_bytes().decode().strip()
+    name = (root / LATEST).read_bytes().decode("ascii", "replace").strip()
+    if not valid_run_id(name):
+        raise PublishError(f"{root / LATEST} is damaged, it names no run; run the configuration again, or rollback")
+    return name
+
+
+def mend_latest(root: Location, progress: Callable[[str], None]) -> None:
+    """A pointer that is damaged or leads nowhere goes to the run that stood last in the chain, or away."""
+    try:
+        latest_run(root)
+    except PublishError as error:
+        chain = [name for name in newest_first(root) if not is_withdrawn(root / name)]
+        if chain:
+            (root / LATEST).write_bytes(f"{chain[0]}\n".encode())
+        else:
+            root.remove([LATEST])
+        progress(f"publish: {error}; LATEST is set to {chain[0] if chain else 'nothing'}")
 
 
 def latest_run(root: Location) -> Location | None:
@@ -66,20 +132,24 @@ def latest_run(root: Location) -> Location | None:
     if run_id is None:
         return None
     if not is_published(root / run_id):
-        raise PublishError(f"{root / LATEST} names {run_id}, which has no {RECORD}; run rollback with runs.to=RUN_ID")
+        raise PublishError(
+            f"{root / LATEST} names {run_id}, which has no {RECORD}; run the configuration again, or rollback with "
+            "runs.to=RUN_ID"
+        )
     return root / run_id
 
 
 def publish(root: Location, run: Location, facts: RunFacts) -> PublishedRun:
     """Commit the run's record, then move LATEST to it."""
-    if (run / WITHDRAWN).exists():
+    if is_withdrawn(run):
         raise PublishError(
             f"{run.name} was withdrawn by a rollback; change the data or the configuration to make a new run"
         )
     before = latest(root)
     if before == run.name:  # published before: it keeps its place in the chain
-        before = read_run(run).previous if is_published(run) else None
+        before = _previous(run)
     published = PublishedRun(**vars(facts), run_id=run.name, previous=before, published_at=_now())
+    run.remove([RECORD_2, RECORD_0])
     write_run(published, run)
     (root / LATEST).write_bytes(f"{run.name}\n".encode())
     return published
@@ -95,41 +165,96 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
         raise PublishError(f"{root}: no run was published before {current}; there is nothing to roll back to")
     if target == current or not is_published(root / target):
         raise PublishError(f"{root}: can't roll back from {current} to {target!r}: it is not another published run")
-    (root / target / WITHDRAWN).remove()
+    read_run(root / target)
+    (root / target).remove([WITHDRAWN, WITHDRAWN_2])
     (root / LATEST).write_bytes(f"{target}\n".encode())
     (root / current / WITHDRAWN).write_bytes(f"rolled back to {target} at {_now()}\n".encode())
     return current, target
 
 
-def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
-    """Delete all but the ``keep`` runs published last; LATEST, the ``used`` and unfinished runs stay. Returns the
-    deleted ids.
+def is_withdrawn(run: Location) -> bool:
+    """Whether a rollback left this run behind."""
+    return (run / WITHDRAWN).exists() or (run / WITHDRAWN_2).exists()
 
-    With a run goes what it was made with (``made_with`` of its record: prepared data, models, evaluations, as names
-    beside ``root``), as far as no run that stays was made with it too.
+
+def newest_first(root: Location) -> list[str]:
+    """The published runs whose records can be read: that of LATEST, those before it by their chain, then all others,
+    of these a run before the one that it names as its previous, and else by the time that their records say."""
+    records = _readable(root)
+    by_time = sorted(records, key=lambda name: (records[name].published_at, name), reverse=True)
+    named = {record.previous for record in records.values()}
+    # A run that no other names as its previous is the newest of a chain; that of LATEST is followed first.
+    heads = sorted((name for name in by_time if name not in named), key=lambda name: name != _pointer(root))
+    order: dict[str, None] = {}
+    for start in [_pointer(root), *heads, *by_time]:
+        name = start
+        while name is not None and name in records and name not in order:
+            order[name] = None
+            name = records[name].previous
+    return list(order)
+
+
+def prune(
+    root: Location, keep: int, used: Collection[str] = (), progress: Callable[[str], None] = lambda message: None
+) -> list[str]:
+    """Delete all but the ``keep`` runs published last; returns the deleted ids.
+
+    LATEST, the run before it, the ``used``, runs younger than an hour, unfinished runs, and runs whose record can't be
+    read stay. With a run goes what it was made with (``made_with`` of its record: prepared data, models, evaluations,
+    as names beside ``root``), as far as no run that stays was made with it too. Nothing else is ever deleted.
     """
-    published = {name: read_run(root / name) for name in root.names() if is_published(root / name)}
-    by_time = sorted(published, key=lambda name: published[name].published_at)
-    made_with = {name: set(published[name].made_with) for name in by_time}
-    current = latest(root)
-    old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
-    needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
+    records, order = _readable(root, progress), newest_first(root)
+    protected = {*order[: max(keep, KEPT_AT_LEAST)], *used, *(name for name in order if _is_young(records[name]))}
+    old = [name for name in reversed(order) if name not in protected]
+    needed = set[str]().union(*(records[name].made_with for name in order if name not in old))
     for name in old:
-        root.parent.remove(made_with[name] - needed)
+        made_with = [made for made in records[name].made_with if is_inside(made) and made.count("/") >= 1]
+        root.parent.remove(set(made_with) - needed)
         (root / name).remove()
     return old
 
 
+def _readable(root: Location, progress: Callable[[str], None] = lambda message: None) -> dict[str, PublishedRun]:
+    """The records of published runs by the names of their directories."""
+    found = {}
+    for name in root.names():
+        if is_published(root / name):
+            try:
+                found[name] = read_run(root / name)
+            except PublishError as error:
+                progress(f"publish: the old run {name} is left alone: {error}")
+    return found
+
+
+def _is_young(record: PublishedRun) -> bool:
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(record.published_at)).total_seconds()
+    except (ValueError, TypeError):  # not a time, or one without a zone
+        return False
+    return 0 <= age < YOUNG_SECONDS
+
+
+def _pointer(root: Location) -> str | None:
+    try:
+        return latest(root)
+    except PublishError:
+        return None
+
+
+def _previous(run: Location) -> str | None:
+    """The run before this one; None too where its record can't be read."""
+    try:
+        return read_run(run).previous if is_published(run) else None
+    except PublishError:
+        return None
+
+
 def _previous_of(root: Location, run_id: str) -> str | None:
     """The nearest run published before, still there and not withdrawn."""
-    while is_published(root / run_id):
-        before = read_run(root / run_id).previous
-        if before is None:
-            return None
-        run_id = before
-        if is_published(root / run_id) and not (root / run_id / WITHDRAWN).exists():
-            return run_id
-    return None
+    before = _previous(root / run_id)
+    while before is not None and is_published(root / before) and is_withdrawn(root / before):
+        before = _previous(root / before)
+    return before if before is not None and is_published(root / before) else None
 
 
 def _now() -> str:

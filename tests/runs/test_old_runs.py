@@ -96,7 +96,10 @@ def test_rollback_goes_back_to_it(old: Path) -> None:
     assert all(finding.good for finding in verify(Location.of(old), map_blocks_here)[1])
 
 
-def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(old: Path) -> None:
+def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "YOUNG_SECONDS", 0)
     prepared = prepare_values(old / "prepared" / "today", **DATA)
     run = publish_run(old, prepared, "item_cf", n=4)
     assert read_run(run).previous == SECOND
@@ -108,8 +111,9 @@ def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(ol
     assert overlap is not None and 0 < overlap <= 1
     assert publish.rollback(root_of(old)) == (run.name, SECOND)
     assert publish.rollback(root_of(old), run.name) == (SECOND, run.name)
-    assert publish.prune(root_of(old), keep=2) == [FIRST]
+    assert publish.prune(root_of(old), keep=1) == [FIRST]
     assert (old / "prepared" / "b786602facb8").exists()  # the other one needs it
+    monkeypatch.setattr(publish, "KEPT_AT_LEAST", 1)
     assert publish.prune(root_of(old), keep=1) == [SECOND]
     assert {path.name for path in (old / "prepared").iterdir()} == {"today"}
     assert [path.name for path in (old / "models").iterdir()] == ["item_cf-a"]
