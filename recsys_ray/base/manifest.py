@@ -41,9 +41,7 @@ def read_manifest(file: Location, *, since: int | None = 0) -> dict[str, Any]:
     Raises:
         StorageError: it is not there, is no JSON object, or is not as it was written.
     """
-    found: Any = file.read_json()
-    if not isinstance(found, dict):
-        raise StorageError(f"{file}: holds no manifest, found a JSON {type(found).__name__}")
+    found = file.read_json()
     checksum, version = found.pop(CHECKSUM, None), found.get("format", since)
     is_old = since is None or (isinstance(version, int) and version < since)
     if checksum != _digest(found) and not (checksum is None and is_old):

@@ -172,11 +172,19 @@ class Location:
             _guard(other, lambda: fs.get_file(path, str(aside)))
 
     def read_json(self) -> dict[str, Any]:
+        """The object in a JSON file.
+
+        Raises:
+            StorageError: the file can't be read, is no JSON, or holds something else than an object.
+        """
         data = self.read_bytes()
         try:
-            return cast("dict[str, Any]", json.loads(data))
+            found: Any = json.loads(data)
         except ValueError as error:
             raise StorageError(f"{self.url}: not valid JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise StorageError(f"{self.url}: holds no JSON object, found a {type(found).__name__}")
+        return found
 
     def write_json(self, value: dict[str, Any]) -> None:
         self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

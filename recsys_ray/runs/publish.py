@@ -7,21 +7,18 @@
                                   see ``published``, which reads what versions before wrote as well
 <root>/<run_id>/_WITHDRAWN        left by a rollback: this run is never published again
 
-Programs that read a directory of Parquet files leave out what begins with ``_``.
-
-The order of runs is the chain: each record names the run that was published before it. Clocks go wrong.
+Programs that read a directory of Parquet files leave out what begins with ``_``. Which runs stay says ``history``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from recsys_ray.base.errors import PublishError, StorageError
-from recsys_ray.base.manifest import is_inside
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
@@ -45,10 +42,6 @@ from recsys_ray.runs.published import (
 LATEST, START = "LATEST", "_run.json"
 WITHDRAWN, WITHDRAWN_2 = "_WITHDRAWN", "WITHDRAWN"
 """Written, and what versions before wrote."""
-KEPT_AT_LEAST = 2
-"""LATEST and the run before it, to which a rollback goes."""
-YOUNG_SECONDS = 3600
-"""A run that was published within this time is not deleted: a replica may be about to open it."""
 PART = re.compile(r"part-\d{5,}\.parquet")
 RECOMMENDATIONS = "recommendations"
 FOLDER = "serving"
@@ -113,19 +106,6 @@ def latest(root: Location) -> str | None:
     return name
 
 
-def mend_latest(root: Location, progress: Callable[[str], None]) -> None:
-    """A pointer that is damaged or leads nowhere goes to the run that stood last in the chain, or away."""
-    try:
-        latest_run(root)
-    except PublishError as error:
-        chain = [name for name in newest_first(root) if not is_withdrawn(root / name)]
-        if chain:
-            (root / LATEST).write_bytes(f"{chain[0]}\n".encode())
-        else:
-            root.remove([LATEST])
-        progress(f"publish: {error}; LATEST is set to {chain[0] if chain else 'nothing'}")
-
-
 def latest_run(root: Location) -> Location | None:
     """The published run; PublishError when the pointer leads nowhere."""
     run_id = latest(root)
@@ -175,70 +155,6 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
 def is_withdrawn(run: Location) -> bool:
     """Whether a rollback left this run behind."""
     return (run / WITHDRAWN).exists() or (run / WITHDRAWN_2).exists()
-
-
-def newest_first(root: Location) -> list[str]:
-    """The published runs whose records can be read: that of LATEST, those before it by their chain, then all others,
-    of these a run before the one that it names as its previous, and else by the time that their records say."""
-    records = _readable(root)
-    by_time = sorted(records, key=lambda name: (records[name].published_at, name), reverse=True)
-    named = {record.previous for record in records.values()}
-    # A run that no other names as its previous is the newest of a chain; that of LATEST is followed first.
-    heads = sorted((name for name in by_time if name not in named), key=lambda name: name != _pointer(root))
-    order: dict[str, None] = {}
-    for start in [_pointer(root), *heads, *by_time]:
-        name = start
-        while name is not None and name in records and name not in order:
-            order[name] = None
-            name = records[name].previous
-    return list(order)
-
-
-def prune(
-    root: Location, keep: int, used: Collection[str] = (), progress: Callable[[str], None] = lambda message: None
-) -> list[str]:
-    """Delete all but the ``keep`` runs published last; returns the deleted ids.
-
-    LATEST, the run before it, the ``used``, runs younger than an hour, unfinished runs, and runs whose record can't be
-    read stay. With a run goes what it was made with (``made_with`` of its record: prepared data, models, evaluations,
-    as names beside ``root``), as far as no run that stays was made with it too. Nothing else is ever deleted.
-    """
-    records, order = _readable(root, progress), newest_first(root)
-    protected = {*order[: max(keep, KEPT_AT_LEAST)], *used, *(name for name in order if _is_young(records[name]))}
-    old = [name for name in reversed(order) if name not in protected]
-    needed = set[str]().union(*(records[name].made_with for name in order if name not in old))
-    for name in old:
-        made_with = [made for made in records[name].made_with if is_inside(made) and made.count("/") >= 1]
-        root.parent.remove(set(made_with) - needed)
-        (root / name).remove()
-    return old
-
-
-def _readable(root: Location, progress: Callable[[str], None] = lambda message: None) -> dict[str, PublishedRun]:
-    """The records of published runs by the names of their directories."""
-    found = {}
-    for name in root.names():
-        if is_published(root / name):
-            try:
-                found[name] = read_run(root / name)
-            except PublishError as error:
-                progress(f"publish: the old run {name} is left alone: {error}")
-    return found
-
-
-def _is_young(record: PublishedRun) -> bool:
-    try:
-        age = (datetime.now(UTC) - datetime.fromisoformat(record.published_at)).total_seconds()
-    except (ValueError, TypeError):  # not a time, or one without a zone
-        return False
-    return 0 <= age < YOUNG_SECONDS
-
-
-def _pointer(root: Location) -> str | None:
-    try:
-        return latest(root)
-    except PublishError:
-        return None
 
 
 def _previous(run: Location) -> str | None:
@@ -318,14 +234,3 @@ def open_degraded(output: Location, run: Location) -> OpenedRun:
 def valid_run_id(run_id: str) -> bool:
     """Run ids are plain names: never a path out of the runs' directory."""
     return bool(run_id) and len(run_id) <= 128 and all(c.isalnum() or c in "-_" for c in run_id) and run_id.isascii()
-
-
-def activated(output: Location) -> set[str]:
-    """The runs under ``output`` that an administrator chose, and those to roll back to from there."""
-    found: set[str] = set()
-    folder = output / FOLDER
-    for name in folder.names():
-        if name.startswith(POINTER):
-            pinned = (folder / name).read_json()
-            found |= {pinned["run_id"], pinned["previous"]} if pinned["run_id"] else set()
-    return found - {None}

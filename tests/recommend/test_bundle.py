@@ -133,7 +133,7 @@ def test_prepared_data_that_is_gone_or_of_another_world_is_one_line(tmp_path: Pa
     ("content", "message"),
     [
         (b"{", "unreadable; run train"),
-        (b"[]", "found a JSON list"),
+        (b"[]", "found a list"),
         (b"{}", "checksum differs"),
         ({}, "incomplete, it has no format"),
         (b'{"format": 2}', "incomplete, it has no scorer"),

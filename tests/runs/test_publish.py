@@ -12,13 +12,13 @@ from recsys_ray.base.errors import PublishError
 from recsys_ray.base.manifest import read_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.runs import publish
+from recsys_ray.runs import history, publish
 from recsys_ray.runs.published import RunFacts, UsedModel, part_stamps
 
 
 @pytest.fixture(autouse=True)
 def all_runs_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "YOUNG_SECONDS", 0)
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
 
 
 def facts(*parts: Location, made_with: list[str] | None = None) -> RunFacts:
@@ -94,11 +94,11 @@ def test_prune_keeps_the_last_of_the_chain_and_the_unfinished(tmp_path: Path) ->
     root = Location.of(tmp_path)
     first, second, third, fourth = (published(root, letter * 64) for letter in "abcd")
     unfinished = publish.start_run(root, "e" * 64, {})
-    assert publish.newest_first(root) == [run.name for run in (fourth, third, second, first)]
+    assert history.newest_first(root) == [run.name for run in (fourth, third, second, first)]
     publish.rollback(root, second.name)
-    assert publish.newest_first(root) == [run.name for run in (second, first, fourth, third)]
-    assert publish.prune(root, keep=3) == [third.name]
-    assert publish.prune(root, keep=1) == [fourth.name]  # LATEST and the one before it stay
+    assert history.newest_first(root) == [run.name for run in (second, first, fourth, third)]
+    assert history.prune(root, keep=3) == [third.name]
+    assert history.prune(root, keep=1) == [fourth.name]  # LATEST and the one before it stay
     left = {run.name for run in (first, second, unfinished)}
     assert {name for name in root.names() if name != "LATEST"} == left
 
@@ -111,7 +111,7 @@ def test_the_order_is_the_chain_not_the_clock(tmp_path: Path, letters: str, monk
     monkeypatch.setattr(publish, "_now", lambda: f"{next(years)}-01-01T00:00:00+00:00")
     for name in names:
         publish.publish(root, root / name, facts())
-    assert publish.prune(root, keep=2) == names[:1]
+    assert history.prune(root, keep=2) == names[:1]
     assert publish.latest(root) == names[2] and publish.rollback(root) == (names[2], names[1])
 
 
@@ -120,18 +120,18 @@ def test_a_run_published_again_is_newer_than_one_started_after_it(tmp_path: Path
     first, second = published(root, "a" * 64), published(root, "b" * 64)
     third = published(root, "c" * 64)
     publish.publish(root, first, facts())
-    assert publish.newest_first(root) == [first.name, third.name, second.name]
-    assert publish.prune(root, keep=2) == [second.name]
+    assert history.newest_first(root) == [first.name, third.name, second.name]
+    assert history.prune(root, keep=2) == [second.name]
 
 
 def test_prune_keeps_what_is_used_and_what_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Location.of(tmp_path)
     runs = [published(root, letter * 64).name for letter in "abcd"]
-    monkeypatch.setattr(publish, "YOUNG_SECONDS", 3600)
-    assert publish.prune(root, keep=1) == []
-    monkeypatch.setattr(publish, "YOUNG_SECONDS", 0)
-    assert publish.prune(root, keep=1, used={runs[0]}) == [runs[1]]
-    assert publish.prune(root, keep=1) == [runs[0]] and publish.latest(root) == runs[3]
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 3600)
+    assert history.prune(root, keep=1) == []
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
+    assert history.prune(root, keep=1, used={runs[0]}) == [runs[1]]
+    assert history.prune(root, keep=1) == [runs[0]] and publish.latest(root) == runs[3]
 
 
 def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path:
     for letter, model in (("a", "old"), ("b", "new"), ("c", "new")):
         run = publish.start_run(root, letter * 64, {})
         publish.publish(root, run, facts(made_with=[f"models/{model}", "prepared/both"]))
-    assert len(publish.prune(root, keep=1)) == 1
+    assert len(history.prune(root, keep=1)) == 1
     assert (output / "models").names() == ["new"] and (output / "prepared").names() == ["both"]
-    assert publish.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()
+    assert history.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()
 
 
 def test_nothing_outside_the_output_is_ever_deleted_whatever_a_record_says(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_nothing_outside_the_output_is_ever_deleted_whatever_a_record_says(tmp_p
     for made in ("../other", "prepared/../../other", "../other/models", "/other", f"{tmp_path}/other", "", ".", ".."):
         run = publish.start_run(root, f"{len(root.names()):010}", {})
         publish.publish(root, run, facts(made_with=[made, "precious.txt", "recommendations"]))
-    assert len(publish.prune(root, keep=2)) == 6
+    assert len(history.prune(root, keep=2)) == 6
     assert outside.exists() and (output / "precious.txt").exists() and len(root.names()) == 3
 
 
@@ -165,7 +165,7 @@ def test_a_damaged_record_of_an_old_run_stops_nothing(tmp_path: Path, content: b
     runs = [published(root, letter * 64) for letter in "abcde"]
     (runs[1] / "_manifest.json").write_bytes(content)
     said: list[str] = []
-    assert publish.prune(root, keep=2, progress=said.append) == [runs[0].name, runs[2].name]
+    assert history.prune(root, keep=2, progress=said.append) == [runs[0].name, runs[2].name]
     assert len(said) == 1 and runs[1].name in said[0] and "left alone" in said[0]
     again = published(root, "f" * 64)
     assert publish.latest(root) == again.name
@@ -181,9 +181,9 @@ def test_a_damaged_pointer_is_refused_by_readers_and_mended_by_a_run(tmp_path: P
     with pytest.raises(PublishError, match="LATEST"):
         publish.latest_run(root)
     said: list[str] = []
-    publish.mend_latest(root, said.append)
+    history.mend_latest(root, said.append)
     assert publish.latest_run(root) == runs[1] and len(said) == 1
-    publish.mend_latest(root, said.append)
+    history.mend_latest(root, said.append)
     assert len(said) == 1
 
 
@@ -192,7 +192,7 @@ def test_a_renamed_run_is_pruned_by_the_name_it_has(tmp_path: Path) -> None:
     first = published(root, "a" * 64)
     (tmp_path / "recommendations" / first.name).rename(tmp_path / "recommendations" / "kept-aside")
     second, third = published(root, "b" * 64), published(root, "c" * 64)
-    assert publish.prune(root, keep=1) == ["kept-aside"]
+    assert history.prune(root, keep=1) == ["kept-aside"]
     assert {name for name in root.names() if name != "LATEST"} == {second.name, third.name}
 
 
