@@ -30,7 +30,7 @@ from recsys_ray.runs.compare import evaluation_facts
 from recsys_ray.runs.evaluate import evaluate_run
 from recsys_ray.runs.published import part_stamps
 
-METRICS, PARTS = "metrics.json", "_parts.json"
+METRICS, WRITTEN = "metrics.json", "_parts.json"
 """Of an evaluation; of the lists that were measured, with their sizes and checksums."""
 
 
@@ -174,10 +174,10 @@ class Measured(Stages):
         run = lists.run
         if (report := self._reports.get(str(run))) is None:
             with self._alone("evaluate", run):
-                if not self._is_done("evaluate", run / PARTS):
+                if not self._is_done("evaluate", run / WRITTEN):
                     self._batch(lists.models, run, lists.settings)
                     names = [name for name in run.names() if runs.is_part(name)]
-                    write_manifest(run / PARTS, {"files": part_stamps(run, names, self.session.map_blocks)})
+                    write_manifest(run / WRITTEN, {"files": part_stamps(run, names, self.session.map_blocks)})
             settings, map_blocks = self.config.evaluation, self.session.map_blocks
             report = evaluate_run(self.prepared.location, lists.models.bundle, run, settings, map_blocks)
             self._reports[str(run)] = report
