@@ -29,11 +29,13 @@ class Rows:
     """Rows that are not among the events, by reason."""
     example: str | None = None
     """The first bad row: where it is and what it holds."""
+    time_unit: str | None = None
+    """What the numbers of the time column were told to be in; None where nothing had to be told."""
 
     def without(self, bad: int, example: str) -> Rows:
         """The same with so many more rows that could not be read."""
         left_out = self.left_out | {BAD_ROWS: self.left_out.get(BAD_ROWS, 0) + bad}
-        return Rows(self.events, left_out, self.example or example)
+        return dataclasses.replace(self, left_out=left_out, example=self.example or example)
 
 
 USER_ONLY = 128

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from recsys_ray.base import schema
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
-from recsys_ray.data.prepare.files import Chunk, estimated_lines, expand, is_parquet, stamp
+from recsys_ray.data.prepare.files import Chunk, estimated_lines, is_parquet, stamp
+from recsys_ray.data.prepare.listing import expand, find, told
 from recsys_ray.data.prepare.tables import num_rows, read_table, table_chunks
 from recsys_ray.data.prepare.text import TextFormat
 from recsys_ray.data.sources.base import Rows
