@@ -168,17 +168,19 @@ class Location:
     def parse_parquet(self, data: bytes, columns: list[str] | None = None) -> pa.Table:
         """``read_parquet`` of bytes that were read from here."""
         try:
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            return file.read(columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
 
     def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> memoryview:
         """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file.
 
-        Returns the bytes that were written.
+        Its pages carry checksums, which ``read_parquet`` and other readers can verify. Returns the bytes that were
+        written.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression=compression, **options)
+        pq.write_table(table, sink, compression=compression, write_page_checksum=True, **options)
         data = memoryview(sink.getvalue())
         self.write_bytes(data)
         return data

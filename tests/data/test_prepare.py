@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.data import split as splits
 from recsys_ray.data.prepare.driver import num_shards_for, open_source, prepare
@@ -421,7 +422,7 @@ def test_complete_data_is_kept_and_incomplete_data_is_done_again(tmp_path: Path)
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     prepared = prepare_events(tmp_path, FIVE)
-    (prepared.location / "manifest.json").write_json(prepared.manifest | {"format": 99})
+    write_manifest(prepared.location / "manifest.json", prepared.manifest | {"format": 99})
     with pytest.raises(DataError, match="format 99"):
         Prepared.open(prepared.location)
     assert histories(prepare_events(tmp_path, FIVE)) == histories(prepared)

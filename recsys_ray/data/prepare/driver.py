@@ -11,7 +11,7 @@ chunk, a shard and the vocabulary, not by the number of interactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
@@ -29,8 +30,9 @@ from recsys_ray.data.prepare.finish import FinishJob, Totals, finish_shard
 from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
 from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
-from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, STAGING, USERS, Core
-from recsys_ray.data.prepare.staging import Staged, StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.resume import Report, Work, begin, complete, once, remove_strays
+from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, STAGING, Core
+from recsys_ray.data.prepare.staging import ChunkReport, Staged, StageJob, StageTotal, stage_chunk
 from recsys_ray.data.prepare.user_table import UserStageJob, check_user_type, stage_users
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
@@ -56,6 +58,18 @@ class _Run:
     @property
     def settings(self) -> DataSettings:
         return self.source.settings
+
+    def once(
+        self,
+        function: Callable[[Any, Any], Any],
+        report: type[Report],
+        blocks: Iterable[Any],
+        job: Any,
+        named: tuple[str, str],
+    ) -> Iterator[Report]:
+        """``map_blocks`` over numbered blocks; what an interrupted attempt has done is not done again. ``named``: its
+        files, and what is said of it."""
+        return self.map_blocks(once, blocks, Work(function, job, report, self.directory, named[0]), named[1])
 
 
 @dataclass(slots=True)
@@ -88,14 +102,12 @@ def prepare(
     """
     settings = source.settings
     fingerprint = {"settings": settings.model_dump(mode="json"), "source": source.fingerprint(), "seed": seed}
-    if (location / MANIFEST).exists():
-        found = (location / MANIFEST).read_json()
-        if (found.get("format"), found.get("fingerprint")) == (FORMAT, fingerprint):
-            progress("prepare: nothing changed, kept as it is")
-            return Prepared.open(location)
-    location.remove([MANIFEST, ITEMS, USERS, ATTRIBUTES, STAGING])
+    if (found := complete(location, fingerprint)) is not None:
+        progress("prepare: nothing changed, kept as it is")
+        return found
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
     run = _Run(source, location, seed, num_shards, map_blocks, progress)
+    begin(location, {"format": FORMAT, "of": fingerprint, "shards": num_shards}, progress)
 
     staged = _stage(run)
     user_type, items = _vocabulary(run, staged)
@@ -121,7 +133,8 @@ def prepare(
     facts = _facts(fingerprint, user_type, items, staged.read, dropped)
     if user_chunks:
         facts["user_columns"] = user_chunks[0].schema.names[1:]
-    (location / MANIFEST).write_json(facts | totals.to_json())
+    remove_strays(location, totals.files)
+    write_manifest(location / MANIFEST, facts | totals.to_json())
     location.remove([STAGING])
     progress(f"prepare: {sum(totals.users_per_shard):,} users, {items.num_rows:,} items, {_by_part(totals)}")
     return Prepared.open(location)
@@ -139,7 +152,7 @@ def _stage(run: _Run) -> StageTotal:
     run.progress(f"prepare: reading {len(chunks):,} chunks into {run.num_shards:,} shards")
     total = StageTotal()
     job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters)
-    for report in run.map_blocks(stage_chunk, list(enumerate(chunks)), job, "prepare: read"):
+    for report in run.once(stage_chunk, ChunkReport, list(enumerate(chunks)), job, ("chunk", "prepare: read")):
         total.add(report)
     _say_left_out(run, total)
     found, window, low = total.read, total.outside_window, total.seen_only
@@ -177,7 +190,8 @@ def _stage_users(run: _Run, user_type: pa.DataType) -> list[Staged]:
     if not chunks:
         return []
     job = UserStageJob(cast(HasUsers, run.source), run.directory, run.num_shards)
-    staged = list(run.map_blocks(stage_users, list(enumerate(chunks)), job, "prepare: read the users"))
+    named = ("user-chunk", "prepare: read the users")
+    staged = list(run.once(stage_users, Staged, list(enumerate(chunks)), job, named))
     check_user_type(staged, user_type)
     return staged
 
@@ -195,7 +209,7 @@ def _group(
     )
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
-    for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):
+    for report in run.once(group_shard, GroupReport, range(run.num_shards), job, ("grouped", "prepare: group by user")):
         counts_I[report.items] += report.counts
         reports.append(report)
     repeated = sum(report.repeated for report in reports)
@@ -263,7 +277,7 @@ def _plan(
 
 def _finish(run: _Run, job: FinishJob) -> Totals:
     totals = Totals()
-    for part in run.map_blocks(finish_shard, range(run.num_shards), job, "prepare: split and write"):
+    for part in run.once(finish_shard, Totals, range(run.num_shards), job, ("part", "prepare: split and write")):
         totals.add(part)
     split = run.settings.split
     if totals.positives_S.sum() == 0:

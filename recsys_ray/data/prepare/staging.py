@@ -7,6 +7,7 @@ timestamps.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base import schema
-from recsys_ray.base.errors import DataError
+from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray
 from recsys_ray.data.config import FilterSettings, utc_milliseconds
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.keys import hash_ids
-from recsys_ray.data.prepare.shard import chunk_file
+from recsys_ray.data.prepare.shard import chunk_file, forget_report
 from recsys_ray.data.sources.base import USER_ONLY, Source, only_users
 
 COMPACT_ABOVE = 4_000_000
@@ -45,6 +46,8 @@ class Staged:
     """A chunk without rows may have ids of any type."""
     offsets_S1: LongArray
     """The batch of shard s is the bytes ``offsets[s]:offsets[s + 1]``; there are none where it has no rows."""
+    checksums_S: LongArray
+    """CRC-32 of each batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,9 @@ def by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
                 columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
         starts.append(sink.tell())
-    return memoryview(sink.getvalue()), Staged(table.schema, np.array(starts, np.int64))
+    data = memoryview(sink.getvalue())
+    checksums = [zlib.crc32(data[start:stop]) for start, stop in pairwise(starts)]
+    return data, Staged(table.schema, np.array(starts, np.int64), np.array(checksums, np.int64))
 
 
 def read_staged(file: Location, staged: Staged, shard: int) -> pa.Table:
@@ -142,8 +147,14 @@ def read_staged(file: Location, staged: Staged, shard: int) -> pa.Table:
     start, stop = staged.offsets_S1[shard : shard + 2].tolist()
     if start == stop:
         return staged.schema.empty_table()
-    batch = pa.ipc.read_record_batch(pa.py_buffer(file.read_range(start, stop)), staged.schema)
-    return pa.Table.from_batches([batch])
+    try:
+        data = file.read_range(start, stop)
+        if zlib.crc32(data) != staged.checksums_S[shard]:
+            raise StorageError(f"{file}: is not as it was written, its checksum differs")
+    except StorageError as error:
+        forget_report(file)
+        raise StorageError(f"{error}; run the same command again, which reads this chunk anew") from error
+    return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(data), staged.schema)])
 
 
 class StageTotal:
