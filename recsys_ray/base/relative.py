@@ -1,4 +1,4 @@
-"""Paths inside a file that start at that file, as one text that any program can open and that still says where it starts.
+"""Paths inside a file that start at that file, as one text that programs can open and that says where it starts.
 
 >>> beside(Location.of("/data/items.csv"), "posters/7.jpg")
 '/data/./posters/7.jpg'

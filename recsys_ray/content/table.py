@@ -106,13 +106,17 @@ def _others(store: Location, key: str) -> list[tuple[str, dict[str, Any]]]:
     return sorted(found, key=lambda entry: str(entry[1]["started_at"]), reverse=True)
 
 
-def finish_table(job: EmbedJob) -> dict[str, Any]:
-    """Commit the table with what all its parts counted, also those of earlier, killed attempts."""
+def counted(job: EmbedJob) -> dict[str, Any]:
+    """What all parts of the table counted, also those of earlier, killed attempts."""
     parts = [
         pq.read_schema(pa.BufferReader((job.table / part_file(shard)).read_bytes())) for shard in range(job.num_shards)
     ]
-    facts = {"format": FORMAT, "num_shards": job.num_shards}
-    facts |= add_up([json.loads(part.metadata[FACTS]) for part in parts])
+    return add_up([json.loads(part.metadata[FACTS]) for part in parts])
+
+
+def finish_table(job: EmbedJob) -> dict[str, Any]:
+    """Commit the table with what its parts counted."""
+    facts = {"format": FORMAT, "num_shards": job.num_shards} | counted(job)
     (job.table / MANIFEST).write_json(facts)
     return facts
 

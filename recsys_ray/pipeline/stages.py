@@ -16,6 +16,7 @@ from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.session import Session
 from recsys_ray.config import Config, dump
 from recsys_ray.content import table as content_table
+from recsys_ray.content.gaps import gaps
 from recsys_ray.data.feature_tables import FeatureJob
 from recsys_ray.data.forgotten import WithoutUsers, forgotten_users
 from recsys_ray.data.prepare import driver as preparing
@@ -77,6 +78,8 @@ class Stages:
         if not skipped:
             job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
             facts = run_embed(self.session, job)
+            for line in gaps(content_table.counted(job), settings):
+                self.session.progress(f"embed: {line}")
             content_table.finish_table(job)
             for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
                 self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")

@@ -147,7 +147,9 @@ def _refuse_no_text(sample: bytes, file: Location) -> None:
 def _why_no_rows(line: bytes) -> str:
     if b"\r" in line.rstrip(b"\r"):
         return "its lines end in carriage returns alone; write them with line feeds"
-    return "no rows below the header" if len(line) < SAMPLE_BYTES else "no line ends in its first 64 KiB; is it a table?"
+    return (
+        "no rows below the header" if len(line) < SAMPLE_BYTES else "no line ends in its first 64 KiB; is it a table?"
+    )
 
 
 def place(chunk: Chunk) -> Place:

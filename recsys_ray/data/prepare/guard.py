@@ -47,4 +47,6 @@ def reading(what: str) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """The first line of what an error says, or its kind."""
     text = str(error).strip()
-    return text.splitlines()[0] if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
+    return (
+        text.splitlines()[0] if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
+    )

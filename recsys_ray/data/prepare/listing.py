@@ -51,7 +51,8 @@ def find(path: str, suffixes: Sequence[str] = ALL_SUFFIXES, setting: str = "path
     Symbolic links are followed, to directories too; a directory or file that is there by several names is read once.
     """
     top = Location.of(path)
-    wanted, others = [], []
+    wanted: list[Location] = []
+    others: list[Location] = []
     for start in _starts(top):
         inside = _inside(start)
         _refuse_lake(start, inside, setting)

@@ -162,9 +162,7 @@ def _parse(
     return table.slice(0, table.num_rows - 1), bad
 
 
-def _look_closer(
-    lines: list[bytes], rows: int, fields: int, form: TextFormat, where: str, over_lines: bool
-) -> None:
+def _look_closer(lines: list[bytes], rows: int, fields: int, form: TextFormat, where: str, over_lines: bool) -> None:
     """DataError unless every row is a line, or may be several and is no more than one row by any reading."""
     spans, is_open = _rows_by_quotes(lines, form) if form.quotes else ([], False)
     delimiter = (form.delimiter or ",").encode()

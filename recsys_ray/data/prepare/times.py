@@ -1,7 +1,7 @@
 """Columns of times as UTC milliseconds, and the one unit that all numbers of an input are in.
 
-A number says nothing of its unit, so it is told by magnitude: a day as yyyymmdd, seconds, or milliseconds. What was told
-travels with the rows, and two different answers in one input are an error: one of them would be wrong.
+A number says nothing of its unit, so it is told by magnitude: a day as yyyymmdd, seconds, or milliseconds. What was
+told travels with the rows, and two different answers in one input are an error: one of them would be wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from recsys_ray.data.prepare.values import Place, numbers_of, plain, trimmed
 
 MILLISECONDS_FROM = 10**11  # as seconds that is the year 5138, as milliseconds March 1973
 MILLISECONDS_TO = 10**14
+FIRST_TIME = int(np.datetime64("1990-01-01", "ms").astype(np.int64))
+"""Logs that are older are rare; units taken for others are not."""
+DAY = 86_400_000
 LATEST_SECOND = int(np.datetime64("9999-12-31T23:59:59", "s").astype(np.int64))
 DAYS_FROM, DAYS_TO = 19000101, 21001231
 """As seconds these numbers are August 1970, a month that no log is of."""
@@ -43,7 +46,7 @@ class Times:
 def timestamps(
     column: pa.ChunkedArray | pa.Array, name: str, place: Place, unit: str = "auto"
 ) -> tuple[pa.Array, str | None]:
-    """UTC milliseconds from Arrow times, ISO text, or numbers in a unit (``auto``: told by magnitude), and what was told.
+    """UTC milliseconds from Arrow times, ISO text, or numbers in a unit (``auto``: by magnitude), and what was told.
 
     Raises:
         DataError: a value is empty or no time, numbers are of two units, or the column is of another kind.
@@ -123,7 +126,9 @@ def _numeric(array: pa.Array, name: str, place: Place, unit: str) -> Times:
     try:
         array = array.cast(pa.int64() if pa.types.is_integer(array.type) else pa.float64())
     except pa.ArrowInvalid as error:
-        raise DataError(f"{place.file}: column {name!r} holds a number that is {NEITHER}; convert the column") from error
+        raise DataError(
+            f"{place.file}: column {name!r} holds a number that is {NEITHER}; convert the column"
+        ) from error
     values_E = array.fill_null(0).to_numpy(zero_copy_only=False)
     sizes_E = np.abs(values_E.astype(np.float64))
     largest = MILLISECONDS_FROM if unit == "s" else MILLISECONDS_TO
@@ -132,7 +137,7 @@ def _numeric(array: pa.Array, name: str, place: Place, unit: str) -> Times:
     told = _told(values_E, name, place) if unit == "auto" else unit
     if told == "yyyymmdd":
         days_E, wrong_E = _days(values_E)
-        milliseconds_E, bad_E = days_E * 86_400_000, bad_E | (wrong_E & (values_E != 0))
+        milliseconds_E, bad_E = days_E * DAY, bad_E | (wrong_E & (values_E != 0))
     else:
         milliseconds_E = np.rint(values_E * (1000 if told == "s" else 1)).astype(np.int64)
     return Times(milliseconds_E, bad_E, told if unit == "auto" else None)

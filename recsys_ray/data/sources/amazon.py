@@ -61,6 +61,9 @@ class AmazonSource:
     def chunks(self) -> list[Chunk]:
         return self._table.chunks()
 
+    def notes(self) -> list[str]:
+        return self._table.notes()
+
     def read(self, chunk: Chunk) -> Rows:
         return self._table.read(chunk)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +69,23 @@ class Source(Protocol):
         ...
 
     def estimated_rows(self) -> int: ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A source that has something to say of its files."""
+
+    def notes(self) -> list[str]:
+        """A line each."""
+        ...
+
+
+def notes_of(source: Source) -> list[str]:
+    """What the source has to say that stands inside others."""
+    inner: Any = source
+    while (next_inner := getattr(inner, "source", None)) is not None:
+        inner = next_inner
+    return inner.notes() if isinstance(inner, Tells) else []
 
 
 def interactions(

@@ -191,7 +191,9 @@ def _year(column: pa.ChunkedArray, name: str, file: str) -> pa.Array:
     found = array
     if pa.types.is_string(array.type):
         text = values.trimmed(array)
-        found = values.numbers_of(pc.if_else(pc.match_substring_regex(text, ISO_DATE), pc.utf8_slice_codeunits(text, 0, 4), text))
+        found = values.numbers_of(
+            pc.if_else(pc.match_substring_regex(text, ISO_DATE), pc.utf8_slice_codeunits(text, 0, 4), text)
+        )
     elif not (_is_number(array.type) or pa.types.is_null(array.type)):
         raise DataError(f"{file}: column {name!r} must hold whole years, found {array.type}")
     numbers = found.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)

@@ -25,8 +25,8 @@ from recsys_ray.data.prepare.files import (
     read_lines,
     stamp,
 )
-from recsys_ray.data.prepare.times import timestamps
 from recsys_ray.data.prepare.text import TextFormat, parse_delimited, require, split_header
+from recsys_ray.data.prepare.times import timestamps
 from recsys_ray.data.sources import movielens_tables as tables
 from recsys_ray.data.sources.archive import download_and_unpack
 from recsys_ray.data.sources.base import Rows, catalogue, interactions, split

@@ -89,6 +89,13 @@ class TableSource:
                 found += [(file, part) for file in expand(path, setting=name)]
         return found
 
+    def notes(self) -> list[str]:
+        """Files beside the chosen ones that are not read."""
+        settings = self.settings
+        inputs = {name: getattr(settings, name) for name in ("path", "train", "valid", "test", "items", "users")}
+        lines = [told(find(path, setting=name), name) for name, path in inputs.items() if path is not None]
+        return [line for line in lines if line is not None]
+
     def chunks(self) -> list[Chunk]:
         form, wanted = self.settings.text_format, self.settings.columns.names
         found = [table_chunks(file, form, wanted, "data.columns", part) for file, part in self.files]
