@@ -163,8 +163,8 @@ def _refuse_lake(start: Location, inside: Sequence[str], setting: str) -> None:
     kind = next(kinds, None) or next((kind for above in _above(start) if (kind := _lake_at(above))), None)
     if kind is not None:
         raise DataError(
-            f"{start}: belongs to a table of {kind}, whose directory also holds files that are no longer part of it; "
-            f"write its rows out as Parquet, and set data.{setting} to that"
+            f"{start}: belongs to a table of {kind}, which keeps files beside those that are its rows now; write its "
+            f"rows out as Parquet, and set data.{setting} to that"
         )
 
 

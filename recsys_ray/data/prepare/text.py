@@ -133,7 +133,7 @@ def _parse(
 
     def skip(row: Any) -> str:
         bad.append(f"{row.actual_columns} fields instead of {row.expected_columns}: {row.text[:60]!r}")
-        return "skip" if lenient else "error"
+        return "skip"
 
     # Behind the last line stands one of ours: where that is swallowed, a quote was never closed.
     ours = delimiter.encode() * (len(names) - 1) or b"0"
@@ -149,17 +149,26 @@ def _parse(
                 quote_char='"' if form.quotes else False,
                 escape_char=form.escape or False,
                 newlines_in_values=over_lines,
-                invalid_row_handler=skip,
+                invalid_row_handler=skip if lenient and is_utf8(data) else None,  # Arrow shows it text alone
             ),
             convert_options=convert,
         ).combine_chunks()
     except FOREIGN as error:
-        raise DataError(f"{where}: {said(error)}") from error
+        cure = "; set data.encoding, or save the file as UTF-8" if "UTF8" in str(error) else ""
+        raise DataError(f"{where}: {said(error)}{cure}") from error
     rows, line_ends = table.num_rows - 1 + len(bad), closed.count(b"\n")
     if rows != line_ends or (form.quotes and CARRIAGE_RETURN.search(data)):
         lines = [line for line in data.split(b"\n") if line.strip(b"\r")]
         _look_closer(lines, rows, len(names), form, where, over_lines)
     return table.slice(0, table.num_rows - 1), bad
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        pa.array([data], pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _look_closer(lines: list[bytes], rows: int, fields: int, form: TextFormat, where: str, over_lines: bool) -> None:
