@@ -38,7 +38,7 @@ WORDS = [b"user_id", b"item_id", b",", b"\n", b'"', b"\t", b"1", b"x", b"{", b"}
 
 def to_csv(rows: list[Row], delimiter: str = ",") -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\r\n")
     writer.writerows([NAMES, *rows])
     return text.getvalue().encode()
 
@@ -107,7 +107,7 @@ def test_a_table_is_read_as_it_was_written_or_refused(file: str, rows: list[Row]
 def test_a_catalogue_is_read_as_it_was_written_or_refused(rows: list[tuple[str, str]]) -> None:
     """Of two columns, so that lines inside of a title can look like rows."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("item_id", "title"), *rows])
+    csv.writer(text, lineterminator="\r\n").writerows([("item_id", "title"), *rows])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "items.csv"
         path.write_bytes(text.getvalue().encode())
