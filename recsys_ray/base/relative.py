@@ -20,6 +20,8 @@ def is_relative(path: str) -> bool:
 def beside(file: Location, path: str) -> str:
     """``path`` as it is meant inside ``file``; one that is not relative as it is."""
     path = path.strip()
+    while path.startswith("./"):
+        path = path[2:]
     return f"{file.parent.url}{HERE}{path}" if is_relative(path) else path
 
 
