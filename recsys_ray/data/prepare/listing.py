@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.data.prepare.lakes import table_files
 from recsys_ray.data.prepare.packed import unpacked_name
 from recsys_ray.data.prepare.text import JSON_SUFFIXES
 
@@ -21,9 +22,6 @@ PARTITION = re.compile(r"([^=]+)=(.*)")
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 MOST_NAMED = 3
 """Files left out that a message names."""
-LAKES = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-"""Tables whose directories hold superseded files too, by the directory that says so."""
-ICEBERG = re.compile(r"(^|/)metadata/[^/]*\.metadata\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,9 @@ def find(path: str, suffixes: Sequence[str] = ALL_SUFFIXES, setting: str = "path
     others: list[Location] = []
     for start in _starts(top):
         inside = _inside(start)
-        _refuse_lake(start, inside, setting)
+        if (rows_now := table_files(start, inside, setting)) is not None:
+            wanted += rows_now
+            continue
         for name in inside or [""]:
             chosen = not inside or _is_data(name, suffixes)
             (wanted if chosen else others).append(start / name if name else start)
@@ -155,34 +155,3 @@ def _once(files: list[Location]) -> list[Location]:
     for file in sorted(files, key=lambda file: (os.path.realpath(file.url) != file.url, file.url)):
         by_real.setdefault(os.path.realpath(file.url), file)
     return sorted(by_real.values(), key=lambda file: file.url)
-
-
-def _refuse_lake(start: Location, inside: Sequence[str], setting: str) -> None:
-    """DataError where a file or directory is, holds, or lies in a table with superseded files."""
-    kinds = (kind for name in inside if (kind := _lake_of(name)))
-    kind = next(kinds, None) or next((kind for above in _above(start) if (kind := _lake_at(above))), None)
-    if kind is not None:
-        raise DataError(
-            f"{start}: belongs to a table of {kind}, which keeps files beside those that are its rows now; write its "
-            f"rows out as Parquet, and set data.{setting} to that"
-        )
-
-
-def _lake_of(name: str) -> str | None:
-    """The kind of table that has a file of this name in its directory."""
-    found = next((LAKES[piece] for piece in name.split("/") if piece in LAKES), None)
-    return found or ("Iceberg" if ICEBERG.search(name) else None)
-
-
-def _lake_at(directory: Location) -> str | None:
-    found = next((kind for mark, kind in LAKES.items() if (directory / mark).exists()), None)
-    iceberg = any(name.endswith(".metadata.json") for name in (directory / "metadata").names())
-    return found or ("Iceberg" if iceberg else None)
-
-
-def _above(start: Location) -> Iterator[Location]:
-    """The directories that a file or directory lies in, up to the root or the bucket."""
-    scheme, mark, path = start.url.rpartition("://")
-    pieces = path.split("/")
-    for length in range(len(pieces) - 1, 1, -1):
-        yield Location(f"{scheme}{mark}{'/'.join(pieces[:length])}")
