@@ -38,9 +38,9 @@ class TableSettings(ColumnSettings):
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """Field separator of text files; by default tab for .tsv and .tab, else a comma."""
     quotes: bool | None = None
-    """Whether a field of a text file may stand in double quotes; by default unless fields are separated by tabs. Of
-    interactions and users a line is a row, quotes or not. A field of the catalogue may run over lines; where these could
-    be rows of their own, it is read so with true alone."""
+    """Whether a field of a text file may stand in double quotes; by default unless fields are separated by tabs. A
+    line of interactions and users is a row, quotes or not. A field of the catalogue may run over lines; where these
+    could be rows of their own, it is read so with true alone."""
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     """What stands before a double quote inside a quoted field, where that is not a second quote."""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
