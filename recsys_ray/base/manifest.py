@@ -32,20 +32,18 @@ def write_manifest(file: Location, facts: Mapping[str, Any]) -> None:
     sync_directory(file.parent, below=False)
 
 
-def read_manifest(file: Location, *, since: int = 0) -> dict[str, Any]:
+def read_manifest(file: Location, *, since: int | None = 0) -> dict[str, Any]:
     """The facts of a manifest, without its checksum.
 
     Args:
-        since: formats before this one, as the key ``format`` says it, may be without a checksum.
+        since: formats before this one, as the key ``format`` says it, may be without a checksum; None: all may.
 
     Raises:
         StorageError: it is not there, is no JSON object, or is not as it was written.
     """
-    found: Any = file.read_json()
-    if not isinstance(found, dict):
-        raise StorageError(f"{file}: holds no manifest, found a JSON {type(found).__name__}")
+    found = file.read_json()
     checksum, version = found.pop(CHECKSUM, None), found.get("format", since)
-    is_old = isinstance(version, int) and version < since
+    is_old = since is None or (isinstance(version, int) and version < since)
     if checksum != _digest(found) and not (checksum is None and is_old):
         raise StorageError(f"{file}: is not as it was written, its checksum differs")
     return found

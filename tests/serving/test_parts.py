@@ -22,7 +22,7 @@ from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
-from recsys_ray.runs.publish import activated
+from recsys_ray.runs.history import activated
 from recsys_ray.runs.published import RunFacts, UsedModel
 from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
