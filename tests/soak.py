@@ -60,7 +60,7 @@ def published_rows(folder: Path) -> pa.Table:
     root = folder / "out" / "recommendations"
     run = root / (root / "LATEST").read_text().strip()
     names = sorted(path.name for path in run.glob("*.parquet"))
-    expected = json.loads((run / "run.json").read_text())["parts"]
+    expected = json.loads((run / "_manifest.json").read_text())["parts"]
     assert names == sorted(expected), "parts of the manifest and parts on disk differ"
     assert not list(run.glob("*.tmp")), "temporary files left behind"
     return pa.concat_tables([pq.read_table(run / name) for name in names])

@@ -199,20 +199,27 @@ class OpenedRun:
     options: Options
 
 
-def open_published(output: Location, run: Location, models: Sequence[type[Model]] = ()) -> OpenedRun:
+def open_published(
+    output: Location, run: Location, models: Sequence[type[Model]] = (), *, verify: bool = False
+) -> OpenedRun:
     """Open the models of a published run, and read the options it was published with.
 
     Args:
         models: classes of models that the package does not know, whose scorers may be in the bundle.
+        verify: compare every file of the models with its checksum first.
 
     Raises:
         PublishError: the run has no record that can be read. BundleError, StorageError, DataError: a model of it can't
             be opened.
     """
     record = read_run(run)
-    bundle = bundles.open_bundle(bundle_of(output, record.model), models=models)
-    settings = record.recommend.model_copy(update={"reasons": False})
+    place = bundle_of(output, record.model)
     ranker = None if record.ranker is None else bundle_of(output, record.ranker)
+    for location in (place, ranker) if verify else ():
+        if location is not None:
+            bundles.check_files(location)
+    bundle = bundles.open_bundle(place, models=models)
+    settings = record.recommend.model_copy(update={"reasons": False})
     return OpenedRun(record, bundle, with_stages(bundle, settings, read_options(bundle, settings), ranker))
 
 

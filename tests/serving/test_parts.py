@@ -309,9 +309,25 @@ def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
         assert answering() == first
         switch({})
         assert answering() == second
-        assert activated(Location.of(tmp_path)) == set()
+        assert list((tmp_path / "serving").glob("SERVES-*.json"))
+        assert activated(Location.of(tmp_path)) == {first, second}  # the replica holds both, for a roll-back
         switch({"roll_back": True})
         assert answering() == first
+        switch({})
+    assert activated(Location.of(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"run_id": 3}'])
+def test_a_choice_that_can_not_be_read_stops_neither_the_service_nor_the_night(tmp_path: Path, content: bytes) -> None:
+    run = publish_run(tmp_path, prepared_world(tmp_path)).name
+    (tmp_path / "serving").mkdir(exist_ok=True)
+    (tmp_path / "serving" / "ACTIVE-default.json").write_bytes(content)
+    with client(tmp_path) as service:
+        assert service.get("/v1/recommendations/5").json()["run_id"] == run
+        try:
+            assert activated(Location.of(tmp_path)) == {run}
+        except StorageError as error:
+            assert "ACTIVE-default.json" in str(error)  # then nothing is deleted
 
 
 def test_the_metrics_name_the_run_that_answers_and_no_other(world: Path, tmp_path: Path) -> None:
