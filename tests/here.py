@@ -1,10 +1,12 @@
 """The whole command in this process, without a Ray: the same stages, files and errors, in a fraction of a second.
 
-What Ray Data spreads is done one piece after the other; everything else is the product's own code.
+What Ray Data spreads is done one piece after the other; everything else is the product's own code. As a command:
+``python -m tests.here run CONFIG``.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -81,3 +83,10 @@ def without_ray() -> Iterator[None]:
         patch("recsys_ray.pipeline.measured.run_batch", run_batch),
     ):
         yield
+
+
+if __name__ == "__main__":
+    from recsys_ray.cli import main
+
+    with without_ray():
+        sys.exit(main())
