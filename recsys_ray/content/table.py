@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +37,7 @@ from recsys_ray.content.config import ContentSettings
 from recsys_ray.content.encoders.fusion import normalized
 from recsys_ray.content.encoders.image import image_fingerprint
 from recsys_ray.content.encoders.text import text_fingerprint
+from recsys_ray.content.gaps import gaps
 from recsys_ray.content.posters.reader import poster_stamps
 from recsys_ray.data.prepare.shard import part_file
 
@@ -120,14 +121,20 @@ def read_start(table: Location) -> dict[str, Any] | None:
     return start if {"num_shards", "started_at"} <= start.keys() else None
 
 
-def finish_table(job: EmbedJob) -> dict[str, Any]:
-    """Commit the table with what all its parts counted, also those of earlier, killed attempts."""
+def finish_table(job: EmbedJob, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+    """Commit the table with what all its parts counted, also those of earlier, killed attempts.
+
+    Raises:
+        DataError: more texts or posters are missing than ``content.missing_at_most`` allows; the parts stay.
+    """
     counted, files = [], {}
     for name in map(part_file, range(job.num_shards)):
         data = (job.table / name).read_bytes()
         counted.append(json.loads(pq.read_schema(pa.BufferReader(data)).metadata[FACTS]))
         files[name] = stamp(data)
     facts = {"format": FORMAT, "num_shards": job.num_shards} | add_up(counted) | {"files": files}
+    for line in gaps(facts, job.settings):
+        progress(f"embed: {line}")
     write_manifest(job.table / MANIFEST, facts)
     return facts
 

@@ -115,7 +115,7 @@ class Stages:
             if not skipped:
                 job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
                 facts = run_embed(self.session, job)
-                content_table.finish_table(job)
+                content_table.finish_table(job, self.session.progress)
                 for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
                     self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")
         totals = read_manifest(store / key / content_table.MANIFEST)

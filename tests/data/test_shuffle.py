@@ -84,7 +84,7 @@ def test_a_shard_reads_its_share_of_the_chunks(tmp_path: Path, monkeypatch: pyte
 def test_a_shard_without_rows_in_a_chunk_reads_nothing_of_it(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "events.csv", [(7, 1, 1.0, 1000), (7, 2, 1.0, 1001)])
     source = open_source(settings_of(source="table", path=str(file), columns=COLUMNS, shards=5))
-    job = staging.StageJob(source, Location.of(tmp_path), 5, source.settings.filters)
+    job = staging.StageJob(source, Location.of(tmp_path), 5, source.settings.filters, now=0)
     report = staging.stage_chunk((0, source.chunks()[0]), job)
     lengths = np.diff(report.staged.offsets_S1)
     assert np.count_nonzero(lengths) == 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_ray.base.errors import StorageError
+from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
@@ -454,3 +455,13 @@ async def status_of(application: Application, path: str, query: str) -> int:
 
     await application(scope | {"headers": [], "root_path": ""}, receive, send)
     return int(messages[0]["status"])
+
+
+def test_a_poster_beside_the_catalogue_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "7.png").write_bytes(PNG)
+    place = beside(Location.of(tmp_path / "items.csv"), "p/7.png")
+    items = pa.table({"item_id": [7], "title": ["A"], "text": ["a"], "poster": [place], "genres": [["x"]], "year": [1]})
+    catalogue = ItemCatalogue(items.append_column("count", pa.array([1])))
+    assert poster_images.poster_image(catalogue.posters[0]) == (PNG, b"image/png")
+    assert catalogue.describe(0)["poster"] == "/v1/items/7/poster"

@@ -11,6 +11,7 @@ chunk, a shard and the vocabulary, not by the number of interactions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -33,11 +34,12 @@ from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
 from recsys_ray.data.prepare.resume import Report, Work, begin, complete, once, remove_strays
 from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, STAGING, Core
 from recsys_ray.data.prepare.staging import ChunkReport, Staged, StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.told import say_left_out, say_times, say_unknown
 from recsys_ray.data.prepare.user_table import UserStageJob, check_user_type, stage_users
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
 from recsys_ray.data.sources import Source, open_source
-from recsys_ray.data.sources.base import BAD_ROWS
+from recsys_ray.data.sources.base import notes_of
 from recsys_ray.data.sources.users import HasUsers
 
 __all__ = ["FORMAT", "open_source", "prepare"]
@@ -113,7 +115,7 @@ def prepare(
     user_type, items = _vocabulary(run, staged)
     vocabulary = items.column("item_id").combine_chunks()
     user_chunks = _stage_users(run, user_type)
-    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks)
+    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks, staged.read)
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
@@ -151,10 +153,13 @@ def _stage(run: _Run) -> StageTotal:
     chunks = run.source.chunks()
     run.progress(f"prepare: reading {len(chunks):,} chunks into {run.num_shards:,} shards")
     total = StageTotal()
-    job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters)
+    for note in notes_of(run.source):
+        run.progress(f"prepare: {note}")
+    job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters, int(time.time() * 1000))
     for report in run.once(stage_chunk, ChunkReport, list(enumerate(chunks)), job, ("chunk", "prepare: read")):
         total.add(report)
-    _say_left_out(run, total)
+    say_left_out(run.settings, total, run.progress)
+    say_times(run.settings, total, run.progress)
     found, window, low = total.read, total.outside_window, total.seen_only
     run.progress(f"prepare: {found:,} interactions read, {window:,} outside the time window, {low:,} below min_rating")
     if found == 0:
@@ -162,19 +167,6 @@ def _stage(run: _Run) -> StageTotal:
     if found == window:
         raise DataError("data.filters.start and end leave no interactions; widen the window")
     return total
-
-
-def _say_left_out(run: _Run, total: StageTotal) -> None:
-    """One line per reason; DataError where bad rows are too many to be accidents."""
-    every, at_most = total.read + total.left_out.total(), run.settings.bad_rows_at_most
-    if (bad := total.left_out[BAD_ROWS]) > at_most * every:
-        raise DataError(
-            f"{bad:,} of {every:,} rows can't be read, more than data.bad_rows_at_most={at_most:g} of them; the first: "
-            f"{total.bad_example}"
-        )
-    for reason, count in sorted(total.left_out.items()):
-        first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
-        run.progress(f"prepare: {count:,} rows left out: {reason}{first}")
 
 
 def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
@@ -197,7 +189,7 @@ def _stage_users(run: _Run, user_type: pa.DataType) -> list[Staged]:
 
 
 def _group(
-    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged]
+    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged], read: int
 ) -> _Grouped:
     filters = run.settings.filters
     split = run.settings.split
@@ -233,9 +225,11 @@ def _group(
     ranges = [report.time_range for report in reports if report.time_range]
     if not ranges:
         raise DataError("no interactions are left after filters; all items are unknown, set data.unknown_items=add")
+    unknown = sum(report.unknown for report in reports)
+    say_unknown(run.settings, unknown, read, run.progress)
     return _Grouped(
         users=sum(report.users for report in reports),
-        unknown=sum(report.unknown for report in reports),
+        unknown=unknown,
         repeated=repeated,
         counts_I=counts_I,
         time_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
