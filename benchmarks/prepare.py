@@ -4,7 +4,7 @@
 
 Synthetic events as CSV. Then, in turns, by one process:
 
-- pandas: read, repeats dropped, k-core of 2, the last event of each user held out, one row of lists per user to Parquet;
+- pandas: read, repeats dropped, k-core of 2, the last event of each user held out, a row of lists per user to Parquet;
 - ours: ``prepare`` with the same rules into one shard, checksums included.
 
 ``ratio_rows_per_second`` compares the medians. Then the events are prepared in chunks into many shards on a mock S3
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import tempfile
@@ -85,6 +86,7 @@ def bytes_read(path: Path, shards: int) -> tuple[int, int]:
     import s3fs
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
