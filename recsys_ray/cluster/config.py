@@ -25,3 +25,6 @@ class ClusterSettings(Settings):
     """GPUs of one such process; fractions share one."""
     fit_cpus: int | None = Field(default=None, ge=1)
     """Cores of the fit; by default all of the largest machine."""
+    autoscaling: bool = False
+    """Machines are added when work waits for them. Without it, work that no machine of the cluster can take is refused
+    before anything starts; with it, it waits."""

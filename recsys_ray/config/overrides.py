@@ -88,7 +88,8 @@ def _drop_other_kind(tree: dict[str, Any], names: list[str], value: Any, root: t
     known = kind.sections
     if old == new or old not in known or new not in known:
         return None
-    dropped = {key: plain(section.pop(key)) for key in list(section) if key != last and not _shared(key, known, old, new)}
+    own = [key for key in section if key != last and not _shared(key, known, old, new)]
+    dropped = {key: plain(section.pop(key)) for key in own}
     if not dropped:
         return None
     listed = ", ".join(f"{key}={mask(json.dumps(inner))}" for key, inner in dropped.items())

@@ -34,7 +34,7 @@ from recsys_ray.runs.config import RunsSettings
 from recsys_ray.runs.tuning import TuneSettings
 from recsys_ray.serving import ServingSettings
 from recsys_ray.tracking import TrackingSettings
-from recsys_ray.training import WorkerSettings
+from recsys_ray.training import LoopConfig, WorkerSettings
 
 VERSION = 1
 
@@ -144,6 +144,12 @@ class Config(Settings):
     def needs_content(self, model: Model) -> bool:
         """Whether the fit of a model takes item vectors."""
         return self.training.cold_items is not None or model.needs_content
+
+    @property
+    def trains_a_network(self) -> bool:
+        """Whether a model of this run trains in the processes of ``training.workers``."""
+        models = [self.chosen_model(), self.chosen_ranker(), *self.baselines().values(), *self.fallbacks().values()]
+        return any(isinstance(model, LoopConfig) for model in models)
 
     @property
     def has_split(self) -> bool:

@@ -1,8 +1,8 @@
 """YAML to values that keep how they were written, so that a key of text can take them as they are.
 
-    name: 010            the text "010", where name holds text
-    n: 010               no number: YAML 1.1 would read 8, others 10
-    evaluate: {on: valid}    a key is text, also where YAML 1.1 has a word for true
+name: 010            the text "010", where name holds text
+n: 010               no number: YAML 1.1 would read 8, others 10
+evaluate: {on: valid}    a key is text, also where YAML 1.1 has a word for true
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _DROPPED = {*_NUMBERS, f"{_TAG}timestamp", f"{_TAG}value"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its traps: 1e-3 is a number, 010 and 1:30 are none, dates stay text, keys are text and stand once."""
+    """YAML without its traps: 1e-3 is a number, 010 and 1:30 are not, dates stay text, keys are text and stand once."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - the name and type are the library's
         first: [(tag, pattern) for tag, pattern in _NUMBERS.items() if first in "-+0123456789."]

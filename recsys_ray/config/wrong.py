@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -31,7 +31,7 @@ def explain(error: ValidationError, tree: dict[str, Any], root: type[BaseModel])
 
 def _line(key: str, said: list[str]) -> str:
     text = " or ".join(said)
-    whole = not key or any(one.startswith(f"{key}.") or one.startswith(f"{key}:") for one in said)
+    whole = not key or any(one.startswith((f"{key}.", f"{key}:")) for one in said)
     return text if whole else f"{key}: {text}"
 
 
@@ -101,8 +101,9 @@ def _unknown_key(key: str, tree: dict[str, Any], root: type[BaseModel]) -> str:
     same = [other for other in elsewhere if other.rpartition(".")[2] == name]
     if len(same) == 1:
         return f"; did you mean {same[0]!r}?"
-    if not section and (close := difflib.get_close_matches(name, [one.rpartition(".")[2] for one in elsewhere], 1, 0.8)):
-        return f"; did you mean {next(one for one in elsewhere if one.rpartition('.')[2] == close[0])!r}?"
+    close = [] if section else difflib.get_close_matches(name, [one.rpartition(".")[2] for one in elsewhere], 1, 0.8)
+    if close:
+        return f"; did you mean {next(one for one in elsewhere if one.endswith(f'.{close[0]}'))!r}?"
     if kind.discriminator is not None:
         others = [field for field in known if field != kind.discriminator]
         return f"; {node[kind.discriminator]} has {', '.join(sorted(others)) or 'no settings'}"
