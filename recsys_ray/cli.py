@@ -20,6 +20,7 @@ from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.process import Terminated, sigterm_raises, what_failed, writes_any_character
 from recsys_ray.base.secrets import mask, masked
+from recsys_ray.base.storage_errors import foreign_storage_error
 from recsys_ray.commands import COMMANDS, add_config, command, open_pipeline
 
 STAGES = {
@@ -38,6 +39,8 @@ STAGES = {
 REPORTS = ("data", "embeddings")
 WRITING = ("run", "prepare", "features", "embed", "train", "evaluate", "recommend")
 """Stages that one configuration does not do twice at once."""
+WITHOUT_INPUT = ("serve", "verify", "rollback")
+"""Stages of what is published, whatever has become of its input since."""
 ASSIGNMENT = re.compile(r"--[A-Za-z_][\w.]*=")
 """An override that was written as an option."""
 
@@ -105,6 +108,10 @@ def _reported(run: Callable[[], dict[str, Any]]) -> int:
         return _fail("nobody reads standard output any more")
     except OSError as error:
         return _fail(what_failed(error))
+    except Exception as error:  # what a storage says while a file of it is read
+        if (told := foreign_storage_error(error)) is None:
+            raise
+        return _fail(str(told))
     except KeyboardInterrupt as error:
         ended, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
         print(f"{ended}; the same command resumes where it stopped", file=sys.stderr)
@@ -116,7 +123,9 @@ def _run(
     stage: str, config_path: str, overrides: Sequence[str] | Mapping[str, Any], options: dict[str, Any]
 ) -> dict[str, Any]:
     """What the stage found or did."""
-    with open_pipeline(config_path, overrides, _progress) as pipeline, ExitStack() as held:
+    with ExitStack() as held:
+        opening = open_pipeline(config_path, overrides, _progress, reads_input=stage not in WITHOUT_INPUT)
+        pipeline = held.enter_context(opening)
         if stage in WRITING:
             held.enter_context(pipeline.only_once())
         result: dict[str, Any] = getattr(pipeline, stage)(**options)

@@ -20,6 +20,7 @@ import ray
 import ray.data
 
 from recsys_ray.base.errors import RecsysError, StorageError
+from recsys_ray.base.storage_errors import foreign_storage_error
 from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Inlet
 from recsys_ray.cluster.resources import claims, refuse_impossible
@@ -155,6 +156,8 @@ class our_errors:
                 raise seen from None
             elif isinstance(seen, OSError | MemoryError) and seen is not error:
                 raise seen from None
+            elif (told := foreign_storage_error(seen)) is not None:
+                raise told from None
             else:
                 seen = seen.__cause__ or seen.__context__
         if isinstance(error, ray.exceptions.OutOfDiskError):

@@ -48,12 +48,21 @@ def add_config(parser: ArgumentParser) -> None:
 
 
 @contextmanager
-def open_pipeline(config: str, overrides: Sequence[str] | Mapping[str, Any], progress: Progress) -> Iterator[Pipeline]:
-    """A configuration, validated, with the Ray session that its stages run in. What is wrong with it is said before Ray
-    is imported, and what is wrong with the start of its inputs before Ray is started."""
+def open_pipeline(
+    config: str, overrides: Sequence[str] | Mapping[str, Any], progress: Progress, *, reads_input: bool = True
+) -> Iterator[Pipeline]:
+    """A configuration, validated, with the Ray session that its stages run in.
+
+    What is wrong with it, or with the start of its inputs, is said before Ray is imported. Not all commands read those:
+    who publishes or serves needs none.
+    """
     from recsys_ray.config import load_config
 
     loaded = load_config(config, overrides, progress)
+    if reads_input:
+        from recsys_ray.data.first_look import look_at_inputs
+
+        look_at_inputs(loaded.data)
     with kept_sigterm():
         from recsys_ray.cluster.environment import set_environment
 
