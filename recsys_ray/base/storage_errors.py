@@ -37,7 +37,7 @@ def _any_of(*signs: str) -> re.Pattern[str]:
 _NO_JAVA = _any_of("libhdfs", "libjvm", "dlopen", "HADOOP_HOME", "JAVA_HOME", "CLASSPATH")
 _NO_CREDENTIALS = _any_of(
     "NoCredentials", "PartialCredentials", "ProfileNotFound", "DefaultCredentials", "locate credentials",
-    "CredentialUnavailable", "anonymous caller", "account_name.*(?:provided|missing|specif)",
+    "CredentialUnavailable", "anonymous caller", "account_name.*(?:provided|missing)",
     "must provide either a connection_string",
 )  # fmt: skip
 _NO_BUCKET = _any_of(

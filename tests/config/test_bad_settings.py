@@ -33,7 +33,7 @@ FILES: list[tuple[bytes, tuple[str, ...]]] = [
     (b"", ("mapping of keys", "nothing")),
     (b"- a\n", ("mapping of keys", "list")),
     (b"just words\n", ("mapping of keys", "str")),
-    (b"name: caf\xe9\n", ("line 1", "0xe9", "UTF-8")),
+    (b"name: \xe9\n", ("line 1", "0xe9", "UTF-8")),
     ("name: a\n".encode("utf-16"), ("UTF-16", "UTF-8")),
     (b"name: a\x07b\n", ("not valid YAML", "character")),
     (b"name: a\n  output: b\n", ("line 2", "indentation")),
@@ -58,7 +58,7 @@ FILES: list[tuple[bytes, tuple[str, ...]]] = [
     (b"train: {}\ntraining: {}\n", ("train is the former name of the section training",)),
 ]
 OVERRIDES: list[tuple[str, tuple[str, ...]]] = [
-    ("recomend.n=5", ("recomend: unknown key", "did you mean 'recommend'")),
+    ("recommnd.n=5", ("recommnd: unknown key", "did you mean 'recommend'")),
     ("n=5", ("n: unknown key", "did you mean 'recommend.n'")),
     ("mdel=als", ("mdel: unknown key", "did you mean 'model'")),
     ("model=easee", ("model.name: 'easee'", "did you mean 'ease'")),
@@ -70,7 +70,7 @@ OVERRIDES: list[tuple[str, tuple[str, ...]]] = [
     ("model.regularization=much", ("model.regularization", "number", "'much'")),
     ("model.regularization=[1, 2]", ("model.regularization", "number")),
     ("model.regularization=[1, 2", ("model.regularization", "'[1, 2'")),
-    ("data.source=tabel", ("data.source", "did you mean 'table'")),
+    ("data.source=tabl", ("data.source", "did you mean 'table'")),
     ("data.source=", ("data.source: ''",)),
     ("data.split=randm", ("data.split.kind", "did you mean 'random'")),
     ("data.split=3", ("data.split", "found 3")),
