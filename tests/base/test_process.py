@@ -88,7 +88,7 @@ def test_an_ascii_terminal_gets_the_line_all_the_same(monkeypatch: pytest.Monkey
 
 def test_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process.resource, "getrlimit", lambda _: (64, 64))
-    with pytest.raises(ConfigError, match="may open 64 files.*ulimit -n"):
+    with pytest.raises(ConfigError, match=r"may open 64 files.*ulimit -n"):
         require_open_files()
 
 

@@ -58,7 +58,7 @@ FILES: list[tuple[bytes, tuple[str, ...]]] = [
     (b"train: {}\ntraining: {}\n", ("train is the former name of the section training",)),
 ]
 OVERRIDES: list[tuple[str, tuple[str, ...]]] = [
-    ("recommnd.n=5", ("recommnd: unknown key", "did you mean 'recommend'")),
+    ("recommends.n=5", ("recommends: unknown key", "did you mean 'recommend'")),
     ("n=5", ("n: unknown key", "did you mean 'recommend.n'")),
     ("mdel=als", ("mdel: unknown key", "did you mean 'model'")),
     ("model=easee", ("model.name: 'easee'", "did you mean 'ease'")),
@@ -70,7 +70,7 @@ OVERRIDES: list[tuple[str, tuple[str, ...]]] = [
     ("model.regularization=much", ("model.regularization", "number", "'much'")),
     ("model.regularization=[1, 2]", ("model.regularization", "number")),
     ("model.regularization=[1, 2", ("model.regularization", "'[1, 2'")),
-    ("data.source=tabl", ("data.source", "did you mean 'table'")),
+    ("data.source=tablet", ("data.source", "did you mean 'table'")),
     ("data.source=", ("data.source: ''",)),
     ("data.split=randm", ("data.split.kind", "did you mean 'random'")),
     ("data.split=3", ("data.split", "found 3")),
