@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -79,7 +80,8 @@ def why_not(error: BaseException) -> str:
             f"{pythons[1]}; install the versions of the cluster here"
         )
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; set the environment variable RAY_TMPDIR to another directory"
+        variable = "HOME" if str(error.filename).startswith(str(Path.home())) else "RAY_TMPDIR"
+        return f"{error.filename}: {error.strerror}; set the environment variable {variable} to where it can write"
     first = text.split(". ")[0].rstrip(".")
     return f"{mask(first)}; see the section cluster of the configuration"
 

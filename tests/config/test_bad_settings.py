@@ -158,6 +158,7 @@ MACHINES: list[tuple[RecsysError | str, tuple[str, ...]]] = [
         ("cluster runs Ray 2.40.0 on Python 3.12.1", "this process Ray 2.60.0 on Python 3.11.4"),
     ),
     (why_not(OSError(errno.EROFS, "Read-only file system", "/tmp/ray")), ("/tmp/ray", "RAY_TMPDIR")),
+    (why_not(PermissionError(errno.EACCES, "Permission denied", str(Path.home() / ".ray"))), (".ray", "HOME")),
     (storage_error("s3://b/x", type("NoCredentialsError", (Exception,), {})("Unable to locate")), ("AWS_PROFILE",)),
     (storage_error("gs://b/x", Exception("Anonymous caller does not have access")), ("GOOGLE_APPLICATION",)),
     (storage_error("az://c/x", ValueError("Must provide either a connection_string or account_name")), ("AZURE_",)),
