@@ -28,15 +28,20 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
     """SIGTERM raises ``Terminated`` in the main thread, once: what is closed then is not interrupted."""
+    got: list[int] = []
+
+    def terminate(number: int, frame: Any) -> None:
+        if not got:
+            got.append(number)
+            raise Terminated
+
     with kept_sigterm():
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)
-        yield
-
-
-def _terminate(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+            signal.signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise (Terminated if got else error) from None  # Ray makes an interruption of every kind
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Config:
-        if problems := [*self._unavailable_models(), *self._impossible_combinations()]:
+        if problems := dict.fromkeys([*self._unavailable_models(), *self._impossible_combinations()]):
             raise ValueError("; ".join(problems))
         return self
 
@@ -170,8 +170,8 @@ class Config(Settings):
             wanted.append(("recommend.ranker.model.name", ranker))
         for setting, model in wanted:
             if self.content is None and self.needs_content(model):
-                cause = setting if self.training.cold_items is None else "training.cold_items"
-                yield f"{cause}: {model.key} needs item vectors; add a section content (content={{}} will do)"
+                cause = f"{setting}: {model.key} needs" if model.needs_content else "training.cold_items needs"
+                yield f"{cause} item vectors; add a section content (content={{}} will do)"
             if self.content is not None and (missing := model.content_kinds - set(self.content.kinds)):
                 yield f"{setting}: {model.key} needs vectors of each item's {min(missing)}; set content.{min(missing)}"
 

@@ -32,6 +32,17 @@ def test_sigterm_raises_once_and_the_handler_of_before_comes_back() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_library_may_make_an_interruption_of_it() -> None:
+    with pytest.raises(Terminated), sigterm_raises():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+    with pytest.raises(KeyboardInterrupt) as plain, sigterm_raises():
+        raise KeyboardInterrupt
+    assert not isinstance(plain.value, Terminated)
+
+
 def test_a_handler_that_a_library_sets_does_not_stay() -> None:
     with sigterm_raises():
         ours = signal.getsignal(signal.SIGTERM)
