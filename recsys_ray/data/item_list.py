@@ -7,7 +7,6 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.files import MARK, is_parquet
 from recsys_ray.data.prepare.guard import reading

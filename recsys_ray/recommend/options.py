@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recsys_ray import retrieval
 from recsys_ray.base import schema
-from recsys_ray.base.errors import ConfigError, ModelError
+from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     BoolArray,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_ray.base.errors import DataError
-from recsys_ray.recommend.item_lists import listed_rows, read_item_list
+from recsys_ray.data.item_list import read_item_list
+from recsys_ray.recommend.item_lists import listed_rows
 
 WAYS = {
     "one a line": "{}",
@@ -50,9 +51,9 @@ def test_parquet_columns_of_any_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"title,name\na,b\n", "no column item_id; found title, name"),
-        (b"item_id\n\xff\n", "line 2: is not UTF-8"),
-        (b"item_id,item_id\n1,2\n", "2 columns item_id"),
+        (b"title,name\na,b\n", "no column 'item_id'; found title, name"),
+        (b"item_id\n\xff\n", "list.csv.*utf-8|UTF-8"),
+        (b"item_id,item_id\n1,2\n", "2 columns are called 'item_id'"),
         (b"item_id,title\n1,a,b\n", "list.csv"),
     ],
 )
