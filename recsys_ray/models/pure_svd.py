@@ -9,17 +9,18 @@ Time: O(interactions * D) per Lanczos step, some D steps. Memory: (users + items
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
-from scipy.sparse.linalg import ArpackError, svds
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.scorers.linear import LowRankScorer
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 class PureSVD(Model):
@@ -52,6 +53,8 @@ class PureSVD(Model):
 
 def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitContext) -> FloatArray:
     """(I, D) by falling singular value; of each vector the largest entry is positive."""
+    from scipy.sparse.linalg import ArpackError, svds
+
     smaller = min(users_items.shape)
     if dim >= smaller // 2:
         # The iteration is for few vectors of a large matrix; a small one is decomposed whole.

@@ -20,7 +20,7 @@ from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import run_serve
-from recsys_ray.config import dump
+from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
 from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.judged import Judged
@@ -177,7 +177,7 @@ class Pipeline(Judged):
             evaluation=self._results.get("evaluate", {}).get("metrics"),
             made_with=self.made_with(),
             packages=versions(),
-            config=dump(self.config),
+            config=dump_sections(self.config, RUN_SECTIONS),
         )
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")

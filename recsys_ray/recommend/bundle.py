@@ -121,7 +121,7 @@ class Bundle:
         """Row numbers of outside ids; DataError naming the first that is not in the catalogue."""
         try:
             rows = pc.index_in(item_ids.cast(self.item_ids.type), value_set=self.item_ids)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{what}: item ids must be {self.item_ids.type}, found {item_ids.type}") from error
         if rows.null_count:
             missing = item_ids.filter(pc.is_null(rows))

@@ -15,31 +15,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import PublishError, RecsysError, StorageError
 from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.ragged import of_list_array, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import LongArray, MapBlocks, Requests, Settings, map_blocks_here
+from recsys_ray.base.types import LongArray, MapBlocks, Requests, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.hidden import with_hidden
 from recsys_ray.recommend.options import Options, read_options, shown_items
 from recsys_ray.recommend.rank import excluded_items
-
-
-class GateSettings(Settings):
-    """Bounds of the publish gate; the checks without a bound are always on."""
-
-    min_coverage: float = Field(default=0.0, ge=0, le=1)
-    """Least share of the catalogue that must appear in somebody's list."""
-    max_fallback: float = Field(default=1.0, ge=0, le=1)
-    """Largest share of rows that may come from the fallback."""
-    min_overlap: float = Field(default=0.0, ge=0, le=1)
-    """Least mean share of a user's list that was already in the last published run."""
+from recsys_ray.runs.config import GateSettings
 
 
 @dataclass(frozen=True, slots=True)

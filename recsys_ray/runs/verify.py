@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import urllib.error
@@ -10,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks
@@ -112,12 +113,34 @@ def _lists(bundle: Bundle, run: Location, published: PublishedRun, map_blocks: M
     return f"{facts['users']:,} users with {facts['rows']:,} rows pass the gate"
 
 
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine itself.
+
+    Raises:
+        ConfigError: it is no address of a service.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        good = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"--url {url}: not the address of a service, such as http://127.0.0.1:8000")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 class _Service:
     """A running service; every method raises PublishError with what is wrong."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._variant = ""
+        proxies = [urllib.request.ProxyHandler({})] if is_loopback(url) else []  # no proxy knows this machine's own
+        self._opener = urllib.request.build_opener(*proxies)
 
     def ready(self) -> str:
         return f"{self._url} is {self._get('/health/ready')['status']}"
@@ -161,7 +184,7 @@ class _Service:
         key = os.environ.get(KEY_VARIABLE)
         request = urllib.request.Request(self._url + path, headers={"X-API-Key": key} if key else {})
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            with self._opener.open(request, timeout=SECONDS) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -22,7 +22,8 @@ from recsys_ray.recommend.hidden import read_hidden, with_hidden
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.runs.batch import Models, run_fingerprint
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.rule_worlds import AT, ITEMS, USERS, Rules, answers
 
 
