@@ -21,8 +21,8 @@ from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.scorers.linear import LowRankScorer
 
-NO_RANK = 1e-6
-"""A singular value below this share of the largest is rounding."""
+NO_RANK, NOISE = 1e-6, 1e-10
+"""What is rounding: a singular value below this share of the largest, an entry of a vector of length 1."""
 
 
 class PureSVD(Model):
@@ -80,6 +80,7 @@ def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitCon
             f"tell; {kept} are kept"
         )
     vectors_DI = vectors_DI[:kept]
+    vectors_DI[np.abs(vectors_DI) < NOISE] = 0  # of an item that these vectors do not tell
     largest_D = np.argmax(np.abs(vectors_DI), axis=1)
     signs_D = np.sign(vectors_DI[np.arange(len(vectors_DI)), largest_D])
     return np.ascontiguousarray((vectors_DI * signs_D[:, None]).T, dtype=np.float32)

@@ -97,7 +97,8 @@ class Pipeline(Judged):
         before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
         if verdict is not None and PUBLISHED in verdict.better:
             gate = gate.model_copy(update={"min_overlap": 0.0})  # other lists are what a cure looks like
-        checked = check_run(open_bundle(models.bundle), run, settings, gate, before, self.session.map_blocks)
+        map_blocks = self.session.map_blocks
+        checked = check_run(open_bundle(models.bundle), run, settings, gate, before, map_blocks, models.ranker)
         for warning in checked.warnings:
             self.session.progress(warning)
         if verdict is not None and verdict.reason is not None:

@@ -52,7 +52,7 @@ def silent_scores(
     own_E = np.abs(scores_BI[rows_E, histories.items_E])
     np.maximum.at(sizes_B, rows_E, np.where(np.isfinite(own_E), own_E, 0))
     flat_B = without_spread(found, sizes_B)
-    for row in np.flatnonzero(flat_B):
+    for row in np.flatnonzero(flat_B).tolist():
         candidate_I = allowed_I.copy()
         candidate_I[exclude.row(row)] = False
         flat_B[row] = found.scores_BK[row, 0] - scores_BI[row, candidate_I].min() <= ROUNDING * sizes_B[row]

@@ -168,9 +168,7 @@ def _timed(found: TopK, options: Options) -> TopK:
     return options.time_of_day.applied(found, options.moment.part)
 
 
-def _retrieved(
-    bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options
-) -> tuple[TopK, BoolArray]:
+def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> tuple[TopK, BoolArray]:
     """The candidates, and (B,) whose scores say nothing of them."""
     scorer, k = bundle.scorer, max(2, options.num_candidates)  # one alone does not show whether others score the same
     allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
