@@ -47,9 +47,9 @@ class FilterSettings(Settings):
     min_rating: float | None = None
     """Interactions rated lower are never learned from and never a target, but are still filtered as seen."""
     start: Moment | None = None
-    """Keep interactions at or after this moment (ISO date, UTC)."""
+    """Learn from interactions at or after this moment (ISO date, UTC); older ones are still filtered as seen."""
     end: Moment | None = None
-    """Keep interactions before this moment (ISO date, UTC)."""
+    """Learn from interactions before this moment (ISO date, UTC); later ones are still filtered as seen."""
     duplicates: Literal["last", "first", "max", "sum", "keep", "error"] = "last"
     """Which interaction of a repeated (user, item) pair stays. max: the one of the highest rating, the last of equal
     ones. sum: the last, rated the sum of all."""
@@ -226,6 +226,8 @@ class DataSettings(Settings):
     """Share of all rows that bad_rows=drop may leave out; more is an error."""
     unknown_items: Literal["error", "drop", "add"] = "error"
     """What to do with interactions whose item is not in a given catalogue; add: as an item without title."""
+    unknown_items_at_most: float = Field(default=0.5, ge=0, le=1)
+    """Share of the interactions that unknown_items=drop may leave out; more is an error, a tenth a warning."""
 
     @property
     def gives_parts(self) -> bool:

@@ -58,7 +58,8 @@ def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitCon
     """(I, D) by falling singular value, fewer than ``dim`` where the matrix has no higher rank; of each vector the
     largest entry is positive."""
     smaller = min(users_items.shape)
-    if dim >= smaller // 2:
+    is_whole = dim >= smaller // 2
+    if is_whole:
         # The iteration is for few vectors of a large matrix; a small one is decomposed whole.
         _, values_D, vectors_DI = np.linalg.svd(users_items.toarray().astype(np.float64), full_matrices=False)
     else:
@@ -73,7 +74,7 @@ def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitCon
         values_D, vectors_DI = values_D[order_D], vectors_DI[order_D]
     rank = int((values_D > NO_RANK * values_D[0]).sum())
     kept = dim
-    if dim >= rank:
+    if rank < dim or (is_whole and rank == dim):
         kept = max(1, rank // 2)
         context.progress(
             f"pure_svd: embedding_dim={dim} is not below the rank {rank} of the interactions, which leaves nothing to "

@@ -190,7 +190,9 @@ def _scored_anew(ranker: ScoresPairs, requests: Requests, found: TopK) -> TopK:
     """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
     candidates it knows none, or all of which it scores alike."""
     top = _by_score(found.rows_BK, ranker.score_pairs(requests, found.rows_BK))
-    silent_B = (top.rows_BK[:, 0] == NO_ITEM) | without_spread(top, np.abs(top.scores_BK[:, 0]))
+    knows_all_B = ((top.rows_BK >= 0) == (found.rows_BK >= 0)).all(axis=1)
+    alike_B = knows_all_B & without_spread(top, np.abs(top.scores_BK[:, 0]))
+    silent_B = (top.rows_BK[:, 0] == NO_ITEM) | alike_B
     top.rows_BK[silent_B], top.scores_BK[silent_B] = found.rows_BK[silent_B], found.scores_BK[silent_B]
     return top
 

@@ -133,7 +133,7 @@ def test_items_outside_the_catalogue(tmp_path: Path, policy: str, kept: list[str
     catalogue = write_csv(tmp_path / "items.csv", [("a", "A"), ("b", "B")], "item_id,name")
     events = [("u", "a", 1, 1000), ("u", "zz", 1, 1001), ("w", "zz", 1, 1001)]
     values: dict[str, Any] = {"items": str(catalogue), "item_columns": {"title": "name"}}
-    prepared = prepare_events(tmp_path, events, unknown_items=policy, **values)
+    prepared = prepare_events(tmp_path, events, unknown_items=policy, unknown_items_at_most=1.0, **values)
     assert [item for item, _ in histories(prepared)["u"]] == kept
     assert prepared.items.column("title").to_pylist() == (["A", "B"] if policy == "drop" else ["A", "B", None])
     assert prepared.manifest["dropped"]["unknown_items"] == (2 if policy == "drop" else 0)
