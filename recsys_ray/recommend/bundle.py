@@ -166,6 +166,22 @@ class Bundle:
         return retrieval.ExactIndex(self.vectors.items.vectors_ID, self.vectors.items.bias_I)
 
     @cached_property
+    def worst_index(self) -> retrieval.ExactIndex:
+        """An index that finds, for a query turned around, the items of the lowest scores, turned around as well."""
+        assert self.vectors is not None
+        items = self.vectors.items
+        return self.index if items.bias_I is None else retrieval.ExactIndex(items.vectors_ID, -items.bias_I)
+
+    @cached_property
+    def score_sizes(self) -> tuple[float, float]:
+        """What scores that are inner products can reach: the longest item vector, and the largest bias beside it."""
+        assert self.vectors is not None
+        items = self.vectors.items
+        squares_I = np.einsum("id,id->i", items.vectors_ID, items.vectors_ID)
+        bias = 0.0 if items.bias_I is None else float(np.abs(items.bias_I).max(initial=0))
+        return float(np.sqrt(squares_I.max(initial=0))), bias
+
+    @cached_property
     def popularity_index(self) -> retrieval.ExactIndex:
         """The fallback: an index without dimensions, ``item_shares_I`` as the items' bias."""
         return retrieval.ExactIndex(np.zeros((self.num_items, 0), np.float32), self.item_shares_I)

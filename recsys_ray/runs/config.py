@@ -16,8 +16,14 @@ class GateSettings(Settings):
     """Least share of the catalogue that must appear in somebody's list."""
     max_fallback: float = Field(default=1.0, ge=0, le=1)
     """Largest share of rows that may come from the fallback."""
+    max_without_spread: float = Field(default=0.9, ge=0, le=1)
+    """Largest share of the model's lists in which all items score the same; lists of one row are not counted, nor those
+    of a model that answers everybody alike."""
     min_overlap: float = Field(default=0.0, ge=0, le=1)
     """Least mean share of a user's list that was already in the last published run."""
+    sample: int = Field(default=1000, ge=0)
+    """Users drawn at random whose lists are computed again and compared item by item; all of them where there are no
+    more. 0: none."""
 
 
 class AccuracySettings(Settings):

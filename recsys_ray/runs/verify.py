@@ -23,7 +23,8 @@ from recsys_ray.base.types import MapBlocks
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.moments import at_of
 from recsys_ray.runs import publish
-from recsys_ray.runs.gate import check_run, flat
+from recsys_ray.runs.gate import check_run
+from recsys_ray.runs.gate_part import flat
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
 from recsys_ray.runs.published import PublishedRun, part_stamps, read_run
 
@@ -63,10 +64,10 @@ def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> t
     checks: list[tuple[str, Callable[[], str]]] = [
         ("parts", lambda: _parts(run, published.parts, map_blocks)),
         ("bundle", lambda: _whole(location)),
-        ("lists", lambda: _lists(open_bundle(location), run, published, map_blocks)),
+        ("lists", lambda: _lists(open_bundle(location), ranker, run, published, map_blocks)),
     ]
-    if published.ranker is not None:
-        ranker = bundle_of(output, published.ranker)
+    ranker = None if published.ranker is None else bundle_of(output, published.ranker)
+    if ranker is not None:
         checks.insert(2, ("ranker", lambda: _whole(ranker)))
     if url is not None:
         service = _Service(url.rstrip("/"))
@@ -104,8 +105,10 @@ def _whole(location: Location) -> str:
     return f"{bundle.manifest['model']}, {bundle.num_items:,} items, every checksum right in {location}"
 
 
-def _lists(bundle: Bundle, run: Location, published: PublishedRun, map_blocks: MapBlocks) -> str:
-    facts = check_run(bundle, run, published.recommend, published.gate, None, map_blocks).facts
+def _lists(
+    bundle: Bundle, ranker: Location | None, run: Location, published: PublishedRun, map_blocks: MapBlocks
+) -> str:
+    facts = check_run(bundle, run, published.recommend, published.gate, None, map_blocks, ranker).facts
     for name in ("users", "rows", "coverage", "fallback_share"):
         before = published.checks.get(name)
         if before is not None and not np.isclose(facts[name] or 0, before):

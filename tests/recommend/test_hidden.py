@@ -128,7 +128,7 @@ def test_batch_service_and_python_hide_alike(rules: Rules, bundle: Bundle, tmp_p
     asked = RecommendSettings(n=8, at=AT, hidden=str(tmp_path / "hidden.csv"))
     hiding = open_bundle(Location.of(rules.folder) / "models" / "item_cf-hiding")
     assert check_run(hiding, run, asked, GateSettings()).facts["users"] == USERS
-    with pytest.raises(PublishError, match=r"items the user has already seen or hides \(60\)"):
+    with pytest.raises(PublishError, match=r"items the user has already seen or hides \(60, in part-00000"):
         check_run(bundle, rules.plain, asked, GateSettings())
     with rules.service(run) as service:
         assert answers(service, list(found)) == found

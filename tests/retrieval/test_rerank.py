@@ -282,7 +282,8 @@ def run(bundle: Bundle, folder: Path, wanted: RecommendSettings, ranker: Bundle 
     recommender = ShardRecommender(str(bundle.location), str(location), wanted, ranker_url)
     for shard in range(bundle.num_shards):
         recommender(shard)
-    check_run(bundle, location, wanted, GateSettings())
+    second = None if ranker is None else ranker.location
+    check_run(bundle, location, wanted, GateSettings(), ranker=second)
     return pa.concat_tables([(location / name).read_parquet() for name in location.names()])
 
 
