@@ -17,23 +17,21 @@ popular items keep more of their weight; and with ``choose`` settings are looked
 
 The polynomial is applied to histories when they are asked about, which is exact; with ``neighbors`` the matrix of all
 items is filled once, and its largest entries are kept.
-Time: linear, an addition per pair of items in a history; V, see ``linalg.low_rank``; an answer under chebyshev, order * 4
-multiply-adds an interaction. Memory: linear, 8 bytes per pair of items that share a user; else items * low_pass_dim * 16.
+Time: linear, an addition per pair of items in a history; V, see ``linalg.low_rank``; an answer under chebyshev,
+2 * order multiply-adds an interaction. Memory: linear, 8 bytes per pair of items that share a user; else items *
+low_pass_dim * 16.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.base.types import (
     Counts,
-    DoubleArray,
     FitContext,
     FloatArray,
     IntArray,
@@ -43,8 +41,9 @@ from recsys_ray.base.types import (
     TrainData,
 )
 from recsys_ray.models.base import Model, require_finite
-from recsys_ray.models.linalg.graph import WIDTH, Graph
-from recsys_ray.models.linalg.low_rank import OVERSAMPLING, leading_vectors
+from recsys_ray.models.graph_filter_choice import chosen
+from recsys_ray.models.linalg.graph import WIDTH
+from recsys_ray.models.linalg.low_rank import OVERSAMPLING
 from recsys_ray.models.linalg.pooling import EventWeights, RecentSettings
 from recsys_ray.models.linalg.similarity import (
     ItemProduct,
@@ -54,12 +53,14 @@ from recsys_ray.models.linalg.similarity import (
     product_memory,
     scaled,
 )
+from recsys_ray.models.linalg.spectrum import Spectrum, degree_powers, step_coefficients
 from recsys_ray.models.scorers.graph_filter import GraphFilterScorer
 from recsys_ray.models.scorers.linear import LinearScorer, LowRankScorer
 
-HALVES, GENTLE = (0.5, 0.5, 0.5), (0.4, 0.5, 0.3)
+HALVES, GENTLE = (0.5, 0.5, 0.5), (0.3, 0.4, 0.3)
 """The powers of users, items and degrees: those of Shen et al., and those that chebyshev and ideal have by default."""
-ONLY_CHEBYSHEV = ("order", "flatness", "low_pass_weight")
+CHOSEN = ("user_power", "item_power", "degree_power", "low_pass_weight")
+ONLY_CHEBYSHEV = ("order", "flatness", "low_pass_weight", "choose")
 
 
 class GraphFilter(RecentSettings, Model):
@@ -69,16 +70,16 @@ class GraphFilter(RecentSettings, Model):
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LinearScorer, GraphFilterScorer, LowRankScorer)
 
     filter: Literal["linear", "chebyshev", "ideal"] = "linear"
-    """linear: two steps of a random walk. chebyshev: a smooth step of the graph's frequencies, by a polynomial, plus the
-    ideal one with a weight. ideal: the leading singular vectors alone."""
+    """linear: two steps of a random walk. chebyshev: a smooth step of the graph's frequencies, by a polynomial, plus
+    the ideal one with a weight. ideal: the leading singular vectors alone."""
     neighbors: int | None = Field(default=None, ge=1)
-    """Keep so many largest entries of each row of the item-item matrix. None keeps all under linear, and under chebyshev
-    makes no matrix: histories are filtered when asked about. For catalogues whose full matrix is too large, or for
-    quick single answers. ideal has no matrix."""
+    """Keep so many largest entries of each row of the item-item matrix. null keeps all under linear, and makes no
+    matrix under chebyshev: histories are filtered when asked about. For catalogues whose full matrix is too large, or
+    for quick single answers. ideal has no matrix."""
     user_power: float | None = Field(default=None, ge=0, le=1)
-    """a: longer histories say less about each pair of items. null: .5 under linear, else .4."""
+    """a: longer histories say less about each pair of items. null: .5 under linear, else .3."""
     item_power: float | None = Field(default=None, ge=0, le=1)
-    """b: popular items connect less. null: .5."""
+    """b: popular items connect less. null: .5 under linear, else .4."""
     degree_power: float | None = Field(default=None, ge=0, le=1)
     """p: popular items of a history count less and popular items gain as answers. null: .5 under linear, else .3."""
     order: int = Field(default=5, ge=1)
@@ -89,6 +90,10 @@ class GraphFilter(RecentSettings, Model):
     """Singular vectors of the ideal low-pass, at most an eighth of the smaller of users and items; not under linear."""
     low_pass_weight: float = Field(default=0.2, ge=0)
     """What the ideal low-pass counts beside the polynomial; chebyshev only."""
+    choose: Literal["random", "both"] | None = None
+    """Choose powers, low_pass_weight and low_pass_dim on events held out of the training histories, instead of taking
+    what is set: random, where the order of events says nothing; both, half of them the newest of a history, which
+    chooses recent_weight too. chebyshev only."""
     recent_weight: float = Field(default=0.0, ge=0)
     """How long the vector of the last events is beside that of the whole history, 1, in what is filtered."""
 
@@ -99,8 +104,13 @@ class GraphFilter(RecentSettings, Model):
             idle.append("low_pass_dim")
         if self.filter == "ideal" and self.neighbors is not None:
             idle.append("neighbors")
+        if self.choose is not None:
+            names = CHOSEN if self.choose == "random" else (*CHOSEN, "recent_weight")
+            idle += [name for name in names if name in self.changed]
         if idle:
-            raise ValueError(f"{idle[0]} has no effect with filter = {self.filter}; unset it")
+            chooses = self.filter == "chebyshev" and self.choose is not None
+            cause = f"choose = {self.choose}" if chooses else f"filter = {self.filter}"
+            raise ValueError(f"{idle[0]} has no effect with {cause}; unset it")
         return self
 
     @property
@@ -119,6 +129,8 @@ class GraphFilter(RecentSettings, Model):
         users_items = data.histories.matrix(data.num_items)
         if self.filter == "linear":
             return self._linear(users_items, context)
+        if self.choose is not None:
+            return chosen(self, data, context).fit_scorer(data, context)
         parts = Spectrum.of(users_items, self.powers, self.low_pass_dim, context)
         require_finite("graph_filter", "report it with the data's counts", parts.vectors_ID)
         if self.filter == "ideal":
@@ -152,8 +164,8 @@ class GraphFilter(RecentSettings, Model):
         items_users = users_items.T.tocsr()
         of_items_I, of_users_U = np.diff(items_users.indptr), np.diff(users_items.indptr)
         product = ItemProduct(
-            scaled(items_users, rows=_power(of_items_I, -b - p), columns=_power(of_users_U, -2 * a)),
-            scaled(users_items, columns=_power(of_items_I, p - b)),
+            scaled(items_users, rows=degree_powers(of_items_I, -b - p), columns=degree_powers(of_users_U, -2 * a)),
+            scaled(users_items, columns=degree_powers(of_items_I, p - b)),
             neighbors=self.neighbors,
             keep_diagonal=True,
         )
@@ -167,7 +179,7 @@ class GraphFilter(RecentSettings, Model):
         return GraphFilterScorer(
             users_items=parts.users_items,
             items_users=parts.items_users,
-            coefficients=step_coefficients(self.order, self.flatness),
+            coefficients=step_coefficients(self.order, self.flatness).tolist(),
             vectors_ID=np.ascontiguousarray(parts.vectors_ID[:, :dim] * np.float32(self.low_pass_weight**0.5)),
             scales_I=parts.scales_I,
             trained_I=parts.trained_I,
@@ -180,56 +192,6 @@ class GraphFilter(RecentSettings, Model):
         return LinearScorer(weights=matrix, trained_I=scorer.scorable_I, weighting=self._events)
 
 
-@dataclass(frozen=True, slots=True)
-class Spectrum:
-    """The normalised graph with 1 as its largest singular value, and its leading vectors."""
-
-    users_items: Graph
-    items_users: Graph
-    vectors_ID: FloatArray
-    scales_I: FloatArray
-    trained_I: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(
-        cls, users_items: sp.csr_matrix, powers: tuple[float, float, float], dim: int, context: FitContext
-    ) -> Spectrum:
-        """Of binary interactions (U, I), with the powers a, b, p and at most ``dim`` vectors."""
-        a, b, p = powers
-        of_users_U = np.diff(users_items.indptr)
-        of_items_I = np.bincount(users_items.indices, minlength=users_items.shape[1])
-        normal = users_items.multiply(_power(of_users_U, -a)[:, None]).multiply(_power(of_items_I, -b)).tocsr()
-        context.progress(f"graph_filter: leading vectors of {users_items.shape[1]} items")
-        vectors_ID = leading_vectors(normal, max(1, min(dim, min(users_items.shape) // 8)), context)
-        largest = np.linalg.norm(normal @ vectors_ID[:, 0]) if vectors_ID.size else 1.0
-        normal = (normal / np.float32(largest)).astype(np.float32)
-        return cls(
-            Graph.rows_of(normal),
-            Graph.rows_of(normal.T.tocsr()),
-            vectors_ID,
-            _power(of_items_I, p),
-            np.asarray(of_items_I > 0),
-        )
-
-
-def step_coefficients(order: int, flatness: float) -> DoubleArray:
-    """(order + 1,) c_k of the polynomial ``sum of c_k T_k(x)`` that meets the step h at the zeros of T_(order + 1)."""
-    angles_K = (np.arange(order + 1) + 0.5) * np.pi / (order + 1)
-    nodes_K = np.cos(angles_K)
-    steps_K = (1 + np.sign(nodes_K) * np.abs(nodes_K) ** flatness) / 2
-    # At these nodes the T_k are orthogonal: each coefficient is a mean.
-    found_K = 2 * np.cos(np.outer(np.arange(order + 1), angles_K)) @ steps_K / (order + 1)
-    found_K[0] /= 2
-    return np.asarray(found_K, np.float64)
-
-
-def _some_rows(
-    block: tuple[int, int], shared: tuple[GraphFilterScorer, int]
-) -> tuple[LongArray, IntArray, FloatArray]:
+def _some_rows(block: tuple[int, int], shared: tuple[GraphFilterScorer, int]) -> tuple[LongArray, IntArray, FloatArray]:
     scorer, neighbors = shared
     return largest_of_rows(scorer.weights(np.arange(*block, dtype=np.int32)), neighbors)
-
-
-def _power(degrees: npt.NDArray[np.integer], power: float) -> FloatArray:
-    """degree^power; rows without entries are never used and get 1."""
-    return (np.maximum(degrees, 1).astype(np.float64) ** power).astype(np.float32)

@@ -2,9 +2,9 @@
 
 Sources: Ludewig, Jannach, "Evaluation of Session-Based Recommendation Algorithms" (UMUAI 2018), whose sequential rules
 count what came after an item by its distance; Rendle, Freudenthaler, Schmidt-Thieme, "Factorizing Personalized Markov
-Chains for Next-Basket Recommendation" (WWW 2010), whose first-order chain they extend. Where we depart: items also count,
-less, for what they followed; both items' popularity is damped by a power; and the whole history answers, older events
-less. With n_i the events on item i and g >= 1 how many places behind item i item j came in a history:
+Chains for Next-Basket Recommendation" (WWW 2010), whose first-order chain they extend. Where we depart: items also
+count, less, for what they followed; both items' popularity is damped by a power; and the whole history answers, older
+events less. With n_i the events on item i and g >= 1 how many places behind item i item j came in a history:
 
     T_ij  = sum over such pairs, g <= window, of gap_decay^(g - 1),  plus backward times the same with i and j swapped
     W_ij  = T_ij / (n_i^source_power n_j^target_power)
@@ -73,7 +73,7 @@ class Transitions(Model):
     history_decay: float | None = Field(default=None, gt=0, le=1)
     """An event with k later ones in its history counts this^k; null chooses it on the last events of training
     histories."""
-    neighbors: int = Field(default=1000, ge=1)
+    neighbors: int = Field(default=500, ge=1)
     """Items kept for each item, those that it leads to most."""
 
     def fit_scorer(self, data: TrainData, context: FitContext) -> LinearScorer:

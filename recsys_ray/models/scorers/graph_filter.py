@@ -18,7 +18,7 @@ from recsys_ray.models.scorers.base import KnowingScorer, comparable
 
 
 class GraphFilterScorer(KnowingScorer):
-    """``history x D^-p F D^p`` with the symmetric filter ``F = sum of c_k T_k(2 R'R - 1) + V V'``, never multiplied out.
+    """``history x D^-p F D^p``, the filter ``F = sum of c_k T_k(2 R'R - 1) + V V'`` being symmetric, never made.
 
     D are the items' degrees and R the normalised interactions with the largest singular value 1.
 
@@ -70,12 +70,17 @@ class GraphFilterScorer(KnowingScorer):
         scores_BI = np.empty((len(histories), self.num_items), np.float32)
         for start in range(0, len(histories), WIDTH):
             stop = min(start + WIDTH, len(histories))
-            rows = events.rows(histories.slice(start, stop), self.scorable_I)
-            signals_IJ = np.zeros((self.num_items, stop - start), np.float32)
-            columns_E = np.repeat(np.arange(stop - start), np.diff(rows.offsets))
-            signals_IJ[rows.columns, columns_E] = rows.values / self.scales_I[rows.columns]
+            signals_IJ = self.signals(histories.slice(start, stop), events)
             scores_BI[start:stop] = (self.filtered(signals_IJ) * self.scales_I[:, None]).T
         return scores_BI
+
+    def signals(self, histories: Histories, events: EventWeights) -> FloatArray:
+        """(I, J) what is filtered of J histories: ``D^-p`` times what their events count."""
+        rows = events.rows(histories, self.scorable_I)
+        signals_IJ = np.zeros((self.num_items, len(histories)), np.float32)
+        columns_E = np.repeat(np.arange(len(histories)), np.diff(rows.offsets))
+        signals_IJ[rows.columns, columns_E] = rows.values / self.scales_I[rows.columns]
+        return signals_IJ
 
     def weights(self, items_R: IntArray) -> FloatArray:
         """(R, I) rows of the matrix ``D^-p F D^p``: what one plain event on each of these items adds to all scores."""
@@ -128,7 +133,9 @@ class GraphFilterScorer(KnowingScorer):
         )
 
 
-def clenshaw(users_items: Graph, items_users: Graph, coefficients: Sequence[float], signals_IJ: FloatArray) -> FloatArray:
+def clenshaw(
+    users_items: Graph, items_users: Graph, coefficients: Sequence[float], signals_IJ: FloatArray
+) -> FloatArray:
     """(I, J) ``sum of c_k T_k(2 R'R - 1) @ signals`` by the recurrence of Clenshaw: a product with R and one with R' a
     degree, and no T_k kept.
 
@@ -137,7 +144,7 @@ def clenshaw(users_items: Graph, items_users: Graph, coefficients: Sequence[floa
     first, *others = coefficients
     if not others:
         return signals_IJ * np.float32(first)
-    # b_k = c_k x + 2 (2 R'R - 1) b_(k+1) - b_(k+2), from the highest degree down; the sum is c_0 x + (2 R'R - 1) b_1 - b_2.
+    # From the highest degree down, b_k = c_k x + 2 (2 R'R - 1) b_(k+1) - b_(k+2); at degree 0 the 2 in front is a 1.
     last_IJ, before_IJ = signals_IJ * np.float32(others[-1]), np.zeros_like(signals_IJ)
     for degree in range(len(others) - 1, -1, -1):
         twice = np.float32(2.0 if degree else 1.0)

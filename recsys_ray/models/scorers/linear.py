@@ -99,7 +99,9 @@ class LinearScorer(KnowingScorer):
 
     kind: ClassVar[str] = "linear"
 
-    def __init__(self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting | EventWeights) -> None:
+    def __init__(
+        self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting | EventWeights
+    ) -> None:
         self.weights = weights
         self.scorable_I = trained_I
         self.events = weighting if isinstance(weighting, EventWeights) else EventWeights(weighting)
