@@ -33,7 +33,7 @@ def test_forward_counts_by_hand() -> None:
     np.testing.assert_allclose(weights_of(fitted(gap_decay=0.5, backward=0.0)), expected)
     both = expected + 0.4 * expected.T
     np.testing.assert_allclose(weights_of(fitted(in_pieces(2), gap_decay=0.5, backward=0.4)), both, rtol=1e-6)
-    damped = both * COUNTS[:, None] ** -0.3 * COUNTS ** -0.2
+    damped = both * COUNTS[:, None] ** -0.3 * COUNTS**-0.2
     found = fitted(gap_decay=0.5, backward=0.4, source_power=0.3, target_power=0.2)
     np.testing.assert_allclose(weights_of(found), damped, rtol=1e-6)
 
@@ -65,7 +65,7 @@ def test_reasons_say_which_step_led_here() -> None:
 
 @pytest.mark.parametrize(("chain", "most", "least"), [(True, 0.5, 0.0), (False, 1.0, 0.7)])
 def test_how_fast_a_history_fades_is_chosen(chain: bool, most: float, least: float) -> None:
-    """In a chain the last event says all. Where users stay in one of ten groups, in any order, all events say the same."""
+    """In a chain the last event says all. Where users stay in a group, in any order, all events say the same."""
     rng = np.random.default_rng(0)
     lists = []
     for _ in range(600):
