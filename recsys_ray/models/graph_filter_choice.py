@@ -26,7 +26,7 @@ from recsys_ray.retrieval import top_k_scores
 if TYPE_CHECKING:
     from recsys_ray.models.graph_filter import GraphFilter
 
-POWERS = ((0.5, 0.5, 0.4), (0.4, 0.5, 0.3), (0.3, 0.4, 0.3))
+POWERS = ((0.5, 0.5, 0.4), (0.4, 0.5, 0.3), (0.3, 0.4, 0.3), (0.3, 0.4, 0.2))
 LOW_PASS = (0.0, 0.1, 0.2, 0.4, 0.8)
 """Weights of the ideal low-pass."""
 RECENT = (0.0, 0.1, 0.25, 0.5, 1.0)
