@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from recsys_ray import __version__
@@ -32,6 +33,8 @@ STAGES = {
     "rollback": "point LATEST back to the run published before (runs.to=RUN_ID for another)",
 }
 REPORTS = ("data", "embeddings")
+WRITING = ("run", "prepare", "features", "embed", "train", "evaluate", "recommend")
+"""Stages that one configuration does not do twice at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,7 +104,9 @@ def _reported(run: Callable[[], dict[str, Any]]) -> int:
 
 def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
     """What the stage found or did."""
-    with open_pipeline(config_path, overrides, _progress) as pipeline:
+    with open_pipeline(config_path, overrides, _progress) as pipeline, ExitStack() as held:
+        if stage in WRITING:
+            held.enter_context(pipeline.only_once())
         result: dict[str, Any] = getattr(pipeline, stage)(**options)
     return result
 

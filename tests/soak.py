@@ -1,10 +1,13 @@
-"""The kill test: the batch job is killed with SIGKILL at random moments and rerun, and must end as if nothing happened.
+"""The kill test: the job is killed at random moments and rerun, and must end as if nothing happened.
 
-    python tests/soak.py [--rounds 20] [--seed 0]
+    python tests/soak.py [--rounds 20] [--kills 100] [--seed 0]
 
-Each round kills the driver, a worker, or the second node of a two-node cluster once some random number of parts is
-written, reruns the command if the job died, and compares the published rows with an unbroken run. ``test_kill`` and
-``test_cluster`` hold the short form. The last line is one JSON object.
+Each round kills the driver, a worker, or the second node of a two-node cluster with SIGKILL once some random number of
+parts is written, reruns the command if the job died, and compares the published rows with an unbroken run.
+
+Each of the ``kills`` ends the whole command, from raw data to publication, in whatever stage it is, by SIGKILL, SIGTERM
+or SIGINT; now and then two commands are started at once. Most of them work without a Ray, whose start would be most of
+what is killed. ``test_kill`` and ``test_two_nodes`` hold the short form. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ def published_rows(folder: Path) -> pa.Table:
     root = folder / "out" / "recommendations"
     run = root / (root / "LATEST").read_text().strip()
     names = sorted(path.name for path in run.glob("*.parquet"))
-    expected = json.loads((run / "run.json").read_text())["parts"]
+    expected = json.loads((run / "_manifest.json").read_text())["parts"]
     assert names == sorted(expected), "parts of the manifest and parts on disk differ"
     assert not list(run.glob("*.tmp")), "temporary files left behind"
     return pa.concat_tables([pq.read_table(run / name) for name in names])
@@ -160,14 +163,97 @@ def soak(rounds: int, seed: int) -> dict[str, Any]:
     return {"rounds": rounds, "equal": sum(facts["equal"] for facts in seen), "rows": expected.num_rows, "kills": seen}
 
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+STAGES: dict[str, Any] = {
+    "name": "stages",
+    "data": {
+        "source": "synthetic",
+        "users": 400,
+        "items": 80,
+        "interactions_per_user": 12,
+        "shards": 6,
+        "posters": True,
+        "split": {"kind": "leave_last_out"},
+        "filters": {"k_core_users": 2, "k_core_items": 2},
+    },
+    "content": {"text": None, "image": {"encoder": "palette"}, "items_per_shard": 20},
+    "model": {"name": "als", "embedding_dim": 8, "epochs": 3},
+    "recommend": {"n": 5, "fallback": ["content", "popularity"], "index": {"kind": "flat", "min_recall": 0.5}},
+    "evaluation": {"bootstrap": 20, "k": [5]},
+    "runs": {"accuracy": {"override": True}},
+    "cluster": {"object_store_mib": 128},
+}
+REAL_EVERY, PAIR_EVERY, MOST_KILLS_A_RUN = 20, 5, 8
+
+
+class Stages:
+    """A whole command that is killed and killed again, until it has published."""
+
+    def __init__(self, folder: Path, generator: random.Random) -> None:
+        self.folder, self.random = folder, generator
+        self.config = folder / "stages.yaml"
+        self.config.write_text(yaml.safe_dump(STAGES | {"output": str(folder / "out")}))
+        started = time.monotonic()
+        assert self.start(real=False).wait() == 0, (folder / "job.log").read_text()
+        self.seconds = time.monotonic() - started
+        self.expected = published_rows(folder)
+        self.reset()
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+
+    def start(self, *, real: bool) -> subprocess.Popen[bytes]:
+        module = "recsys_ray.cli" if real else "tests.here"
+        with (self.folder / "job.log").open("ab") as log:
+            line = [sys.executable, "-m", module, "run", str(self.config)]
+            return subprocess.Popen(line, stdout=log, stderr=log, cwd=ROOT, env=environment(None))
+
+    def until_published(self, first: int) -> tuple[list[str], bool]:
+        """Kill the command a few times, let it end; the signals, and whether the rows are those of an unbroken run."""
+        sent: list[str] = []
+        for number in range(self.random.randint(1, MOST_KILLS_A_RUN)):
+            real = (first + number) % REAL_EVERY == 0
+            jobs = [self.start(real=real) for _ in range(2 if (first + number) % PAIR_EVERY == 0 else 1)]
+            time.sleep(self.random.uniform(0, self.seconds * (6 if real else 1)))
+            for job in jobs[: self.random.randint(1, len(jobs))]:
+                chosen = self.random.choice(SIGNALS)
+                if job.poll() is None:
+                    job.send_signal(chosen)
+                    sent.append(chosen.name)
+            for job in jobs:
+                job.wait(timeout=300)
+        code = self.start(real=False).wait(timeout=300)
+        assert code == 0, (self.folder / "job.log").read_text()[-2000:]
+        left = [path for path in (self.folder / "out").rglob("*") if path.suffix in (".tmp", ".lock")]
+        equal = published_rows(self.folder).equals(self.expected) and not left
+        self.reset()
+        return sent, equal
+
+
+def kill_stages(kills: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        world = Stages(Path(name), random.Random(seed))
+        sent: list[str] = []
+        runs = equal = 0
+        while len(sent) < kills:
+            found, same = world.until_published(len(sent))
+            sent, runs, equal = sent + found, runs + 1, equal + same
+            print(json.dumps({"kills": len(sent), "runs": runs, "equal": equal}), file=sys.stderr, flush=True)
+        tracebacks = (world.folder / "job.log").read_text().count("Traceback")
+    signals = {one.name: sent.count(one.name) for one in SIGNALS}
+    return {"kills": len(sent), "runs": runs, "equal_runs": equal, "signals": signals, "tracebacks": tracebacks}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    stages = kill_stages(arguments.kills, arguments.seed)
     result = soak(arguments.rounds, arguments.seed)
-    print(json.dumps(result))
-    return 0 if result["equal"] == arguments.rounds else 1
+    print(json.dumps(result | {"stages": stages}))
+    return 0 if result["equal"] == arguments.rounds and stages["equal_runs"] == stages["runs"] else 1
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ class ConfigError(RecsysError):
 class DataError(RecsysError):
     """Input data breaks its contract."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
+
 
 class ModelError(RecsysError):
     """A model can't be fitted or can't score."""
@@ -50,3 +53,17 @@ class StorageError(RecsysError):
 
 class PublishError(RecsysError):
     """A run must not be published, or no run can be rolled back to."""
+
+
+LONGEST = 1000
+"""Characters of a message that quotes what was found in a file."""
+
+
+def one_line(message: str) -> str:
+    """What a terminal can show in a line: control characters written out, the middle of a long text left out."""
+    shown = message if message.isprintable() else "".join(map(_shown, message))
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST // 2]} ... {shown[-LONGEST // 2 :]}"
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

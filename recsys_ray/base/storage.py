@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
+import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -129,30 +131,60 @@ class Location:
 
         Local files are written aside, flushed to the disk and renamed. On object stores one PUT is the commit.
         """
-        fs, path = self.filesystem()
         if not self.is_local:
+            fs, path = self.filesystem()
             _guard(self, lambda: fs.pipe_file(path, bytes(data)))
             return
-        target = Path(path)
+        with self.written_from_file() as aside:
+            aside.write_bytes(data)
+
+    @contextlib.contextmanager
+    def written_from_file(self) -> Iterator[Path]:
+        """What is written to the local path inside becomes this file, whole or not at all, with usual permissions."""
+        if not self.is_local:
+            with tempfile.TemporaryDirectory() as folder:
+                aside = Path(folder) / self.name
+                yield aside
+                fs, path = self.filesystem()
+                _guard(self, lambda: fs.put_file(str(aside), path))
+            return
+        target = Path(self.url)
         aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{TEMPORARY_SUFFIX}")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
+            aside.touch()
+            mode = stat.S_IMODE(aside.stat().st_mode)
+            yield aside
+            aside.chmod(mode)  # libraries that write a file may close it to others
+            with aside.open("rb") as file:
                 os.fsync(file.fileno())
             aside.replace(target)
         except OSError as error:
+            raise StorageError(f"{self.url}: can't write ({error.strerror or error})") from error
+        finally:
             with contextlib.suppress(OSError):  # a parent that is a file has no entries to remove
                 aside.unlink(missing_ok=True)
-            raise StorageError(f"{self.url}: can't write ({error.strerror or error})") from error
+
+    def download(self, other: Location) -> None:
+        """Make this local file a copy of another, whole or not at all."""
+        fs, path = other.filesystem()
+        with self.written_from_file() as aside:
+            _guard(other, lambda: fs.get_file(path, str(aside)))
 
     def read_json(self) -> dict[str, Any]:
+        """The object in a JSON file.
+
+        Raises:
+            StorageError: the file can't be read, is no JSON, or holds something else than an object.
+        """
         data = self.read_bytes()
         try:
-            return cast("dict[str, Any]", json.loads(data))
+            found: Any = json.loads(data)
         except ValueError as error:
             raise StorageError(f"{self.url}: not valid JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise StorageError(f"{self.url}: holds no JSON object, found a {type(found).__name__}")
+        return found
 
     def write_json(self, value: dict[str, Any]) -> None:
         self.write_bytes((json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
@@ -168,17 +200,19 @@ class Location:
     def parse_parquet(self, data: bytes, columns: list[str] | None = None) -> pa.Table:
         """``read_parquet`` of bytes that were read from here."""
         try:
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            return file.read(columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
 
     def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> memoryview:
         """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file.
 
-        Returns the bytes that were written.
+        Its pages carry checksums, which ``read_parquet`` and other readers can verify. Returns the bytes that were
+        written.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression=compression, **options)
+        pq.write_table(table, sink, compression=compression, write_page_checksum=True, **options)
         data = memoryview(sink.getvalue())
         self.write_bytes(data)
         return data

@@ -14,7 +14,7 @@ import ray.data
 from recsys_ray.cluster.session import ClusterSettings, Session, Ticker, our_errors, set_threads
 from recsys_ray.content.encode import ShardEncoder, ShardReader
 from recsys_ray.content.table import EmbedJob, add_up
-from recsys_ray.runs.publish import finished_shards
+from recsys_ray.runs.publish import whole_shards
 
 READING_SHARE = 0.25
 """Of an actor's cores, what a reading actor takes where both kinds share the cores."""
@@ -44,7 +44,7 @@ def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
 
     Whatever is killed while it runs, calling it again for the same table finishes the rest.
     """
-    done = finished_shards(job.table)
+    done = whole_shards(job.table, session.map_blocks, session.progress)
     todo = [shard for shard in range(job.num_shards) if shard not in done]
     if done:
         session.progress(f"embed: resuming {job.table.name}, {len(done)} of {job.num_shards} parts are there")

@@ -9,6 +9,7 @@ import numpy as np
 import ray
 import ray.data
 
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.session import Session, Ticker, our_errors
@@ -48,5 +49,5 @@ def run_features(session: Session, job: FeatureJob) -> dict[str, Any]:
     table = item_table(prepared.items, total.sums_SI)
     files = total.files | {ITEMS: stamp((output / ITEMS).write_parquet(table))}
     facts = {"users": prepared.num_users, "items": prepared.num_items, "parts": list(job.settings.parts)}
-    (output / MANIFEST).write_json(facts | {"prepared": prepared.location.name, "files": files})
+    write_manifest(output / MANIFEST, facts | {"prepared": prepared.location.name, "files": files})
     return facts

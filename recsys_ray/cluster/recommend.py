@@ -18,7 +18,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs.batch import ShardRecommender
-from recsys_ray.runs.publish import finished_shards
+from recsys_ray.runs.publish import whole_shards
 
 COUNTS = ("users", "score_seconds", "seconds")
 """What a shard tells of itself, each a column."""
@@ -58,7 +58,7 @@ def run_batch(
 
     Whatever is killed while it runs, calling it again with the same run finishes the rest.
     """
-    done = finished_shards(run)
+    done = whole_shards(run, session.map_blocks, session.progress)
     todo = [shard for shard in range(len(users_per_shard)) if shard not in done]
     facts: dict[str, Any] = {"shards": len(users_per_shard), "shards_resumed": len(done), "users_written": 0}
     if not todo:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from recsys_ray.pipeline import Pipeline
 
-COMMANDS: tuple[str, ...] = ("choose", "tune", "doctor", "compare", "ab", "audience", "export", "forget")
+COMMANDS: tuple[str, ...] = ("choose", "tune", "doctor", "compare", "ab", "audience", "export", "forget", "redo")
 """In the order of the help."""
 
 Progress = Callable[[str], None]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from recsys_ray.base.proportion import MOST
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Settings
 
@@ -58,7 +59,7 @@ class ImageSettings(Settings):
     """Posters by item: <directory>/<item_id>.<jpg|jpeg|png|webp|gif|bmp>, with / in an id written %2F. A poster found
     here goes before the one that the catalogue names."""
     root: str | None = None
-    """Directory or URL that relative poster paths of the catalogue start from."""
+    """Directory or URL that relative poster paths of the catalogue start from; null: they start at the catalogue."""
     timeout_s: float = Field(default=10.0, gt=0)
     """Seconds that one attempt to download a poster may take."""
     max_mib: float = Field(default=10.0, gt=0)
@@ -145,6 +146,9 @@ class ContentSettings(Settings):
     """Items of one unit of work: read, encoded and written together."""
     store: str | None = None
     """Directory or URL of the tables, to share them among configurations; null puts them under output."""
+    missing_at_most: float = Field(default=MOST, ge=0, le=1)
+    """Share of the items that may have no text, and of the named posters that may not be readable; more is an error.
+    From one in ten they are a warning."""
     keep: int = Field(default=1, ge=0)
     """Earlier tables that stay beside the current one; unchanged items take their vectors from them."""
     report: ReportSettings = ReportSettings()

@@ -19,7 +19,7 @@ from recsys_ray.content.encoders.image import image_fingerprint, open_image_enco
 from recsys_ray.content.encoders.problems import PosterError
 from recsys_ray.content.encoders.text import compose, open_text_encoder, text_fingerprint
 from recsys_ray.content.posters.reader import read_posters
-from recsys_ray.content.table import KINDS, START, EmbedJob, known_vectors, overlapping, posters_of, write_part
+from recsys_ray.content.table import KINDS, EmbedJob, known_vectors, overlapping, posters_of, read_start, write_part
 from recsys_ray.data.prepare.keys import hash_ids
 from recsys_ray.data.prepare.shard import part_file
 
@@ -69,7 +69,8 @@ class ShardReader:
             "text": text_fingerprint(text) if text else {},
             "image": image_fingerprint(image) if image else {},
         }
-        self.earlier = [(table, int((table / START).read_json()["num_shards"])) for table in job.known]
+        starts = [(table, read_start(table)) for table in job.known]
+        self.earlier = [(table, int(start["num_shards"])) for table, start in starts if start]
 
     def __call__(self, shard: int) -> ShardWork:
         started = time.perf_counter()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,16 +29,19 @@ import pyarrow.parquet as pq
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError, StorageError
+from recsys_ray.base.manifest import read_manifest, write_manifest
+from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, FloatArray, ItemContent
 from recsys_ray.content.config import ContentSettings
 from recsys_ray.content.encoders.fusion import normalized
 from recsys_ray.content.encoders.image import image_fingerprint
 from recsys_ray.content.encoders.text import text_fingerprint
+from recsys_ray.content.gaps import gaps
 from recsys_ray.content.posters.reader import poster_stamps
 from recsys_ray.data.prepare.shard import part_file
 
-FORMAT = 1
+FORMAT = 2
 START, MANIFEST = "_table.json", "manifest.json"
 FACTS = b"recsys_ray.facts"
 """Key in a part's metadata: what its shard counted."""
@@ -82,10 +85,12 @@ def start_table(
     table = store / key
     num_items = items.read_parquet(["item_id"]).num_rows
     num_shards = 1 << max(0, (-(-num_items // settings.items_per_shard) - 1).bit_length())
-    if not (table / START).exists():
-        started = {"num_shards": num_shards, "owner": owner, "started_at": datetime.now(UTC).isoformat()}
-        (table / START).write_json(facts | started)
-    num_shards = int((table / START).read_json()["num_shards"])
+    begun = read_start(table)
+    if begun is None:  # parts of a table whose start can't be read may be of another number of shards
+        table.remove()
+        begun = facts | {"num_shards": num_shards, "owner": owner, "started_at": datetime.now(UTC).isoformat()}
+        write_manifest(table / START, begun)
+    num_shards = int(begun["num_shards"])
     return EmbedJob(items, table, tuple(_earlier(store, key, facts)), num_shards, settings)
 
 
@@ -101,19 +106,36 @@ def _earlier(store: Location, key: str, facts: dict[str, Any]) -> list[Location]
 
 def _others(store: Location, key: str) -> list[tuple[str, dict[str, Any]]]:
     """Names and starts of the tables beside this one, newest first."""
-    names = [name for name in store.names() if name != key and (store / name / START).exists()]
-    found = [(name, (store / name / START).read_json()) for name in names]
+    found = [(name, start) for name in store.names() if name != key and (start := read_start(store / name))]
     return sorted(found, key=lambda entry: str(entry[1]["started_at"]), reverse=True)
 
 
-def finish_table(job: EmbedJob) -> dict[str, Any]:
-    """Commit the table with what all its parts counted, also those of earlier, killed attempts."""
-    parts = [
-        pq.read_schema(pa.BufferReader((job.table / part_file(shard)).read_bytes())) for shard in range(job.num_shards)
-    ]
-    facts = {"format": FORMAT, "num_shards": job.num_shards}
-    facts |= add_up([json.loads(part.metadata[FACTS]) for part in parts])
-    (job.table / MANIFEST).write_json(facts)
+def read_start(table: Location) -> dict[str, Any] | None:
+    """What was written when a table was begun; None where nothing is there that can be read."""
+    if not (table / START).exists():
+        return None
+    try:
+        start = read_manifest(table / START, since=FORMAT)
+    except StorageError:
+        return None
+    return start if {"num_shards", "started_at"} <= start.keys() else None
+
+
+def finish_table(job: EmbedJob, progress: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+    """Commit the table with what all its parts counted, also those of earlier, killed attempts.
+
+    Raises:
+        DataError: more texts or posters are missing than ``content.missing_at_most`` allows; the parts stay.
+    """
+    counted, files = [], {}
+    for name in map(part_file, range(job.num_shards)):
+        data = (job.table / name).read_bytes()
+        counted.append(json.loads(pq.read_schema(pa.BufferReader(data)).metadata[FACTS]))
+        files[name] = stamp(data)
+    facts = {"format": FORMAT, "num_shards": job.num_shards} | add_up(counted) | {"files": files}
+    for line in gaps(facts, job.settings):
+        progress(f"embed: {line}")
+    write_manifest(job.table / MANIFEST, facts)
     return facts
 
 
@@ -188,7 +210,7 @@ def read_content(table: Location, item_ids: pa.Array, kind: str = "fused") -> It
         raise DataError(f"{table}: no finished table of embeddings here; run embed")
     vectors_ID: npt.NDArray[np.float32] | None = None
     present_I = np.zeros(len(item_ids), np.bool_)
-    for shard in range(int((table / MANIFEST).read_json()["num_shards"])):
+    for shard in range(int(read_manifest(table / MANIFEST, since=FORMAT)["num_shards"])):
         part = (table / part_file(shard)).read_parquet()
         if kind not in part.schema.names:
             raise DataError(f"{table}: no {kind} vectors; set content.{kind} and run embed")

@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys_ray.base.proportion import MANY
 from recsys_ray.data.config import DataSettings
+from recsys_ray.data.prepare.times import FIRST_TIME
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.report.exploration import DAY, Explored, plain_names
 
 Severity = Literal["note", "warning", "error"]
-FEW, MANY = 0.01, 0.1
-"""Shares from which something is worth a note, and a warning."""
+FEW = 0.01
+"""Share from which something is worth a note."""
 SHIFT, DRIFT = 0.1, 0.25
 """Population stability index from which a distribution is said to have shifted, and to have drifted."""
-FIRST_TIME = int(np.datetime64("1990-01-01", "ms").astype(np.int64))
 BURST = 50
 """A user with so many times the interactions of the 99th percentile is no person."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from recsys_ray.base.proportion import MOST
 from recsys_ray.base.types import Settings
 
 IdType = Literal["auto", "int64", "string"]
@@ -50,6 +51,10 @@ class FilterSettings(Settings):
     """Keep interactions at or after this moment (ISO date, UTC)."""
     end: Moment | None = None
     """Keep interactions before this moment (ISO date, UTC)."""
+    future: Literal["seen", "keep"] = "seen"
+    """What becomes of interactions more than a day ahead of the clock. seen: never learned from and never a target, so
+    that all that counts back from the newest does so from a moment that was; keep: taken as they are, for data whose
+    times were shifted."""
     duplicates: Literal["last", "first", "max", "sum", "keep", "error"] = "last"
     """Which interaction of a repeated (user, item) pair stays. max: the one of the highest rating, the last of equal
     ones. sum: the last, rated the sum of all."""
@@ -226,6 +231,8 @@ class DataSettings(Settings):
     """Share of all rows that bad_rows=drop may leave out; more is an error."""
     unknown_items: Literal["error", "drop", "add"] = "error"
     """What to do with interactions whose item is not in a given catalogue; add: as an item without title."""
+    left_out_at_most: float = Field(default=MOST, ge=0, le=1)
+    """Share of the interactions that unknown_items=drop may drop, and that may lie in the future; more is an error."""
 
     @property
     def gives_parts(self) -> bool:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -81,7 +81,7 @@ class WithoutUsers:
         rows = self.source.read(chunk)
         events = without(rows.events, self.users)
         if gone := rows.events.num_rows - events.num_rows:
-            return Rows(events, rows.left_out | {REASON: gone}, rows.example)
+            return replace(rows, events=events, left_out=rows.left_out | {REASON: gone})
         return rows
 
     def user_chunks(self) -> list[Chunk]:

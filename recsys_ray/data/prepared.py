@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError, StorageError
+from recsys_ray.base.manifest import read_manifest
 from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
@@ -26,7 +27,8 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, USERS, Shard, part_file
 
-FORMAT = 2
+FORMAT, FORMAT_2 = 3, 2
+"""Written, and also read: format 2 has no checksum of its manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,10 @@ class Prepared:
         if not cls.is_at(location):
             raise DataError(f"{location}: no complete prepared data here; run prepare")
         try:
-            manifest: Any = (location / MANIFEST).read_json()
+            manifest = read_manifest(location / MANIFEST, since=FORMAT)
         except StorageError as error:
-            raise DataError(f"{error}; delete {location} and run prepare") from error
-        if not isinstance(manifest, dict):
-            raise DataError(f"{location}/{MANIFEST}: not a manifest; delete {location} and run prepare")
-        if manifest.get("format") != FORMAT:
-            found = manifest.get("format")
+            raise DataError(f"{error}; run prepare again, which makes it anew") from error
+        if (found := manifest.get("format")) not in (FORMAT, FORMAT_2):
             raise DataError(f"{location}: prepared data of format {found}, this is {FORMAT}; delete it and run prepare")
         return cls(location, manifest)
 

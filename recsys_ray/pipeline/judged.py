@@ -49,9 +49,9 @@ class Judged(Measured):
     def evaluated(self) -> Report:
         """What the model's lists are worth on the held-out part."""
         self._fit_models("train", self._evaluation_parts())
-        _, run, bundle = self._evaluation_run(self.config.model_name, "train")
-        self._judged_with.append(str(run))
-        return self._measure(run, bundle)
+        lists = self._lists(self.config.model_name, "train")
+        self._judged_with.append(str(lists.run))
+        return self._measure(lists)
 
     def _references(self) -> dict[str, Report]:
         found = {}

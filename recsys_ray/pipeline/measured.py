@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.manifest import read_manifest, write_manifest
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
@@ -17,7 +18,8 @@ from recsys_ray.data.config import KFold
 from recsys_ray.evaluation import CrossValidation, Report
 from recsys_ray.models import Model
 from recsys_ray.pipeline.stages import Stages
-from recsys_ray.recommend.bundle import open_bundle, read_manifest
+from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.moments import dated
 from recsys_ray.recommend.options import search_index
@@ -26,6 +28,18 @@ from recsys_ray.runs import publish as runs
 from recsys_ray.runs.batch import Models, run_fingerprint
 from recsys_ray.runs.compare import evaluation_facts
 from recsys_ray.runs.evaluate import evaluate_run
+from recsys_ray.runs.published import part_stamps
+
+METRICS, WRITTEN = "metrics.json", "_parts.json"
+"""Of an evaluation; of the lists that were measured, with their sizes and checksums."""
+
+
+class Lists(NamedTuple):
+    """A run of the batch job, written or not, and what it is made with."""
+
+    run: Location
+    models: Models
+    settings: RecommendSettings
 
 
 class Measured(Stages):
@@ -49,12 +63,14 @@ class Measured(Stages):
             return self._evaluate_folds(split)
         started = time.perf_counter()
         self._fit_models("train", self._evaluation_parts())
-        location, run, bundle = self._evaluation_run(self.config.model_name, "train")
-        skipped = (location / "metrics.json").exists()
+        lists = self._lists(self.config.model_name, "train")
+        run, bundle = lists.run, lists.models.bundle
+        location = self.output / "evaluation" / fingerprint(run.name, dump(self.config.evaluation))[:12]
+        skipped = self._is_done("evaluate", location / METRICS, lists=False)
         if skipped:
-            result = (location / "metrics.json").read_json()
+            result = read_manifest(location / METRICS)
         else:
-            report = self._measure(run, bundle)
+            report = self._measure(lists)
             result = evaluation_facts(self.prepared.location, bundle, run, self.config.evaluation)
             result |= {"model": report.to_json(), "runs": [str(run)], "baselines": {}}
             table = report.table()
@@ -64,7 +80,7 @@ class Measured(Stages):
                 result["runs"].append(str(baseline_run))
                 table += "\n" + report.beside(baseline, name)
             result["table"] = table
-            (location / "metrics.json").write_json(result)
+            write_manifest(location / METRICS, result)
         if show:
             self.session.progress(result["table"])
         facts = {"metrics": result["model"]["metrics"]}
@@ -74,8 +90,8 @@ class Measured(Stages):
     def _beside(self, name: str, model: Model) -> tuple[Location, Report]:
         """Another model's lists for the same targets, and what they are worth."""
         self._fit(name, self._evaluation_parts(), model)
-        _, run, bundle = self._evaluation_run(name, name)
-        return run, self._measure(run, bundle)
+        lists = self._lists(name, name)
+        return lists.run, self._measure(lists)
 
     def _evaluate_folds(self, split: KFold) -> dict[str, Any]:
         """Every fold as a run of its own, without publication; mean and spread over them."""
@@ -91,7 +107,7 @@ class Measured(Stages):
         report = CrossValidation([fold["metrics"] for fold in folds], found)
         paths = [fold["path"] for fold in folds]
         location = self.output / "evaluation" / f"folds-{fingerprint(paths)[:12]}"
-        (location / "metrics.json").write_json(report.to_json() | {"runs": places})
+        write_manifest(location / METRICS, report.to_json() | {"runs": places})
         self.session.progress(report.table(self.config.evaluation))
         means = {name: value.mean for name, value in report.values.items()}
         skipped = all(fold["skipped"] for fold in folds)
@@ -130,16 +146,13 @@ class Measured(Stages):
 
     def _batch(self, models: Models, run: Location, settings: RecommendSettings) -> dict[str, Any]:
         bundle, ranker = models
-        users_per_shard = read_manifest(bundle)["users_per_shard"]
-        if len(runs.finished_shards(run)) < len(users_per_shard):
-            for location in filter(None, models):
-                open_bundle(location, verify=True)  # every byte, once, before many actors trust them
+        users_per_shard = bundles.read_manifest(bundle)["users_per_shard"]
         # An approximate index is built here, once for all actors; what was measured of it belongs to the run's facts.
         _, index = search_index(open_bundle(bundle), settings, self.session.progress)
         return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard, ranker)
 
-    def _evaluation_run(self, model: str, stage: str) -> tuple[Location, Location, Location]:
-        """(directory of the report, finished run, bundle). The run is the published one whenever the fits agree."""
+    def _lists(self, model: str, stage: str) -> Lists:
+        """What is measured of a model. The run is the published one whenever the fits agree."""
         config = self.config
         same_fit = model == config.model_name and self._evaluation_parts() == self._published_parts()
         if same_fit and config.recommend.n >= max(config.evaluation.k):
@@ -154,15 +167,19 @@ class Measured(Stages):
             settings = config.recommend.model_copy(update=changes)
             root = self.output / "evaluation" / "runs"
         models = self._models(stage, settings)
-        run = self._start_run(root, models, settings)
-        self._batch(models, run, settings)
-        key = fingerprint(run.name, dump(config.evaluation))
-        return self.output / "evaluation" / key[:12], run, models.bundle
+        return Lists(self._start_run(root, models, settings), models, settings)
 
-    def _measure(self, run: Location, bundle: Location) -> Report:
+    def _measure(self, lists: Lists) -> Report:
+        """What the lists are worth; those that are not there yet are written first."""
+        run = lists.run
         if (report := self._reports.get(str(run))) is None:
+            with self._alone("evaluate", run):
+                if not self._is_done("evaluate", run / WRITTEN):
+                    self._batch(lists.models, run, lists.settings)
+                    names = [name for name in run.names() if runs.is_part(name)]
+                    write_manifest(run / WRITTEN, {"files": part_stamps(run, names, self.session.map_blocks)})
             settings, map_blocks = self.config.evaluation, self.session.map_blocks
-            report = evaluate_run(self.prepared.location, bundle, run, settings, map_blocks)
+            report = evaluate_run(self.prepared.location, lists.models.bundle, run, settings, map_blocks)
             self._reports[str(run)] = report
         return report
 
@@ -171,7 +188,7 @@ class Measured(Stages):
         inside = f"{self.output}/"
         places = [result["path"] for name, result in self._results.items() if name != "embed"]
         if "evaluate" in self._results:
-            report = (Location(self._results["evaluate"]["path"]) / "metrics.json").read_json()
+            report = read_manifest(Location(self._results["evaluate"]["path"]) / METRICS)
             places += [run for run in report["runs"] if not run.startswith(str(self._recommendations))]
         places += [place for place in self._judged_with if not place.startswith(str(self._recommendations))]
         return sorted({place.removeprefix(inside) for place in places if place.startswith(inside)})

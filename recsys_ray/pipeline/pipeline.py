@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys_ray.base.errors import PublishError
+from recsys_ray.base.errors import PublishError, StorageError
+from recsys_ray.base.manifest import damage
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
@@ -29,8 +30,8 @@ from recsys_ray.runs import publish as runs
 from recsys_ray.runs.accuracy import PUBLISHED
 from recsys_ray.runs.batch import Models
 from recsys_ray.runs.gate import Checked, check_run
-from recsys_ray.runs.publish import activated
-from recsys_ray.runs.published import RunFacts, is_published, read_run
+from recsys_ray.runs.history import activated, mend_latest, prune
+from recsys_ray.runs.published import RECORD, RunFacts, is_published, read_run
 from recsys_ray.runs.verify import verify
 
 
@@ -57,25 +58,55 @@ class Pipeline(Judged):
         self._fit_models(stage, parts)
         models = self._models(stage, self.asked)
         run = self._start_run(self._recommendations, models, self.asked)
-        published = runs.latest(self._recommendations) == run.name and is_published(run)
-        if published:
-            facts: dict[str, Any] = {"checks": read_run(run).checks}
-        else:
-            wanted = self.config.runs.enabled
-            verdict = self.judge() if wanted else None
-            facts = self._batch(models, run, self.asked)
-            before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
-            bundle, settings, gate = open_bundle(models.bundle), self.asked, self.config.runs.gate
-            if verdict is not None and PUBLISHED in verdict.better:
-                gate = gate.model_copy(update={"min_overlap": 0.0})  # other lists are what a cure looks like
-            checked = check_run(bundle, run, settings, gate, before, self.session.map_blocks)
-            if verdict is not None and verdict.reason is not None:
-                checked.facts["accuracy_override"] = 1
-            facts["checks"] = checked.facts
-            if wanted:
-                self._publish(models, run, checked, facts["index"])
+        mend_latest(self._recommendations, self.session.progress)
+        with self._alone("recommend", run):
+            published = self._is_as_published(run) and runs.latest(self._recommendations) == run.name
+            facts = {"checks": read_run(run).checks} if published else self._write(models, run)
         facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
+
+    def _is_as_published(self, run: Location) -> bool:
+        """Whether this run was published and is as it was then; what is not is said and removed, to be made again."""
+        if not is_published(run):
+            return False
+        parts = [name for name in run.names() if runs.is_part(name)]
+        try:
+            record = read_run(run)
+        except PublishError as error:  # nothing says how the parts were
+            self.session.progress(f"recommend: {error}; made again")
+            run.remove([RECORD, *parts])
+            return False
+        if "recommend" in self.again:
+            self.session.progress(f"recommend: asked for again; made again -> {run}")
+            run.remove(parts)
+            return False
+        wrong = damage(run, record.parts, self.session.map_blocks)
+        wrong |= {name: "was not published with it" for name in parts if name not in record.parts}
+        if wrong:
+            name, problem = next(iter(wrong.items()))
+            why = f"{len(wrong)} parts are damaged, the first {name}, which {problem}"
+            self.session.progress(f"recommend: {why}; made again -> {run}")
+            run.remove(wrong)
+        return not wrong
+
+    def _write(self, models: Models, run: Location) -> dict[str, Any]:
+        """The lists of all users, judged, checked, and published if that is wanted; what was found."""
+        wanted, settings, gate = self.config.runs.enabled, self.asked, self.config.runs.gate
+        verdict = self.judge() if wanted else None
+        facts = self._batch(models, run, settings)
+        before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
+        if verdict is not None and PUBLISHED in verdict.better:
+            gate = gate.model_copy(update={"min_overlap": 0.0})  # other lists are what a cure looks like
+        checked = check_run(open_bundle(models.bundle), run, settings, gate, before, self.session.map_blocks)
+        for warning in checked.warnings:
+            self.session.progress(warning)
+        if verdict is not None and verdict.reason is not None:
+            checked.facts["accuracy_override"] = 1
+        facts["checks"] = checked.facts
+        if wanted:
+            with self._alone("publish", self._recommendations / runs.LATEST):
+                self._publish(models, run, checked, facts["index"])
+        return facts
 
     def published(self) -> tuple[Location, runs.OpenedRun]:
         """The published run and what it answers with.
@@ -150,5 +181,15 @@ class Pipeline(Judged):
         )
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
-        for name in runs.prune(self._recommendations, self.config.runs.keep, activated(self.output)):
-            self.session.progress(f"publish: deleted the old run {name} (runs.keep={self.config.runs.keep})")
+        self._prune()
+
+    def _prune(self) -> None:
+        """Old runs go, unless what is used can't be known."""
+        say, keep = self.session.progress, self.config.runs.keep
+        try:
+            used = activated(self.output) | {variant.run for variant in self.config.serving.variants if variant.run}
+            in_use = self.uses | self.used_by_others()
+            for name in prune(self._recommendations, keep, used, in_use, say):
+                say(f"publish: deleted the old run {name} (runs.keep={keep})")
+        except StorageError as error:
+            say(f"publish: no old run was deleted: {error}")

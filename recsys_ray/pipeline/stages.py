@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from recsys_ray.base.errors import ConfigError
+from recsys_ray.base.errors import ConfigError, StorageError
+from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
+from recsys_ray.base.manifest import damage, listed_files, read_manifest
 from recsys_ray.base.provenance import fingerprint, versions
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
@@ -19,12 +22,14 @@ from recsys_ray.content import table as content_table
 from recsys_ray.data.feature_tables import FeatureJob
 from recsys_ray.data.forgotten import WithoutUsers, forgotten_users
 from recsys_ray.data.prepare import driver as preparing
-from recsys_ray.data.prepare.shard import ITEMS
+from recsys_ray.data.prepare.shard import ITEMS, MANIFEST
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
-from recsys_ray.recommend.bundle import read_manifest
 from recsys_ray.runs.fit import FitJob
+
+ELSEWHERE = ("cluster", "serving")
+"""Sections that decide nothing of what a run writes."""
 
 
 class Stages:
@@ -34,8 +39,39 @@ class Stages:
         self.config = config
         self.session = session
         self.output = Location.of(config.output)
+        self.again: frozenset[str] = frozenset()
+        """Stages that are done again, whatever is there."""
+        self.command = Lock(self.output / RUNNING / f"{self._name()}{SUFFIX}", config.name)
+        """Held by a command that writes, so that the same is not begun twice."""
+        self.uses: set[str] = set()
+        """Directories that this run stands on."""
         self._prepared: Prepared | None = None
         self._results: dict[str, dict[str, Any]] = {}
+        self._whole: set[str] = set()
+
+    def _name(self) -> str:
+        """Of the configuration, without what decides nothing of what is written."""
+        sections = dump(self.config)
+        return fingerprint({name: section for name, section in sections.items() if name not in ELSEWHERE})[:12]
+
+    @contextmanager
+    def only_once(self) -> Iterator[None]:
+        """StorageError when the same configuration is at work on this output already."""
+        if (holder := self.command.take()) is not None:
+            raise StorageError(f"{self.output}: {holder} with the same configuration; wait for it, or set output")
+        try:
+            yield
+        finally:
+            self.command.release()
+
+    def used_by_others(self) -> set[str]:
+        """Directories that other commands on this output stand on now."""
+        found: set[str] = set()
+        folder = self.output / RUNNING
+        for name in folder.names():
+            if name != self.command.file.name and is_held(folder / name):
+                found |= set((read_notes(folder / name) or {}).get("uses", ()))
+        return found
 
     def prepare(self) -> dict[str, Any]:
         """Raw input to item table, user shards and vocabulary."""
@@ -45,16 +81,17 @@ class Stages:
             source = WithoutUsers(source, forgotten)
         key = fingerprint(preparing.FORMAT, dump(config.data), source.fingerprint(), config.seed)
         location = self.output / "prepared" / key[:12]
-        skipped = (location / "manifest.json").exists()
         started = time.perf_counter()
-        if not skipped:
-            preparing.prepare(
-                source,
-                location,
-                seed=config.seed,
-                map_blocks=self.session.map_blocks,
-                progress=self.session.progress,
-            )
+        with self._alone("prepare", location):
+            skipped = self._is_done("prepare", location / MANIFEST, preparing.FORMAT)
+            if not skipped:
+                preparing.prepare(
+                    source,
+                    location,
+                    seed=config.seed,
+                    map_blocks=self.session.map_blocks,
+                    progress=self.session.progress,
+                )
         self._prepared = Prepared.open(location)
         interactions = self._prepared.manifest["interactions"]
         facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
@@ -72,15 +109,16 @@ class Stages:
         store = self.output / "embeddings" if settings.store is None else Location.of(settings.store)
         made_from = content_table.table_facts(items, settings)
         key = fingerprint(made_from)[:12]
-        skipped = (store / key / content_table.MANIFEST).exists()
         facts: dict[str, Any] = {}
-        if not skipped:
-            job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
-            facts = run_embed(self.session, job)
-            content_table.finish_table(job)
-            for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
-                self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")
-        totals = (store / key / content_table.MANIFEST).read_json()
+        with self._alone("embed", store / key):
+            skipped = self._is_done("embed", store / key / content_table.MANIFEST, content_table.FORMAT)
+            if not skipped:
+                job = content_table.start_table(items, store, key, made_from, settings, str(self.output))
+                facts = run_embed(self.session, job)
+                content_table.finish_table(job, self.session.progress)
+                for name in content_table.prune_tables(store, store / key, str(self.output), settings.keep):
+                    self.session.progress(f"embed: deleted the old table {name} (content.keep={settings.keep})")
+        totals = read_manifest(store / key / content_table.MANIFEST)
         facts = {"text_encoded": 0, "image_encoded": 0} | content_table.durable_counts(totals) | facts
         if not skipped:
             self.session.progress(content_table.summary(facts))
@@ -92,9 +130,10 @@ class Stages:
         prepared = self.prepared.location
         key = fingerprint("features", prepared.name, dump(settings))[:12]
         location = self.output / "features" / key
-        skipped = (location / FEATURES_MANIFEST).exists()
-        if not skipped:
-            run_features(self.session, FeatureJob(str(prepared), str(location), settings))
+        with self._alone("features", location):
+            skipped = self._is_done("features", location / FEATURES_MANIFEST)
+            if not skipped:
+                run_features(self.session, FeatureJob(str(prepared), str(location), settings))
         facts = {"tables": ["users", "items.parquet", "interactions"]}
         return self._done("features", location, skipped, facts, started)
 
@@ -121,27 +160,64 @@ class Stages:
         inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
         key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
-        skipped = (location / bundles.MANIFEST).exists()
-        if not skipped:
-            manifest = {
-                "model": model.key,
-                "fingerprint": key,
-                "config": dump(config),
-                "packages": versions(),
-                "embeddings": None if table is None else table.name,
-                "predicts_ratings": model.predicts_ratings,
-            }
-            prepared, limit = self.prepared.location, config.training.memory_limit_gib
-            job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items, fallbacks)
-            run_fit(
-                self.session, job, config.seed, config.training.workers, None if limit is None else int(limit * 2**30)
-            )
-        facts = {"model": model.key, "parts": list(parts)} | read_manifest(location)["fit"]
+        manifest = {
+            "model": model.key,
+            "fingerprint": key,
+            "config": dump(config),
+            "packages": versions(),
+            "embeddings": None if table is None else table.name,
+            "predicts_ratings": model.predicts_ratings,
+        }
+        prepared, limit = self.prepared.location, config.training.memory_limit_gib
+        job = FitJob(prepared, location, model, parts, manifest, table, config.training.cold_items, fallbacks)
+        with self._alone(stage, location):
+            skipped = self._is_done("train", location / bundles.MANIFEST, bundles.FORMAT)
+            if not skipped:
+                most = None if limit is None else int(limit * 2**30)
+                run_fit(self.session, job, config.seed, config.training.workers, most)
+        facts = {"model": model.key, "parts": list(parts)} | bundles.read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
+
+    def _alone(self, stage: str, directory: Location) -> AbstractContextManager[None]:
+        """Only this run makes what is there; another one that does is waited for."""
+        return alone(directory, lambda message: self.session.progress(f"{stage}: {message}"))
+
+    def _is_done(self, stage: str, manifest: Location, since: int = 0, *, lists: bool = True) -> bool:
+        """Whether what is there is whole: the manifest reads, and every file that it lists is as it was written.
+
+        What does not hold is said and removed with the manifest, so that the stage makes it again; what does hold is
+        not looked at twice.
+
+        Args:
+            since: the format from which on manifests have a checksum. lists: whether the manifest lists files.
+        """
+        directory = manifest.parent
+        if str(manifest) in self._whole:
+            return True
+        if not manifest.exists():
+            self._whole.add(str(manifest))  # what this run makes it has just written
+            return False
+        try:
+            facts = read_manifest(manifest, since=since)
+            wrong = damage(directory, listed_files(facts), self.session.map_blocks) if lists else {}
+        except StorageError as error:
+            wrong = {manifest.name: str(error)}
+        if stage in self.again:
+            wrong, why = {manifest.name: ""}, "asked for again"
+        elif wrong:
+            name, problem = next(iter(wrong.items()))
+            why = f"{len(wrong)} files are damaged, the first {name}, which {problem}"
+        self._whole.add(str(manifest))
+        if wrong:
+            self.session.progress(f"{stage}: {why}; made again -> {directory}")
+            directory.remove([*wrong, manifest.name])
+        return not wrong
 
     def _done(
         self, stage: str, location: Location, skipped: bool, facts: dict[str, Any], started: float
     ) -> dict[str, Any]:
+        self.uses.add(str(location))
+        self.command.note(uses=sorted(self.uses))
         seconds = round(time.perf_counter() - started, 2)
         if stage not in self._results:
             how = "unchanged, skipped" if skipped else f"done in {seconds} s"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from recsys_ray.base.errors import BundleError, StorageError
+from recsys_ray.base.provenance import Stamp, has_stamp
 from recsys_ray.base.storage import Location
 
 _DTYPES = {
@@ -21,23 +24,13 @@ _DTYPES = {
 
 
 def write_arrays(location: Location, arrays: dict[str, Any]) -> None:
+    """Write them under this name, whole or not at all."""
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if location.is_local:
-        Path(location.url).parent.mkdir(parents=True, exist_ok=True)
-        _save(contiguous, Path(location.url))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        _save(contiguous, Path(folder) / location.name)
-        fs, path = location.filesystem()
-        fs.put_file(str(Path(folder) / location.name), path)
-
-
-def _save(arrays: dict[str, Any], path: Path) -> None:
-    try:
-        save_file(arrays, path)
-    except Exception as error:  # the library has an error type of its own for a full disk
-        path.unlink(missing_ok=True)
-        raise StorageError(f"{path}: can't write the model's arrays ({error})") from error
+    with location.written_from_file() as path:
+        try:
+            save_file(contiguous, path)
+        except Exception as error:  # the library has an error type of its own for a full disk
+            raise StorageError(f"{location}: can't write the model's arrays ({error})") from error
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -59,16 +52,34 @@ def read_arrays(path: Path) -> dict[str, Any]:
     return arrays
 
 
-def local_copy(location: Location, stamp: dict[str, int]) -> Path:
-    """The file itself when local; else a copy in the machine's cache, downloaded once per content."""
+def local_copy(location: Location, stamp: Stamp) -> Path:
+    """The file itself when local; else a copy in a cache of this user's own, downloaded once per content and compared
+    with the stamp every time it is opened.
+
+    Raises:
+        BundleError: what was downloaded does not have the stamp.
+    """
     if location.is_local:
         return Path(location.url)
     key = hashlib.sha256(f"{location}{stamp}".encode()).hexdigest()[:20]
-    target = Path(tempfile.gettempdir()) / "recsys_ray" / f"{key}-{location.name}"
-    if not target.exists() or target.stat().st_size != stamp["bytes"]:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fs, path = location.filesystem()
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as aside:
-            fs.get_file(path, aside.name)
-        Path(aside.name).replace(target)
+    target = _own_cache() / f"{key}-{location.name}"
+    copy = Location(str(target))
+    if not target.exists() or not has_stamp(copy, stamp):
+        copy.download(location)
+        if not has_stamp(copy, stamp):
+            target.unlink(missing_ok=True)
+            raise BundleError(f"{location}: checksum differs from the manifest: corrupt; run train again")
     return target
+
+
+def _own_cache() -> Path:
+    """A directory that no other user of the machine can write to or read."""
+    folder = Path(tempfile.gettempdir()) / f"recsys_ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat(follow_symlinks=False)
+    except OSError as error:
+        raise StorageError(f"{folder}: can't keep copies of models here ({error.strerror}); set TMPDIR") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise StorageError(f"{folder}: is open to other users or not ours; remove it, or set TMPDIR")
+    return folder

@@ -9,7 +9,7 @@
     index/                optional, beside what the manifest lists: approximate indexes, each with its measured recall
 
 A directory without a manifest is not a bundle. User row numbers run on from shard to shard. Format 1, which always had
-``users/``, is still read.
+``users/``, and format 2, whose manifest has no checksum of itself, are still read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray import retrieval
+from recsys_ray.base import manifest as manifests
 from recsys_ray.base import schema
 from recsys_ray.base.errors import BundleError, DataError, StorageError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.provenance import file_stamp, has_stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
@@ -59,7 +61,7 @@ from recsys_ray.recommend.bundle_users import (
 from recsys_ray.recommend.config import GENRES, POPULARITY, TRENDING
 from recsys_ray.recommend.profiles import GenreProfiles
 
-FORMAT, FORMAT_1 = 2, 1
+FORMAT, FORMAT_2, FORMAT_1 = 3, 2, 1
 ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
 MUST_HAVE: dict[str, type] = {
     "format": int,
@@ -230,7 +232,7 @@ def save_bundle(bundle: Bundle, location: Location, *, alone: bool = True) -> No
     changed: dict[str, Any] = {"format": FORMAT, "scorer": kind, "scorer_settings": state.settings}
     changed |= ({"histories": None} if alone else {}) | ({"fallbacks": fallbacks} if fallbacks else {})
     stamps = {name: file_stamp(location / name, "crc32") for name in files}
-    (location / MANIFEST).write_json(bundle.manifest | changed | {"files": stamps})
+    write_manifest(location / MANIFEST, bundle.manifest | changed | {"files": stamps})
 
 
 def write_bundle(
@@ -258,7 +260,8 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     """
     manifest = read_manifest(location)
     for name, stamp in manifest["files"].items():
-        _check_file(location / name, stamp, verify=verify)
+        # A copy of the arrays is compared with their stamp when it is opened.
+        _check_file(location / name, stamp, verify=verify and (location.is_local or name != ARRAYS))
     items = (location / ITEMS).read_parquet()
     if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
@@ -268,6 +271,17 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     bundle = Bundle(location, manifest, scorer, items, fallbacks)
     bundle.histories.check(verify=verify)
     return bundle
+
+
+def check_files(location: Location) -> None:
+    """Every byte of a bundle's own files; those of its histories carry checksums that are looked at when they are read.
+
+    Raises:
+        BundleError: a file is not as it was written.
+    """
+    for name, stamp in read_manifest(location)["files"].items():
+        if location.is_local or name != ARRAYS:
+            _check_file(location / name, stamp, verify=True)
 
 
 def open_fallbacks(location: Location) -> Bundle:
@@ -309,18 +323,18 @@ def read_manifest(location: Location) -> dict[str, Any]:
     if not (location / MANIFEST).exists():
         raise BundleError(f"{location}: not a bundle, it has no {MANIFEST} (an interrupted fit leaves none); run train")
     try:
-        manifest: Any = (location / MANIFEST).read_json()
+        manifest = manifests.read_manifest(location / MANIFEST, since=FORMAT)
     except StorageError as error:
         raise BundleError(f"{location}: {MANIFEST} is unreadable; run train again ({error})") from error
-    version = manifest.get("format") if isinstance(manifest, dict) else None
-    if version is not None and version not in (FORMAT, FORMAT_1):
+    version = manifest.get("format")
+    if version is not None and version not in (FORMAT, FORMAT_2, FORMAT_1):
         raise BundleError(
-            f"{location}: bundle format {version}, this version reads {FORMAT_1} and {FORMAT}; run train again"
+            f"{location}: bundle format {version}, this version reads {FORMAT_1} to {FORMAT}; run train again"
         )
     for name, kind in MUST_HAVE.items():
-        if not isinstance(manifest, dict) or not isinstance(manifest.get(name), kind):
+        if not isinstance(manifest.get(name), kind):
             raise BundleError(f"{location}: {MANIFEST} is incomplete, it has no {name}; run train again")
-    return dict(manifest)
+    return manifest
 
 
 def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> None:

@@ -19,6 +19,7 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import IntArray, ItemLists, Requests
+from recsys_ray.data.prepare.guard import reading
 from recsys_ray.recommend.bundle import Bundle
 
 HIDDEN, SHOWN = "hidden", "shown"
@@ -56,7 +57,10 @@ def read_hidden(bundle: Bundle, path: str, what: str = "recommend.hidden") -> Hi
     files = [location]
     if not path.endswith(ENDINGS):
         files = [location / name for name in location.names() if name.endswith(ENDINGS) and name[0] not in "._"]
-    tables = [_read(bundle, file, what) for file in files]
+    tables = []
+    for file in files:
+        with reading(f"{what}: {file}"):
+            tables.append(_read(bundle, file, what))
     kinds = bundle.user_id_type, bundle.item_ids.type
     table = pa.concat_tables(tables) if tables else _table(pa.array([], kinds[0]), pa.array([], kinds[1]))
     users, rows = table.column("user_id").combine_chunks(), pc.index_in(table.column("item_id"), bundle.item_ids)
@@ -89,10 +93,7 @@ def _read(bundle: Bundle, file: Location, what: str) -> pa.Table:
         table = file.read_parquet()
     else:
         texts = pcsv.ConvertOptions(column_types={"user_id": pa.string(), "item_id": pa.string()})
-        try:
-            table = pcsv.read_csv(pa.BufferReader(file.read_bytes()), convert_options=texts)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{what}: {file} can't be read ({str(error).splitlines()[0]})") from error
+        table = pcsv.read_csv(pa.BufferReader(file.read_bytes()), convert_options=texts)
     for name in ("user_id", "item_id"):
         if name not in table.schema.names:
             raise DataError(f"{what}: {file} has no column {name}; found {', '.join(table.schema.names)}")

@@ -151,7 +151,8 @@ def _kept(bundle: Bundle, key: list[object], counted: Callable[[], LongArray]) -
     file = bundle.location / "rules" / f"{key[0]}-{fingerprint(key)[:12]}.parquet"
     is_saved = (bundle.location / MANIFEST).exists()
     if is_saved and file.exists():
-        return np.asarray(file.read_parquet().column("count").to_numpy(), np.int64)
+        with suppress(StorageError, KeyError):  # damaged: counted again
+            return np.asarray(file.read_parquet().column("count").to_numpy(), np.int64)
     counts_N = counted()
     if is_saved:
         with suppress(StorageError):  # where a bundle can't be written to, every process counts for itself

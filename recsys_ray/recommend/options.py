@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.csv as pcsv
 
 from recsys_ray import retrieval
 from recsys_ray.base import schema
-from recsys_ray.base.errors import ConfigError, DataError, ModelError
+from recsys_ray.base.errors import ConfigError, ModelError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     BoolArray,
@@ -24,6 +22,7 @@ from recsys_ray.base.types import (
     ScoresPairs,
     by_inner_product,
 )
+from recsys_ray.data.item_list import read_item_list
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.config import (
     COUNTED,
@@ -290,27 +289,6 @@ def _reranker(bundle: Bundle, settings: RerankSettings) -> Reranker:
             "set rerank.similarity=genres"
         )
     return Reranker(settings, genres, None if items is None else items.vectors_ID)
-
-
-def read_item_list(path: str, what: str) -> pa.Array:
-    """The ids in a Parquet or CSV file's column item_id, or in a text file, one a line, as strings or int64.
-
-    Raises:
-        StorageError: the file is not there. DataError: it has no such column, or no id.
-    """
-    location = Location.of(path)
-    if path.endswith(".parquet"):
-        table = location.read_parquet()
-    else:
-        text = location.read_bytes()
-        lines = text if text.startswith(b"item_id") else b"item_id\n" + text
-        only_text = pcsv.ConvertOptions(column_types={"item_id": pa.string()})
-        table = pcsv.read_csv(pa.BufferReader(lines), convert_options=only_text)
-    if "item_id" not in table.schema.names:
-        raise DataError(f"{what}: {path} has no column item_id; found {', '.join(table.schema.names)}")
-    if not table.num_rows:
-        raise DataError(f"{what}: {path} holds no item id")
-    return table.column("item_id").combine_chunks()
 
 
 def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:

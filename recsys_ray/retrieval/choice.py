@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from recsys_ray.base.errors import StorageError
+from recsys_ray.base.manifest import listed_files, read_manifest, write_manifest
+from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FloatArray, ItemVectors
 from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
@@ -47,20 +49,38 @@ def open_index(
     """
     key = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
     data, record = directory / f"{settings.kind}-{key}.faiss", directory / f"{settings.kind}-{key}.json"
-    if record.exists():
-        facts = record.read_json()
-        if facts["used"] == "exact":
+    if (found := _saved(data, record)) is not None:
+        saved, facts = found
+        if saved is None:
             return exact(), facts
-        return restored(data.read_bytes(), items, settings, exact, str(data)), facts
+        return restored(saved, items, settings, exact, str(data)), facts
     index, facts = measured(items, sample(), settings, exact)
     progress(_summary(facts, settings))
     try:
+        files = {}
         if isinstance(index, ApproximateIndex):
-            data.write_bytes(index.saved())
-        record.write_json(facts)
+            saved = index.saved()
+            data.write_bytes(saved)
+            files[data.name] = stamp(saved)
+        write_manifest(record, facts | {"files": files})
     except StorageError as error:
         progress(f"index: not kept, every process builds its own ({error})")
     return index, facts
+
+
+def _saved(data: Location, record: Location) -> tuple[bytes | None, dict[str, Any]] | None:
+    """What was built before, and its facts; no bytes where exact was chosen, None where nothing is there whole."""
+    if not record.exists():
+        return None
+    try:
+        facts = read_manifest(record)
+        files = listed_files(facts)
+        saved = data.read_bytes() if files else None
+    except StorageError:
+        return None
+    if saved is not None and files.get(data.name) != stamp(saved):
+        return None
+    return saved, {name: fact for name, fact in facts.items() if name != "files"}
 
 
 def measured(

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
+from recsys_ray.data.item_list import read_item_list
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import open_bundle, read_manifest
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.hidden import with_hidden
-from recsys_ray.recommend.options import read_item_list, read_options, with_stages
+from recsys_ray.recommend.options import read_options, with_stages
 from recsys_ray.recommend.rank import nested, recommend
 
 

@@ -8,7 +8,7 @@ with the last run are inside the configured bounds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from recsys_ray.base import schema
-from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.errors import PublishError, RecsysError, StorageError
 from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.ragged import of_list_array, places_in_rows
 from recsys_ray.base.storage import Location
@@ -50,6 +50,8 @@ class Checked:
     """users, rows, coverage, fallback_share; overlap, None without a run before it."""
     parts: dict[str, Stamp]
     """Size and checksum of the parts as they were checked."""
+    warnings: list[str]
+    """What was found of other runs; it stops nothing."""
 
 
 @dataclass
@@ -64,6 +66,7 @@ class _Shard:
     overlap_users: int
     problems: dict[str, int]
     stamp: Stamp
+    warnings: list[str] = field(default_factory=list)
 
 
 def check_run(
@@ -102,7 +105,8 @@ def check_run(
     problems += _out_of_bounds(facts, gate)
     if problems:
         raise PublishError(f"{run.name} is not published: {'; '.join(problems)}; LATEST stays as it was")
-    return Checked(facts, {part_file(shard): found.stamp for shard, found in enumerate(shards)})
+    warnings = [f"gate: overlap leaves out a shard: {warning}" for shard in shards for warning in shard.warnings]
+    return Checked(facts, {part_file(shard): found.stamp for shard, found in enumerate(shards)}, warnings[:1])
 
 
 def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
@@ -147,10 +151,22 @@ def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | No
             stamp(found),
         )
     exposure_I = _check_rows(bundle, requests, table, options, problems)
-    overlap_sum, overlap_users = _overlap(table, previous_url, shard, bundle.num_shards)
+    warnings: list[str] = []
+    try:
+        overlap_sum, overlap_users = _overlap(table, previous_url, shard, bundle.num_shards)
+    except (StorageError, KeyError, pa.ArrowException) as error:  # a damaged run of yesterday does not stop tonight's
+        (overlap_sum, overlap_users), warnings = (0.0, 0), [f"the run before can't be read: {error}"]
     fallback = pc.sum(pc.not_equal(table.column("source"), schema.SOURCE_MODEL)).as_py() or 0
     return _Shard(
-        len(requests), table.num_rows, int(fallback), exposure_I, overlap_sum, overlap_users, problems, stamp(found)
+        len(requests),
+        table.num_rows,
+        int(fallback),
+        exposure_I,
+        overlap_sum,
+        overlap_users,
+        problems,
+        stamp(found),
+        warnings,
     )
 
 

@@ -3,28 +3,46 @@
 <root>/LATEST                     the run id that readers follow, replaced atomically
 <root>/<run_id>/_run.json         the start, written first: what this run is, so that a rerun finds and resumes it
 <root>/<run_id>/part-*.parquet    one per user shard; the name is the commit
-<root>/<run_id>/run.json          the record, written last, after the gate: what was published and how it was checked;
-                                  see ``published``, which reads the manifest.json of the version before as well
-<root>/<run_id>/WITHDRAWN         left by a rollback: this run is never published again
+<root>/<run_id>/_manifest.json    the record, written last, after the gate: what was published and how it was checked;
+                                  see ``published``, which reads what versions before wrote as well
+<root>/<run_id>/_WITHDRAWN        left by a rollback: this run is never published again
+
+Programs that read a directory of Parquet files leave out what begins with ``_``. Which runs stay says ``history``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from recsys_ray.base.errors import PublishError
+from recsys_ray.base.errors import PublishError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.base.types import MapBlocks, map_blocks_here
+from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.recommend.config import POPULARITY, fallback_names
 from recsys_ray.recommend.options import Options, read_options, with_stages
 from recsys_ray.retrieval import IndexSettings
-from recsys_ray.runs.published import RECORD, PublishedRun, RunFacts, UsedModel, is_published, read_run, write_run
+from recsys_ray.runs.published import (
+    RECORD,
+    RECORD_0,
+    RECORD_2,
+    PublishedRun,
+    RunFacts,
+    UsedModel,
+    is_published,
+    read_run,
+    write_run,
+)
 
-LATEST, START, WITHDRAWN = "LATEST", "_run.json", "WITHDRAWN"
+LATEST, START = "LATEST", "_run.json"
+WITHDRAWN, WITHDRAWN_2 = "_WITHDRAWN", "WITHDRAWN"
+"""Written, and what versions before wrote."""
+PART = re.compile(r"part-\d{5,}\.parquet")
 RECOMMENDATIONS = "recommendations"
 FOLDER = "serving"
 POINTER = "ACTIVE-"
@@ -50,14 +68,42 @@ def finished_shards(run: Location) -> set[int]:
 
 
 def is_part(name: str) -> bool:
-    return name.startswith("part-") and name.endswith(".parquet")
+    return PART.fullmatch(name) is not None
+
+
+def whole_shards(
+    place: Location, map_blocks: MapBlocks = map_blocks_here, progress: Callable[[str], None] = lambda message: None
+) -> set[int]:
+    """Numbers of the parts that are there and can be read; what can't is said and removed, to be written again."""
+    found = sorted(finished_shards(place))
+    problems = map_blocks(_unreadable, found, str(place))
+    broken = [part_file(shard) for shard, problem in zip(found, problems, strict=True) if problem]
+    if broken:
+        progress(f"{place.name}: {len(broken)} parts are damaged, the first {broken[0]}; they are made again")
+        place.remove(broken)
+    return finished_shards(place) if broken else set(found)
+
+
+def _unreadable(shard: int, place_url: str) -> str | None:
+    try:
+        (Location(place_url) / part_file(shard)).read_parquet()
+    except StorageError as error:
+        return str(error)
+    return None
 
 
 def latest(root: Location) -> str | None:
-    """The published run id, None when nothing was published yet."""
+    """The published run id, None when nothing was published yet.
+
+    Raises:
+        PublishError: the pointer holds no run id.
+    """
     if not (root / LATEST).exists():
         return None
-    return (root / LATEST).read_bytes().decode().strip()
+    name = (root / LATEST).read_bytes().decode("ascii", "replace").strip()
+    if not valid_run_id(name):
+        raise PublishError(f"{root / LATEST} is damaged, it names no run; run the configuration again, or rollback")
+    return name
 
 
 def latest_run(root: Location) -> Location | None:
@@ -66,20 +112,24 @@ def latest_run(root: Location) -> Location | None:
     if run_id is None:
         return None
     if not is_published(root / run_id):
-        raise PublishError(f"{root / LATEST} names {run_id}, which has no {RECORD}; run rollback with runs.to=RUN_ID")
+        raise PublishError(
+            f"{root / LATEST} names {run_id}, which has no {RECORD}; run the configuration again, or rollback with "
+            "runs.to=RUN_ID"
+        )
     return root / run_id
 
 
 def publish(root: Location, run: Location, facts: RunFacts) -> PublishedRun:
     """Commit the run's record, then move LATEST to it."""
-    if (run / WITHDRAWN).exists():
+    if is_withdrawn(run):
         raise PublishError(
             f"{run.name} was withdrawn by a rollback; change the data or the configuration to make a new run"
         )
     before = latest(root)
     if before == run.name:  # published before: it keeps its place in the chain
-        before = read_run(run).previous if is_published(run) else None
+        before = _previous(run)
     published = PublishedRun(**vars(facts), run_id=run.name, previous=before, published_at=_now())
+    run.remove([RECORD_2, RECORD_0])
     write_run(published, run)
     (root / LATEST).write_bytes(f"{run.name}\n".encode())
     return published
@@ -95,41 +145,32 @@ def rollback(root: Location, to: str | None = None) -> tuple[str, str]:
         raise PublishError(f"{root}: no run was published before {current}; there is nothing to roll back to")
     if target == current or not is_published(root / target):
         raise PublishError(f"{root}: can't roll back from {current} to {target!r}: it is not another published run")
-    (root / target / WITHDRAWN).remove()
+    read_run(root / target)
+    (root / target).remove([WITHDRAWN, WITHDRAWN_2])
     (root / LATEST).write_bytes(f"{target}\n".encode())
     (root / current / WITHDRAWN).write_bytes(f"rolled back to {target} at {_now()}\n".encode())
     return current, target
 
 
-def prune(root: Location, keep: int, used: Collection[str] = ()) -> list[str]:
-    """Delete all but the ``keep`` runs published last; LATEST, the ``used`` and unfinished runs stay. Returns the
-    deleted ids.
+def is_withdrawn(run: Location) -> bool:
+    """Whether a rollback left this run behind."""
+    return (run / WITHDRAWN).exists() or (run / WITHDRAWN_2).exists()
 
-    With a run goes what it was made with (``made_with`` of its record: prepared data, models, evaluations, as names
-    beside ``root``), as far as no run that stays was made with it too.
-    """
-    published = {name: read_run(root / name) for name in root.names() if is_published(root / name)}
-    by_time = sorted(published, key=lambda name: published[name].published_at)
-    made_with = {name: set(published[name].made_with) for name in by_time}
-    current = latest(root)
-    old = [name for name in list(made_with)[:-keep] if name != current and name not in used]
-    needed = set[str]().union(*(made for name, made in made_with.items() if name not in old))
-    for name in old:
-        root.parent.remove(made_with[name] - needed)
-        (root / name).remove()
-    return old
+
+def _previous(run: Location) -> str | None:
+    """The run before this one; None too where its record can't be read."""
+    try:
+        return read_run(run).previous if is_published(run) else None
+    except PublishError:
+        return None
 
 
 def _previous_of(root: Location, run_id: str) -> str | None:
     """The nearest run published before, still there and not withdrawn."""
-    while is_published(root / run_id):
-        before = read_run(root / run_id).previous
-        if before is None:
-            return None
-        run_id = before
-        if is_published(root / run_id) and not (root / run_id / WITHDRAWN).exists():
-            return run_id
-    return None
+    before = _previous(root / run_id)
+    while before is not None and is_published(root / before) and is_withdrawn(root / before):
+        before = _previous(root / before)
+    return before if before is not None and is_published(root / before) else None
 
 
 def _now() -> str:
@@ -158,20 +199,27 @@ class OpenedRun:
     options: Options
 
 
-def open_published(output: Location, run: Location, models: Sequence[type[Model]] = ()) -> OpenedRun:
+def open_published(
+    output: Location, run: Location, models: Sequence[type[Model]] = (), *, verify: bool = False
+) -> OpenedRun:
     """Open the models of a published run, and read the options it was published with.
 
     Args:
         models: classes of models that the package does not know, whose scorers may be in the bundle.
+        verify: compare every file of the models with its checksum first.
 
     Raises:
         PublishError: the run has no record that can be read. BundleError, StorageError, DataError: a model of it can't
             be opened.
     """
     record = read_run(run)
-    bundle = bundles.open_bundle(bundle_of(output, record.model), models=models)
-    settings = record.recommend.model_copy(update={"reasons": False})
+    place = bundle_of(output, record.model)
     ranker = None if record.ranker is None else bundle_of(output, record.ranker)
+    for location in (place, ranker) if verify else ():
+        if location is not None:
+            bundles.check_files(location)
+    bundle = bundles.open_bundle(place, models=models)
+    settings = record.recommend.model_copy(update={"reasons": False})
     return OpenedRun(record, bundle, with_stages(bundle, settings, read_options(bundle, settings), ranker))
 
 
@@ -193,14 +241,3 @@ def open_degraded(output: Location, run: Location) -> OpenedRun:
 def valid_run_id(run_id: str) -> bool:
     """Run ids are plain names: never a path out of the runs' directory."""
     return bool(run_id) and len(run_id) <= 128 and all(c.isalnum() or c in "-_" for c in run_id) and run_id.isascii()
-
-
-def activated(output: Location) -> set[str]:
-    """The runs under ``output`` that an administrator chose, and those to roll back to from there."""
-    found: set[str] = set()
-    folder = output / FOLDER
-    for name in folder.names():
-        if name.startswith(POINTER):
-            pinned = (folder / name).read_json()
-            found |= {pinned["run_id"], pinned["previous"]} if pinned["run_id"] else set()
-    return found - {None}

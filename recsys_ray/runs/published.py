@@ -1,11 +1,13 @@
 """The record of a published run: what it was made with, what it holds, how it was checked.
 
-``run.json`` is a format of its own, ``FORMAT`` its version: no section of the configuration is its schema. Whoever
-reads a published run reads it with ``read_run``, which knows the formats before, too:
+``_manifest.json`` is a format of its own, ``FORMAT`` its version: no section of the configuration is its schema. What
+reads a directory of Parquet files leaves out names that begin so. Whoever reads a published run reads it with
+``read_run``, which knows the formats before, too:
 
     0   manifest.json, without a version: the whole configuration, the place of the model, sizes of the parts
     1   run.json: what format 2 has but the rules of ``OptionsRecord``
-    2   run.json: the schema below
+    2   run.json: the rules of ``OptionsRecord`` as well
+    3   _manifest.json: the same, and a checksum of itself
 
 A later change of what is written takes a new version here, and the reader of this one stays.
 """
@@ -19,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from recsys_ray.base.errors import PublishError, StorageError
+from recsys_ray.base.manifest import read_manifest, write_manifest
 from recsys_ray.base.provenance import Stamp, file_stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
@@ -33,10 +36,12 @@ from recsys_ray.runs.record import (
     RunRecord0,
     RunRecord1,
     RunRecord2,
+    RunRecord3,
 )
 
-FORMAT, FORMAT_1 = 2, 1
-RECORD, RECORD_0 = "run.json", "manifest.json"
+FORMAT = 3
+RECORD, RECORD_2, RECORD_0 = "_manifest.json", "run.json", "manifest.json"
+SCHEMAS: dict[int, type[RunRecord1]] = {1: RunRecord1, 2: RunRecord2, 3: RunRecord3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ class PublishedRun(RunFacts):
 
 
 def write_run(run: PublishedRun, location: Location) -> None:
-    """Write ``run.json`` into the directory of the run: that commits it."""
+    """Write the record into the directory of the run: that commits it."""
     options = run.recommend.model_dump(mode="json", exclude={"ranker"})
     ranker = None
     if run.ranker is not None and run.recommend.ranker is not None:
@@ -101,12 +106,12 @@ def write_run(run: PublishedRun, location: Location) -> None:
         "parts": run.parts,
         "config": run.config,
     }
-    (location / RECORD).write_json(RunRecord2.model_validate(record).model_dump(mode="json"))
+    write_manifest(location / RECORD, RunRecord3.model_validate(record).model_dump(mode="json"))
 
 
 def is_published(location: Location) -> bool:
-    """Whether this directory holds a run that was published, by this version or the one before."""
-    return (location / RECORD).exists() or (location / RECORD_0).exists()
+    """Whether this directory holds a run that was published, by this version or one before."""
+    return any((location / name).exists() for name in (RECORD, RECORD_2, RECORD_0))
 
 
 def read_run(location: Location) -> PublishedRun:
@@ -115,9 +120,9 @@ def read_run(location: Location) -> PublishedRun:
     Raises:
         PublishError: it has none, or one that can't be read: no JSON, of another shape, of a newer version.
     """
-    file = location / RECORD
-    if file.exists():
-        return _read(file, _format_1_or_2)
+    for name in (RECORD, RECORD_2):
+        if (location / name).exists():
+            return _read(location / name, _format_1_to_3)
     if (location / RECORD_0).exists():
         return _read(location / RECORD_0, _format_0)
     raise PublishError(f"{location}: not a published run, it has no {RECORD}; run recommend")
@@ -125,12 +130,10 @@ def read_run(location: Location) -> PublishedRun:
 
 def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> PublishedRun:
     try:
-        record = file.read_json()
+        record = read_manifest(file, since=FORMAT if file.name == RECORD else None)
     except StorageError as error:
         raise PublishError(f"{error}; {_CURE}") from error
-    if not isinstance(record, dict):
-        raise PublishError(f"{file}: holds no record of a run, found a JSON {type(record).__name__}; {_CURE}")
-    if file.name == RECORD and record.get("format") not in (FORMAT_1, FORMAT):
+    if file.name != RECORD_0 and record.get("format") not in tuple(SCHEMAS):
         raise PublishError(
             f"{file}: format {record.get('format')!r}, this version reads 0 to {FORMAT}; use the version that "
             "published it, or roll back with runs.to=RUN_ID"
@@ -149,8 +152,8 @@ def _read(file: Location, reader: Callable[[dict[str, Any]], PublishedRun]) -> P
 _CURE = "copy the run's directory again, or roll back with runs.to=RUN_ID"
 
 
-def _format_1_or_2(record: dict[str, Any]) -> PublishedRun:
-    read = (RunRecord1 if record["format"] == FORMAT_1 else RunRecord2).model_validate(record)
+def _format_1_to_3(record: dict[str, Any]) -> PublishedRun:
+    read = SCHEMAS[record["format"]].model_validate(record)
     ranker = read.ranker
     return PublishedRun(
         **_common(read),

@@ -177,6 +177,12 @@ class RunRecord2(RunRecord1):
     options: OptionsRecord
 
 
+class RunRecord3(RunRecord2):
+    """Format 3: the file ``_manifest.json``, which holds a checksum of itself."""
+
+    format: Literal[3]  # type: ignore[assignment]
+
+
 class RankerRecord0(Record):
     """The second model in format 0."""
 

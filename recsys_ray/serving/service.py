@@ -80,7 +80,7 @@ class Service:
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
-        self.runs = LiveRuns(settings, output, self._io)
+        self.runs = LiveRuns(settings, output, self._io, self.peers.name)
         self.runs.on_swap = self.metrics.set_run
         batching = settings.batching
         self.batcher = Batcher(
@@ -114,6 +114,7 @@ class Service:
         await self.export_feedback()
         if self.exposures is not None:
             await self.exposures.close(self.export_exposures)
+        await self.in_thread(self.runs.close)
         await self.peers.leave()
         if self._redis is not None:
             await self._redis.close()

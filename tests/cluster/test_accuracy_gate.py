@@ -35,13 +35,13 @@ def test_a_worse_model_is_not_published_and_its_cure_is(tmp_path: Path, ray_sess
 
     world.run("model.name=random", "runs.accuracy.override=true")
     bad = world.latest()
-    assert bad != good and json.loads((bad / "run.json").read_text())["checks"]["accuracy_override"] == 1
+    assert bad != good and json.loads((bad / "_manifest.json").read_text())["checks"]["accuracy_override"] == 1
 
     # The lists of the cure are others: min_overlap, which holds back odd runs, does not hold it back.
     world.run("model.name=ease", "runs.gate.min_overlap=0.99")
     cure = world.latest()
     assert cure not in (good, bad)
-    assert "accuracy_override" not in json.loads((cure / "run.json").read_text())["checks"]
+    assert "accuracy_override" not in json.loads((cure / "_manifest.json").read_text())["checks"]
 
     status, output, _ = compared(str(tmp_path / "out"), str(bad))
     found = json.loads(output.splitlines()[-1])["comparisons"]

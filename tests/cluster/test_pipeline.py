@@ -14,6 +14,7 @@ import pytest
 
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.runs import history
 from tests.worlds import World
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -48,7 +49,7 @@ def test_metrics_are_above_popularity_and_come_with_intervals(finished: tuple[Wo
 
 def test_the_manifest_says_what_was_published(finished: tuple[World, dict[str, Any]]) -> None:
     world, result = finished
-    manifest = json.loads((world.latest() / "run.json").read_text())
+    manifest = json.loads((world.latest() / "_manifest.json").read_text())
     assert manifest["run_id"] == world.latest().name == Path(result["recommend"]["path"]).name
     assert manifest["checks"]["users"] == 300 and manifest["checks"]["rows"] == 6000
     assert manifest["evaluation"] == result["evaluate"]["metrics"]
@@ -120,7 +121,7 @@ def test_stages_alone_give_the_rows_of_the_whole_and_deleted_parts_are_written_a
     first = world.run(stage="recommend")
     assert world.published().equals(finished[0].published())
     expected, run = world.published(), Path(first["path"])
-    (run / "run.json").unlink()
+    (run / "_manifest.json").unlink()
     (run / "part-00001.parquet").unlink()
     kept = (run / "part-00002.parquet").stat().st_mtime_ns
     again = world.run(stage="recommend")
@@ -154,7 +155,9 @@ def test_publish_gate_stops_a_run_and_latest_stays(tmp_path: Path) -> None:
     assert world.latest() == before
 
 
-def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path) -> None:
+def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
+    monkeypatch.setattr(history, "KEPT_AT_LEAST", 1)
     world = World(tmp_path, runs={"keep": 1})
     world.run(stage="recommend")
     first = world.latest()
@@ -162,7 +165,7 @@ def test_what_the_service_was_told_to_stay_on_outlives_keep(tmp_path: Path) -> N
     chosen.parent.mkdir()
     chosen.write_text(json.dumps({"run_id": first.name, "answers": first.name, "previous": None}))
     world.run("recommend.n=7", stage="recommend")
-    assert world.latest() != first and (first / "run.json").exists()
+    assert world.latest() != first and (first / "_manifest.json").exists()
     chosen.unlink()
     world.run("recommend.n=8", stage="recommend")
     assert not first.exists()
@@ -172,7 +175,7 @@ def test_three_stages_from_one_configuration(tmp_path: Path) -> None:
     ranker = {"model": {"name": "als", "embedding_dim": 8}, "pool": 30}
     world = World(tmp_path, recommend={"n": 20, "ranker": ranker, "rerank": {"diversity": 0.2}})
     result = world.run()
-    record = json.loads((world.latest() / "run.json").read_text())
+    record = json.loads((world.latest() / "_manifest.json").read_text())
     assert (record["model"]["name"], record["ranker"]["name"], record["ranker"]["pool"]) == ("item_cf", "als", 30)
     for stage in ("train", "refit"):
         assert result[stage]["parts"] == result[f"{stage}_ranker"]["parts"]
@@ -182,7 +185,7 @@ def test_three_stages_from_one_configuration(tmp_path: Path) -> None:
     assert set(world.run(stage="verify")["checks"]) == {"parts", "bundle", "ranker", "lists"}
     first = world.published()
     again = world.run("recommend.ranker.model.embedding_dim=4", "runs.accuracy.override=true", stage="recommend")
-    assert json.loads((world.latest() / "run.json").read_text())["checks"]["accuracy_override"] == 1
+    assert json.loads((world.latest() / "_manifest.json").read_text())["checks"]["accuracy_override"] == 1
     assert not again["skipped"] and again["bundle"] == result["recommend"]["bundle"]
     assert not world.published().equals(first)
 

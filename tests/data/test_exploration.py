@@ -129,7 +129,7 @@ def test_a_clean_world_has_no_symptom(tmp_path: Path) -> None:
 
 
 def _with_leak(events: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    again = events.assign(timestamp=events["timestamp"] + 10_000 * DAY)
+    again = events.assign(timestamp=events["timestamp"] + 500 * DAY)
     data = {"split": {"kind": "temporal", "test_ratio": 0.4}, "filters": {"duplicates": "keep"}}
     return pd.concat([events, again]), items, data
 
@@ -156,7 +156,7 @@ def _with_collisions(events: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.Data
 
 
 def _in_the_future(events: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    return events.assign(timestamp=events["timestamp"] + 40_000 * DAY), items, {}
+    return events.assign(timestamp=events["timestamp"] + 40_000 * DAY), items, {"filters": {"future": "keep"}}
 
 
 def _long_ago(events: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:

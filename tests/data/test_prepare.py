@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.data import split as splits
 from recsys_ray.data.prepare.driver import num_shards_for, open_source, prepare
@@ -132,7 +133,7 @@ def test_items_outside_the_catalogue(tmp_path: Path, policy: str, kept: list[str
     catalogue = write_csv(tmp_path / "items.csv", [("a", "A"), ("b", "B")], "item_id,name")
     events = [("u", "a", 1, 1000), ("u", "zz", 1, 1001), ("w", "zz", 1, 1001)]
     values: dict[str, Any] = {"items": str(catalogue), "item_columns": {"title": "name"}}
-    prepared = prepare_events(tmp_path, events, unknown_items=policy, **values)
+    prepared = prepare_events(tmp_path, events, unknown_items=policy, left_out_at_most=1.0, **values)
     assert [item for item, _ in histories(prepared)["u"]] == kept
     assert prepared.items.column("title").to_pylist() == (["A", "B"] if policy == "drop" else ["A", "B", None])
     assert prepared.manifest["dropped"]["unknown_items"] == (2 if policy == "drop" else 0)
@@ -421,7 +422,7 @@ def test_complete_data_is_kept_and_incomplete_data_is_done_again(tmp_path: Path)
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     prepared = prepare_events(tmp_path, FIVE)
-    (prepared.location / "manifest.json").write_json(prepared.manifest | {"format": 99})
+    write_manifest(prepared.location / "manifest.json", prepared.manifest | {"format": 99})
     with pytest.raises(DataError, match="format 99"):
         Prepared.open(prepared.location)
     assert histories(prepare_events(tmp_path, FIVE)) == histories(prepared)

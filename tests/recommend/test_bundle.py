@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recsys_ray.base.errors import BundleError, ConfigError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Requests
 from recsys_ray.data.prepared import Prepared
@@ -132,16 +133,21 @@ def test_prepared_data_that_is_gone_or_of_another_world_is_one_line(tmp_path: Pa
     ("content", "message"),
     [
         (b"{", "unreadable; run train"),
-        (b"[]", "incomplete, it has no format"),
-        (b"{}", "incomplete, it has no format"),
+        (b"[]", "found a list"),
+        (b"{}", "checksum differs"),
+        ({}, "incomplete, it has no format"),
         (b'{"format": 2}', "incomplete, it has no scorer"),
-        (b'{"format": "two"}', "bundle format two, this version reads 1 and 2"),
-        (b'{"format": 3}', "bundle format 3, this version reads 1 and 2"),
+        ({"format": "two"}, "bundle format two, this version reads 1 to 3"),
+        ({"format": 4}, "bundle format 4, this version reads 1 to 3"),
+        (b'{"format": 3}', "checksum differs"),
     ],
 )
-def test_a_manifest_of_another_shape_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_manifest_of_another_shape_is_one_line(tmp_path: Path, content: bytes | dict[str, Any], message: str) -> None:
     bundle = Location.of(tmp_path / "item_cf-1")
-    (bundle / MANIFEST).write_bytes(content)
+    if isinstance(content, bytes):
+        (bundle / MANIFEST).write_bytes(content)
+    else:
+        write_manifest(bundle / MANIFEST, content)
     with pytest.raises(BundleError, match=message) as caught:
         open_bundle(bundle)
     assert "\n" not in str(caught.value) and str(bundle) in str(caught.value)

@@ -23,7 +23,7 @@ from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import read_options, search_index, with_stages
 from recsys_ray.recommend.rank import recommend
 from recsys_ray.retrieval import ExactIndex, Index, IndexSettings, TopK, approximate, open_index, pair_scores
-from recsys_ray.retrieval.approximate import ApproximateIndex, build
+from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
 from recsys_ray.retrieval.choice import measured
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.gate import GateSettings, check_run
@@ -208,17 +208,24 @@ def test_a_kept_index_gives_the_same_lists_and_is_not_built_again(kind: Any, tmp
     np.testing.assert_array_equal(one.scores_BK, two.scores_BK)
 
 
-def test_a_broken_or_foreign_index_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_index_is_refused_and_a_broken_one_built_again(tmp_path: Path) -> None:
     problem, place = some_problem(6), Location.of(tmp_path)
     settings = IndexSettings(kind="flat", min_recall=0.5)
     opened(place, problem, settings)
     other = some_problem(6, items=2999)
     with pytest.raises(BundleError, match="an index of other item vectors"):
         opened(place, other, settings)
-    file = next(tmp_path.glob("*.faiss"))
-    file.write_bytes(b"nothing")
+    whole, record = next(tmp_path.glob("*.faiss")), next(tmp_path.glob("*.json"))
+    kept = {file: file.read_bytes() for file in (whole, record)}
+    for file, data in kept.items():
+        flipped = bytearray(data)
+        flipped[len(data) // 2] ^= 1
+        for damaged in (b"", b"nothing", b"{}", data[:-3], bytes(flipped)):
+            file.write_bytes(damaged)
+            opened(place, problem, settings)
+            assert whole.read_bytes() == kept[whole]
     with pytest.raises(BundleError, match="not a readable index; delete it"):
-        opened(place, problem, settings)
+        restored(b"nothing", problem.items, settings, lambda: exact(problem), "a.faiss")
 
 
 def test_where_an_index_can_not_be_kept_it_is_used_and_that_is_said(

@@ -14,7 +14,7 @@ from recsys_ray.base.types import map_blocks_here
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.retrieval import RerankSettings
-from recsys_ray.runs import publish
+from recsys_ray.runs import history, publish
 from recsys_ray.runs.gate import GateSettings, check_run
 from recsys_ray.runs.published import read_run
 from recsys_ray.runs.verify import verify
@@ -96,7 +96,10 @@ def test_rollback_goes_back_to_it(old: Path) -> None:
     assert all(finding.good for finding in verify(Location.of(old), map_blocks_here)[1])
 
 
-def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(old: Path) -> None:
+def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
     prepared = prepare_values(old / "prepared" / "today", **DATA)
     run = publish_run(old, prepared, "item_cf", n=4)
     assert read_run(run).previous == SECOND
@@ -108,8 +111,9 @@ def test_a_run_of_today_on_top_compares_with_it_goes_back_to_it_and_prunes_it(ol
     assert overlap is not None and 0 < overlap <= 1
     assert publish.rollback(root_of(old)) == (run.name, SECOND)
     assert publish.rollback(root_of(old), run.name) == (SECOND, run.name)
-    assert publish.prune(root_of(old), keep=2) == [FIRST]
+    assert history.prune(root_of(old), keep=1) == [FIRST]
     assert (old / "prepared" / "b786602facb8").exists()  # the other one needs it
-    assert publish.prune(root_of(old), keep=1) == [SECOND]
+    monkeypatch.setattr(history, "KEPT_AT_LEAST", 1)
+    assert history.prune(root_of(old), keep=1) == [SECOND]
     assert {path.name for path in (old / "prepared").iterdir()} == {"today"}
     assert [path.name for path in (old / "models").iterdir()] == ["item_cf-a"]

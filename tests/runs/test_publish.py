@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from recsys_ray.base.errors import PublishError
+from recsys_ray.base.manifest import read_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import RecommendSettings
-from recsys_ray.runs import publish
+from recsys_ray.runs import history, publish
 from recsys_ray.runs.published import RunFacts, UsedModel, part_stamps
+
+
+@pytest.fixture(autouse=True)
+def all_runs_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
 
 
 def facts(*parts: Location, made_with: list[str] | None = None) -> RunFacts:
@@ -36,7 +43,7 @@ def test_the_same_fingerprint_finds_its_run_again_and_another_one_does_not(tmp_p
 
 def test_finished_shards_are_the_final_names_only(tmp_path: Path) -> None:
     run = Location.of(tmp_path) / "run"
-    for name in ("part-00003.parquet", ".part-00004.parquet.1a2b.tmp", "run.json"):
+    for name in ("part-00003.parquet", ".part-00004.parquet.1a2b.tmp", "part-junk.parquet"):
         (run / name).write_bytes(b"x")
     assert publish.finished_shards(run) == {3}
 
@@ -46,7 +53,7 @@ def test_publish_moves_latest_and_remembers_the_run_before(tmp_path: Path) -> No
     assert publish.latest(root) is None
     first, second = published(root, "a" * 64), published(root, "b" * 64)
     assert publish.latest(root) == second.name
-    manifest = (second / "run.json").read_json()
+    manifest = read_manifest(second / "_manifest.json")
     assert manifest["previous"] == first.name
     assert set(manifest["parts"]) == {"part-00000.parquet"}
 
@@ -83,24 +90,29 @@ def test_a_pointer_to_a_deleted_run_is_an_error_and_not_a_first_run(tmp_path: Pa
         publish.latest_run(root)
 
 
-def test_prune_keeps_the_newest_and_latest_and_the_unfinished(tmp_path: Path) -> None:
+def test_prune_keeps_the_last_of_the_chain_and_the_unfinished(tmp_path: Path) -> None:
     root = Location.of(tmp_path)
-    first, second, third = (published(root, letter * 64) for letter in "abc")
-    unfinished = publish.start_run(root, "d" * 64, {})
-    publish.rollback(root, first.name)
-    deleted = publish.prune(root, keep=1)
-    assert first.name not in deleted and len(deleted) == 1
-    assert {name for name in root.names() if name != "LATEST"} == {
-        run.name for run in (first, second, third, unfinished)
-    } - set(deleted)
+    first, second, third, fourth = (published(root, letter * 64) for letter in "abcd")
+    unfinished = publish.start_run(root, "e" * 64, {})
+    assert history.newest_first(root) == [run.name for run in (fourth, third, second, first)]
+    publish.rollback(root, second.name)
+    assert history.newest_first(root) == [run.name for run in (second, first, fourth, third)]
+    assert history.prune(root, keep=3) == [third.name]
+    assert history.prune(root, keep=1) == [fourth.name]  # LATEST and the one before it stay
+    left = {run.name for run in (first, second, unfinished)}
+    assert {name for name in root.names() if name != "LATEST"} == left
 
 
-def test_prune_keeps_the_last_published_of_runs_started_in_the_same_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize("letters", ["bca", "abc", "cab"])
+def test_the_order_is_the_chain_not_the_clock(tmp_path: Path, letters: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Location.of(tmp_path)
-    for letter in "bca":  # by name the second is the newest, and the third the oldest
-        publish.publish(root, root / f"20260101T000000-{letter * 10}", facts())
-    assert publish.prune(root, keep=1) == ["20260101T000000-bbbbbbbbbb", "20260101T000000-cccccccccc"]
-    assert publish.latest(root) == "20260101T000000-aaaaaaaaaa"
+    names = [f"20260101T000000-{letter * 10}" for letter in letters]
+    years = itertools.cycle([2099, 2001, 2050])
+    monkeypatch.setattr(publish, "_now", lambda: f"{next(years)}-01-01T00:00:00+00:00")
+    for name in names:
+        publish.publish(root, root / name, facts())
+    assert history.prune(root, keep=2) == names[:1]
+    assert publish.latest(root) == names[2] and publish.rollback(root) == (names[2], names[1])
 
 
 def test_a_run_published_again_is_newer_than_one_started_after_it(tmp_path: Path) -> None:
@@ -108,15 +120,18 @@ def test_a_run_published_again_is_newer_than_one_started_after_it(tmp_path: Path
     first, second = published(root, "a" * 64), published(root, "b" * 64)
     third = published(root, "c" * 64)
     publish.publish(root, first, facts())
-    assert publish.prune(root, keep=2) == [second.name]
-    assert {name for name in root.names() if name != "LATEST"} == {first.name, third.name}
+    assert history.newest_first(root) == [first.name, third.name, second.name]
+    assert history.prune(root, keep=2) == [second.name]
 
 
-def test_prune_keeps_what_is_used(tmp_path: Path) -> None:
+def test_prune_keeps_what_is_used_and_what_is_young(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Location.of(tmp_path)
-    first, second, third = (published(root, letter * 64) for letter in "abc")
-    assert publish.prune(root, keep=1, used={first.name}) == [second.name]
-    assert publish.prune(root, keep=1) == [first.name] and publish.latest(root) == third.name
+    runs = [published(root, letter * 64).name for letter in "abcd"]
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 3600)
+    assert history.prune(root, keep=1) == []
+    monkeypatch.setattr(history, "YOUNG_SECONDS", 0)
+    assert history.prune(root, keep=1, used={runs[0]}) == [runs[1]]
+    assert history.prune(root, keep=1) == [runs[0]] and publish.latest(root) == runs[3]
 
 
 def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path: Path) -> None:
@@ -124,18 +139,93 @@ def test_what_a_run_was_made_with_goes_with_the_last_run_that_needs_it(tmp_path:
     root = output / "recommendations"
     for name in ("models/old", "models/new", "prepared/both"):
         (output / name / "manifest.json").write_bytes(b"{}")
-    for letter, made_with in (("a", ["models/old", "prepared/both"]), ("b", ["models/new", "prepared/both"])):
+    for letter, model in (("a", "old"), ("b", "new"), ("c", "new")):
         run = publish.start_run(root, letter * 64, {})
-        publish.publish(root, run, facts(made_with=made_with))
-    assert len(publish.prune(root, keep=1)) == 1
+        publish.publish(root, run, facts(made_with=[f"models/{model}", "prepared/both"]))
+    assert len(history.prune(root, keep=1)) == 1
     assert (output / "models").names() == ["new"] and (output / "prepared").names() == ["both"]
-    assert publish.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()
+    assert history.prune(root, keep=1) == [] and (output / "models" / "new" / "manifest.json").exists()
+
+
+def test_nothing_outside_the_output_is_ever_deleted_whatever_a_record_says(tmp_path: Path) -> None:
+    output = Location.of(tmp_path / "out")
+    root, outside = output / "recommendations", Location.of(tmp_path / "other" / "models" / "precious.txt")
+    outside.write_bytes(b"x")
+    (output / "precious.txt").write_bytes(b"x")
+    for made in ("../other", "prepared/../../other", "../other/models", "/other", f"{tmp_path}/other", "", ".", ".."):
+        run = publish.start_run(root, f"{len(root.names()):010}", {})
+        publish.publish(root, run, facts(made_with=[made, "precious.txt", "recommendations"]))
+    assert len(history.prune(root, keep=2)) == 6
+    assert outside.exists() and (output / "precious.txt").exists() and len(root.names()) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\x00"])
+def test_a_damaged_record_of_an_old_run_stops_nothing(tmp_path: Path, content: bytes) -> None:
+    root = Location.of(tmp_path)
+    runs = [published(root, letter * 64) for letter in "abcde"]
+    (runs[1] / "_manifest.json").write_bytes(content)
+    said: list[str] = []
+    assert history.prune(root, keep=2, progress=said.append) == [runs[0].name, runs[2].name]
+    assert len(said) == 1 and runs[1].name in said[0] and "left alone" in said[0]
+    again = published(root, "f" * 64)
+    assert publish.latest(root) == again.name
+    with pytest.raises(PublishError):
+        publish.rollback(root, runs[1].name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"20200101T000000-gone", b"../../etc", b"[1]"])
+def test_a_damaged_pointer_is_refused_by_readers_and_mended_by_a_run(tmp_path: Path, content: bytes) -> None:
+    root = Location.of(tmp_path)
+    runs = [published(root, letter * 64) for letter in "ab"]
+    (root / "LATEST").write_bytes(content)
+    with pytest.raises(PublishError, match="LATEST"):
+        publish.latest_run(root)
+    said: list[str] = []
+    history.mend_latest(root, said.append)
+    assert publish.latest_run(root) == runs[1] and len(said) == 1
+    history.mend_latest(root, said.append)
+    assert len(said) == 1
 
 
 def test_a_renamed_run_is_pruned_by_the_name_it_has(tmp_path: Path) -> None:
     root = Location.of(tmp_path / "recommendations")
     first = published(root, "a" * 64)
     (tmp_path / "recommendations" / first.name).rename(tmp_path / "recommendations" / "kept-aside")
-    second = published(root, "b" * 64)
-    assert publish.prune(root, keep=1) == ["kept-aside"]
-    assert {name for name in root.names() if name != "LATEST"} == {second.name}
+    second, third = published(root, "b" * 64), published(root, "c" * 64)
+    assert history.prune(root, keep=1) == ["kept-aside"]
+    assert {name for name in root.names() if name != "LATEST"} == {second.name, third.name}
+
+
+def test_parts_that_can_not_be_read_are_removed(tmp_path: Path) -> None:
+    run, said = Location.of(tmp_path) / "run", []
+    for shard in range(4):
+        (run / f"part-{shard:05d}.parquet").write_parquet(pa.table({"a": [shard]}))
+    good = (run / "part-00001.parquet").read_bytes()
+    flipped = bytearray(good)
+    flipped[8] ^= 1
+    (run / "part-00001.parquet").write_bytes(b"")
+    (run / "part-00002.parquet").write_bytes(good[:-9])
+    (run / "part-00003.parquet").write_bytes(bytes(flipped))
+    assert publish.whole_shards(run, progress=said.append) == {0} == publish.finished_shards(run)
+    assert len(said) == 1 and "3 parts" in said[0]
+
+
+@pytest.mark.parametrize("reader", ["pandas", "polars", "duckdb", "pyarrow"])
+def test_other_programs_read_the_directory_of_a_run_as_it_is(tmp_path: Path, reader: str) -> None:
+    root = Location.of(tmp_path)
+    run = published(root, "a" * 64)
+    published(root, "b" * 64)
+    publish.rollback(root)
+    (root / "LATEST").write_bytes(f"{run.name}\n".encode())
+    (run / "_WITHDRAWN").write_bytes(b"x")
+    (run / "part-00001.parquet").write_parquet(pa.table({"user_id": [2]}))
+    library = pytest.importorskip(reader)
+    if reader == "duckdb":
+        found = library.sql(f"SELECT user_id FROM '{run}/*.parquet'").fetchnumpy()["user_id"].tolist()
+    elif reader == "pyarrow":
+        dataset = pytest.importorskip("pyarrow.dataset").dataset(str(run))
+        found = dataset.to_table().column("user_id").to_pylist()
+    else:  # polars takes every file of a directory
+        place = f"{run}/*.parquet" if reader == "polars" else str(run)
+        found = library.read_parquet(place)["user_id"].to_list()
+    assert sorted(found) == [1, 2]

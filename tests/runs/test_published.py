@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from recsys_ray.base.errors import PublishError
+from recsys_ray.base.manifest import read_manifest, write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import (
     ColumnFilter,
@@ -24,7 +24,7 @@ from recsys_ray.recommend.config import (
 from recsys_ray.retrieval import IndexSettings, RerankSettings
 from recsys_ray.runs import publish, record
 from recsys_ray.runs.gate import GateSettings
-from recsys_ray.runs.published import RECORD, RECORD_0, RunFacts, UsedModel, read_run
+from recsys_ray.runs.published import RECORD, RECORD_0, RECORD_2, RunFacts, UsedModel, read_run
 from tests.serving_worlds import client, prepared_world, publish_run
 
 FACTS = RunFacts(
@@ -72,7 +72,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     found = vars(read_run(run))
     assert found.items() >= vars(FACTS).items()
     assert (found["run_id"], found["previous"]) == (run.name, None)
-    assert (run / RECORD).read_json()["format"] == 2
+    assert (run / RECORD).read_json()["format"] == 3
 
 
 def test_the_schema_has_every_setting_that_decides_the_lists() -> None:
@@ -102,7 +102,7 @@ def old_record(run: Location, change: dict[str, Any]) -> None:
 
 def new_record(run: Location, change: dict[str, Any]) -> None:
     publish.publish(run.parent, run, FACTS)
-    (run / RECORD).write_json((run / RECORD).read_json() | change)
+    write_manifest(run / RECORD, read_manifest(run / RECORD) | change)
 
 
 def test_the_format_before_gives_the_same(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_the_format_before_gives_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "change", "message"),
     [
-        (new_record, {"colour": "red"}, r"run\.json: colour: unknown field; .*another version"),
-        (new_record, {"format": 3}, r"run\.json: format 3, this version reads 0 to 2; use the version that"),
-        (new_record, {"format": None}, r"run\.json: format None, this version reads"),
-        (new_record, {"options": {"n": 5, "mood": 1}}, r"run\.json: options\.mood: unknown field"),
-        (new_record, {"options": {"n": "five"}}, r"run\.json: options\.n: input should be a valid integer; copy"),
-        (new_record, {"options": {"n": 0}}, r"run\.json: n: input should be greater than or equal to 1; copy"),
-        (new_record, {"parts": [1]}, r"run\.json: parts: .*dictionary"),
-        (new_record, {"model": None}, r"run\.json: model: "),
+        (new_record, {"colour": "red"}, r"_manifest\.json: colour: unknown field; .*another version"),
+        (new_record, {"format": 4}, r"_manifest\.json: format 4, this version reads 0 to 3; use the version that"),
+        (new_record, {"format": None}, r"_manifest\.json: format None, this version reads"),
+        (new_record, {"options": {"n": 5, "mood": 1}}, r"_manifest\.json: options\.mood: unknown field"),
+        (new_record, {"options": {"n": "five"}}, r"_manifest\.json: options\.n: input should be a valid integer; copy"),
+        (new_record, {"options": {"n": 0}}, r"_manifest\.json: n: input should be greater than or equal to 1; copy"),
+        (new_record, {"parts": [1]}, r"_manifest\.json: parts: .*dictionary"),
+        (new_record, {"model": None}, r"_manifest\.json: model: "),
         (old_record, {"config": {"recommend": {"colour": 1}}}, r"manifest\.json: colour: unknown field"),
         (old_record, {"config": None}, r"manifest\.json: config: .*dictionary"),
         (old_record, {"bundle": 3}, r"manifest\.json: bundle: .*string"),
@@ -143,7 +143,7 @@ def test_another_shape_is_one_line_that_names_the_file(
     assert "\n" not in str(caught.value) and str(run) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [RECORD, RECORD_0])
+@pytest.mark.parametrize("name", [RECORD, RECORD_2, RECORD_0])
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"null", b"3", b"\xff\xfe", b""])
 def test_what_is_no_record_is_one_line_that_names_the_file(tmp_path: Path, name: str, content: bytes) -> None:
     run = Location.of(tmp_path) / "run"
@@ -157,8 +157,7 @@ def test_the_service_stays_up_on_a_run_that_it_can_not_read(tmp_path: Path) -> N
     prepared, root = prepared_world(tmp_path), Location.of(tmp_path) / "recommendations"
     first = publish_run(tmp_path, prepared, "item_cf", tag="a").name
     second = publish_run(tmp_path, prepared, "popularity", tag="b")
-    newer = (second / RECORD).read_json() | {"format": 99}
-    (second / RECORD).write_bytes(json.dumps(newer).encode())
+    write_manifest(second / RECORD, read_manifest(second / RECORD) | {"format": 99})
     with client(tmp_path, poll_seconds=0.05) as service:
         answer = service.get("/v1/recommendations/5")
         assert answer.status_code == 503

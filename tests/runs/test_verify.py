@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from recsys_ray.base.errors import PublishError
+from recsys_ray.base.manifest import read_manifest, write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import map_blocks_here
 from recsys_ray.cli import main
@@ -75,14 +76,14 @@ def test_a_flipped_bit_is_named_also_where_the_file_stays_as_long(world: Path) -
 
 def test_lists_that_break_a_rule_or_differ_from_the_facts_are_seen(world: Path) -> None:
     run = run_of(world)
-    manifest = (run / RECORD).read_json()
-    (run / RECORD).write_json(manifest | {"checks": {"users": 200, "rows": 1999}})
+    manifest = read_manifest(run / RECORD)
+    write_manifest(run / RECORD, manifest | {"checks": {"users": 200, "rows": 1999}})
     assert "rows was 1999 when the run was published, is 2000" in found(world)["lists"]
     part = run / "part-00000.parquet"
     table = part.read_parquet()
     part.write_parquet(table.slice(1))
     stamps = manifest["parts"] | part_stamps(run, ["part-00000.parquet"])
-    (run / RECORD).write_json(manifest | {"parts": stamps})
+    write_manifest(run / RECORD, manifest | {"parts": stamps})
     findings = found(world)
     assert failed(findings) == ["lists"] and "ranks that do not run" in findings["lists"]
 

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pytest
 
 from recsys_ray.base.errors import StorageError
+from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
-from recsys_ray.runs.publish import activated
+from recsys_ray.runs.history import activated
 from recsys_ray.runs.published import RunFacts, UsedModel
 from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
@@ -308,9 +309,25 @@ def test_a_run_is_activated_rolled_back_and_remembered(tmp_path: Path) -> None:
         assert answering() == first
         switch({})
         assert answering() == second
-        assert activated(Location.of(tmp_path)) == set()
+        assert list((tmp_path / "serving").glob("SERVES-*.json"))
+        assert activated(Location.of(tmp_path)) == {first, second}  # the replica holds both, for a roll-back
         switch({"roll_back": True})
         assert answering() == first
+        switch({})
+    assert activated(Location.of(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"run_id": 3}'])
+def test_a_choice_that_can_not_be_read_stops_neither_the_service_nor_the_night(tmp_path: Path, content: bytes) -> None:
+    run = publish_run(tmp_path, prepared_world(tmp_path)).name
+    (tmp_path / "serving").mkdir(exist_ok=True)
+    (tmp_path / "serving" / "ACTIVE-default.json").write_bytes(content)
+    with client(tmp_path) as service:
+        assert service.get("/v1/recommendations/5").json()["run_id"] == run
+        try:
+            assert activated(Location.of(tmp_path)) == {run}
+        except StorageError as error:
+            assert "ACTIVE-default.json" in str(error)  # then nothing is deleted
 
 
 def test_the_metrics_name_the_run_that_answers_and_no_other(world: Path, tmp_path: Path) -> None:
@@ -438,3 +455,13 @@ async def status_of(application: Application, path: str, query: str) -> int:
 
     await application(scope | {"headers": [], "root_path": ""}, receive, send)
     return int(messages[0]["status"])
+
+
+def test_a_poster_beside_the_catalogue_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "7.png").write_bytes(PNG)
+    place = beside(Location.of(tmp_path / "items.csv"), "p/7.png")
+    items = pa.table({"item_id": [7], "title": ["A"], "text": ["a"], "poster": [place], "genres": [["x"]], "year": [1]})
+    catalogue = ItemCatalogue(items.append_column("count", pa.array([1])))
+    assert poster_images.poster_image(catalogue.posters[0]) == (PNG, b"image/png")
+    assert catalogue.describe(0)["poster"] == "/v1/items/7/poster"

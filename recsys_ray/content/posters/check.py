@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from recsys_ray.base.proportion import MANY
 from recsys_ray.base.storage import Location
 from recsys_ray.content.config import ImageSettings
 from recsys_ray.content.posters.reader import SUFFIXES, local_poster
-from recsys_ray.data.checks import MANY, Symptom
+from recsys_ray.data.checks import Symptom
 
 
 def poster_symptoms(items: pa.Table, settings: ImageSettings) -> list[Symptom]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes
 
 from recsys_ray.base.errors import StorageError
+from recsys_ray.base.relative import apart, joined
 from recsys_ray.base.storage import Location
 from recsys_ray.content.config import ImageSettings
 from recsys_ray.content.encoders import problems
@@ -98,6 +99,9 @@ def _locate(reference: str | None, item_id: str, settings: ImageSettings) -> Pat
         return None
     if reference[:5].lower() == "data:":
         return reference
+    directory, relative = apart(reference)
+    if directory is not None:
+        reference = relative if settings.root is not None else joined(reference)
     if "://" not in reference:
         return _from_root(reference, settings.root)
     scheme, _, rest = reference.partition("://")

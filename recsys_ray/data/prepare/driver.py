@@ -11,7 +11,8 @@ chunk, a shard and the vocabulary, not by the number of interactions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
@@ -29,13 +31,15 @@ from recsys_ray.data.prepare.finish import FinishJob, Totals, finish_shard
 from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
 from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
-from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, STAGING, USERS, Core
-from recsys_ray.data.prepare.staging import Staged, StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.resume import Report, Work, begin, complete, once, remove_strays
+from recsys_ray.data.prepare.shard import ITEMS, MANIFEST, STAGING, Core
+from recsys_ray.data.prepare.staging import ChunkReport, Staged, StageJob, StageTotal, stage_chunk
+from recsys_ray.data.prepare.told import say_left_out, say_times, say_unknown
 from recsys_ray.data.prepare.user_table import UserStageJob, check_user_type, stage_users
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
 from recsys_ray.data.sources import Source, open_source
-from recsys_ray.data.sources.base import BAD_ROWS
+from recsys_ray.data.sources.base import notes_of
 from recsys_ray.data.sources.users import HasUsers
 
 __all__ = ["FORMAT", "open_source", "prepare"]
@@ -56,6 +60,18 @@ class _Run:
     @property
     def settings(self) -> DataSettings:
         return self.source.settings
+
+    def once(
+        self,
+        function: Callable[[Any, Any], Any],
+        report: type[Report],
+        blocks: Iterable[Any],
+        job: Any,
+        named: tuple[str, str],
+    ) -> Iterator[Report]:
+        """``map_blocks`` over numbered blocks; what an interrupted attempt has done is not done again. ``named``: its
+        files, and what is said of it."""
+        return self.map_blocks(once, blocks, Work(function, job, report, self.directory, named[0]), named[1])
 
 
 @dataclass(slots=True)
@@ -88,20 +104,18 @@ def prepare(
     """
     settings = source.settings
     fingerprint = {"settings": settings.model_dump(mode="json"), "source": source.fingerprint(), "seed": seed}
-    if (location / MANIFEST).exists():
-        found = (location / MANIFEST).read_json()
-        if (found.get("format"), found.get("fingerprint")) == (FORMAT, fingerprint):
-            progress("prepare: nothing changed, kept as it is")
-            return Prepared.open(location)
-    location.remove([MANIFEST, ITEMS, USERS, ATTRIBUTES, STAGING])
+    if (found := complete(location, fingerprint)) is not None:
+        progress("prepare: nothing changed, kept as it is")
+        return found
     num_shards = settings.shards or num_shards_for(source.estimated_rows())
     run = _Run(source, location, seed, num_shards, map_blocks, progress)
+    begin(location, {"format": FORMAT, "of": fingerprint, "shards": num_shards}, progress)
 
     staged = _stage(run)
     user_type, items = _vocabulary(run, staged)
     vocabulary = items.column("item_id").combine_chunks()
     user_chunks = _stage_users(run, user_type)
-    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks)
+    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks, staged.read)
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
@@ -121,7 +135,8 @@ def prepare(
     facts = _facts(fingerprint, user_type, items, staged.read, dropped)
     if user_chunks:
         facts["user_columns"] = user_chunks[0].schema.names[1:]
-    (location / MANIFEST).write_json(facts | totals.to_json())
+    remove_strays(location, totals.files)
+    write_manifest(location / MANIFEST, facts | totals.to_json())
     location.remove([STAGING])
     progress(f"prepare: {sum(totals.users_per_shard):,} users, {items.num_rows:,} items, {_by_part(totals)}")
     return Prepared.open(location)
@@ -138,10 +153,13 @@ def _stage(run: _Run) -> StageTotal:
     chunks = run.source.chunks()
     run.progress(f"prepare: reading {len(chunks):,} chunks into {run.num_shards:,} shards")
     total = StageTotal()
-    job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters)
-    for report in run.map_blocks(stage_chunk, list(enumerate(chunks)), job, "prepare: read"):
+    for note in notes_of(run.source):
+        run.progress(f"prepare: {note}")
+    job = StageJob(run.source, run.directory, run.num_shards, run.settings.filters, int(time.time() * 1000))
+    for report in run.once(stage_chunk, ChunkReport, list(enumerate(chunks)), job, ("chunk", "prepare: read")):
         total.add(report)
-    _say_left_out(run, total)
+    say_left_out(run.settings, total, run.progress)
+    say_times(run.settings, total, run.progress)
     found, window, low = total.read, total.outside_window, total.seen_only
     run.progress(f"prepare: {found:,} interactions read, {window:,} outside the time window, {low:,} below min_rating")
     if found == 0:
@@ -149,19 +167,6 @@ def _stage(run: _Run) -> StageTotal:
     if found == window:
         raise DataError("data.filters.start and end leave no interactions; widen the window")
     return total
-
-
-def _say_left_out(run: _Run, total: StageTotal) -> None:
-    """One line per reason; DataError where bad rows are too many to be accidents."""
-    every, at_most = total.read + total.left_out.total(), run.settings.bad_rows_at_most
-    if (bad := total.left_out[BAD_ROWS]) > at_most * every:
-        raise DataError(
-            f"{bad:,} of {every:,} rows can't be read, more than data.bad_rows_at_most={at_most:g} of them; the first: "
-            f"{total.bad_example}"
-        )
-    for reason, count in sorted(total.left_out.items()):
-        first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
-        run.progress(f"prepare: {count:,} rows left out: {reason}{first}")
 
 
 def _vocabulary(run: _Run, staged: StageTotal) -> tuple[pa.DataType, pa.Table]:
@@ -177,13 +182,14 @@ def _stage_users(run: _Run, user_type: pa.DataType) -> list[Staged]:
     if not chunks:
         return []
     job = UserStageJob(cast(HasUsers, run.source), run.directory, run.num_shards)
-    staged = list(run.map_blocks(stage_users, list(enumerate(chunks)), job, "prepare: read the users"))
+    named = ("user-chunk", "prepare: read the users")
+    staged = list(run.once(stage_users, Staged, list(enumerate(chunks)), job, named))
     check_user_type(staged, user_type)
     return staged
 
 
 def _group(
-    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged]
+    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged], read: int
 ) -> _Grouped:
     filters = run.settings.filters
     split = run.settings.split
@@ -195,7 +201,7 @@ def _group(
     )
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
-    for report in run.map_blocks(group_shard, range(run.num_shards), job, "prepare: group by user"):
+    for report in run.once(group_shard, GroupReport, range(run.num_shards), job, ("grouped", "prepare: group by user")):
         counts_I[report.items] += report.counts
         reports.append(report)
     repeated = sum(report.repeated for report in reports)
@@ -219,9 +225,11 @@ def _group(
     ranges = [report.time_range for report in reports if report.time_range]
     if not ranges:
         raise DataError("no interactions are left after filters; all items are unknown, set data.unknown_items=add")
+    unknown = sum(report.unknown for report in reports)
+    say_unknown(run.settings, unknown, read, run.progress)
     return _Grouped(
         users=sum(report.users for report in reports),
-        unknown=sum(report.unknown for report in reports),
+        unknown=unknown,
         repeated=repeated,
         counts_I=counts_I,
         time_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
@@ -263,7 +271,7 @@ def _plan(
 
 def _finish(run: _Run, job: FinishJob) -> Totals:
     totals = Totals()
-    for part in run.map_blocks(finish_shard, range(run.num_shards), job, "prepare: split and write"):
+    for part in run.once(finish_shard, Totals, range(run.num_shards), job, ("part", "prepare: split and write")):
         totals.add(part)
     split = run.settings.split
     if totals.positives_S.sum() == 0:

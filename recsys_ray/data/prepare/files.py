@@ -12,21 +12,34 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from recsys_ray.base.errors import DataError, StorageError
+from recsys_ray.base.errors import DataError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
-from recsys_ray.data.prepare.packed import is_packed, open_text, unpacked_name
-from recsys_ray.data.prepare.text import JSON_SUFFIXES, TextFormat, split_header
+from recsys_ray.data.prepare.guard import said
+from recsys_ray.data.prepare.listing import PARQUET_SUFFIXES
+from recsys_ray.data.prepare.packed import is_packed, open_text
+from recsys_ray.data.prepare.text import TextFormat, split_header
 from recsys_ray.data.prepare.values import Place
 
 CHUNK_BYTES = 32 * 2**20
 SAMPLE_BYTES = 2**16
-PARQUET_SUFFIXES = (".parquet", ".pq")
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
-ALL_SUFFIXES = (*PARQUET_SUFFIXES, *TEXT_SUFFIXES, *JSON_SUFFIXES)
 MARK = b"\xef\xbb\xbf"
 """Bytes that some programs begin a UTF-8 text with."""
+BEGINNINGS = {
+    b"PAR1": ("Parquet", "name it .parquet"),
+    b"\x1f\x8b": ("gzip", "name it .csv.gz, or as what is inside"),
+    b"PK\x03\x04": ("a zip archive or a spreadsheet", "write it as CSV"),
+    b"BZh": ("bzip2", "name it .csv.bz2, or as what is inside"),
+    b"\xfd7zXZ\0": ("xz", "name it .csv.xz, or as what is inside"),
+    b"\x28\xb5\x2f\xfd": ("zstandard", "name it .csv.zst, or as what is inside"),
+    b"ARROW1": ("Arrow IPC", "write it as Parquet"),
+    b"ORC": ("ORC", "write it as Parquet"),
+    b"Obj\x01": ("Avro", "write it as Parquet"),
+    b"SQLite format 3": ("SQLite", "write its table as CSV"),
+}
+"""What files begin with that are no text."""
 PACKED_TIMES = 4
 """How much longer packed text is than its file, about."""
 
@@ -40,41 +53,6 @@ class Chunk:
     stop: int
     part: int = 0
     """schema.TRAIN, VALID or TEST, where the files say so."""
-
-
-def expand(path: str, suffixes: Sequence[str] = ALL_SUFFIXES, setting: str = "path") -> list[Location]:
-    """The files behind a file name, a directory, or a glob, sorted by name; hidden and ``_`` files are left out.
-
-    Raises:
-        DataError: there are none, or one is empty.
-    """
-    top = Location.of(path)
-    if any(sign in path for sign in "*?["):
-        found = _glob(top)
-    else:
-        inside = top.files()
-        found = [top / name for name in inside if _is_data(name, suffixes)] if inside else [top]
-    found = [file for file in found if not file.name.startswith((".", "_"))]
-    if not found or not all(file.exists() for file in found):
-        raise DataError(f"{top}: no such file, directory with data files, or glob; set data.{setting}")
-    for file in found:
-        if file.size() == 0:
-            raise DataError(f"{file}: the file is empty")
-    return found
-
-
-def _is_data(name: str, suffixes: Sequence[str]) -> bool:
-    hidden = any(piece.startswith((".", "_")) for piece in name.split("/"))
-    return not hidden and unpacked_name(name).endswith(tuple(suffixes))
-
-
-def _glob(pattern: Location) -> list[Location]:
-    fs, path = pattern.filesystem()
-    try:
-        names = sorted(str(name) for name in fs.glob(path))
-    except OSError as error:
-        raise StorageError(f"{pattern}: {error}") from error
-    return [Location(name if pattern.is_local else str(fs.unstrip_protocol(name))) for name in names]
 
 
 def is_parquet(file: Location) -> bool:
@@ -150,10 +128,28 @@ def header(file: Location, form: TextFormat) -> tuple[list[str], int]:
     if form.names is not None:
         return list(form.names), 0
     sample = read_start(file)
+    _refuse_no_text(sample, file)
     line, newline, _ = sample.partition(b"\n")
     if not newline:
-        raise DataError(f"{file}: no rows below the header")
+        raise DataError(f"{file}: {_why_no_rows(line)}")
     return split_header(line, form, str(file)), len(line) + 1
+
+
+def _refuse_no_text(sample: bytes, file: Location) -> None:
+    """DataError for the beginnings of files that are known not to be text, and for zero bytes."""
+    for start, (kind, cure) in BEGINNINGS.items():
+        if sample.startswith(start):
+            raise DataError(f"{file}: is {kind}, not text; {cure}")
+    if b"\0" in sample:
+        raise DataError(f"{file}: holds zero bytes, as UTF-16 and binary files do; save it as UTF-8 text")
+
+
+def _why_no_rows(line: bytes) -> str:
+    if b"\r" in line.rstrip(b"\r"):
+        return "its lines end in carriage returns alone; write them with line feeds"
+    return (
+        "no rows below the header" if len(line) < SAMPLE_BYTES else "no line ends in its first 64 KiB; is it a table?"
+    )
 
 
 def place(chunk: Chunk) -> Place:
@@ -189,4 +185,9 @@ def guarded_parquet(file: Location, action: Callable[[Any], Any]) -> Any:
         try:
             return action(opened)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{file}: not a readable Parquet file ({said(error)})") from error
+
+
+def open_parquet(opened: Any) -> pq.ParquetFile:
+    """Times of INT96, as old Spark and Hive write them, in milliseconds: as nanoseconds some would wrap around."""
+    return pq.ParquetFile(opened, coerce_int96_timestamp_unit="ms")

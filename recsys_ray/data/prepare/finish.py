@@ -117,7 +117,7 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
         files[f"{ATTRIBUTES}/{part_file(shard)}"] = stamp(written)
     positive = final.positive_E
     per_part_SB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
-    times = final.timestamps_E
+    times = final.timestamps_E[positive]
     return Totals(
         users_per_shard=[len(final.user_ids)],
         files=files,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_ray.base import schema
+from recsys_ray.base.errors import StorageError
 from recsys_ray.base.ragged import Ragged, of_list_array
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, ByteArray, FloatArray, IntArray, LongArray
@@ -18,6 +19,9 @@ from recsys_ray.base.types import BoolArray, ByteArray, FloatArray, IntArray, Lo
 STAGING, USERS, ITEMS, MANIFEST = "staging", "users", "items.parquet", "manifest.json"
 ATTRIBUTES = "attributes"
 """Beside the users, row by row, what the table of users says of them; only where there is one."""
+
+
+REPORT = ".report"
 
 
 def part_file(shard: int) -> str:
@@ -37,6 +41,16 @@ def chunk_file(directory: Location, chunk: int) -> Location:
 def user_chunk_file(directory: Location, chunk: int) -> Location:
     """Rows of one chunk of the table of users, shard after shard."""
     return directory / STAGING / f"user-chunk-{chunk:05d}.arrow"
+
+
+def report_file(directory: Location, name: str) -> Location:
+    """What a task said of the file of this name, kept for a rerun."""
+    return directory / STAGING / f"{name}{REPORT}"
+
+
+def forget_report(data: Location) -> None:
+    """A file of the staging directory is damaged: the work that wrote it counts as not done."""
+    (data.parent / f"{data.name.partition('.')[0]}{REPORT}").remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +100,9 @@ class Core:
 
 
 def load_grouped(directory: Location, shard: int, user_type: pa.DataType, core: Core) -> Shard:
-    return core.apply(Shard.read(grouped_file(directory, shard), user_type))
+    file = grouped_file(directory, shard)
+    try:
+        return core.apply(Shard.read(file, user_type))
+    except StorageError as error:
+        forget_report(file)
+        raise StorageError(f"{error}; run the same command again, which gathers this shard anew") from error

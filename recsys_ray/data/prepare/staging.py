@@ -7,6 +7,7 @@ timestamps.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray.base import schema
-from recsys_ray.base.errors import DataError
+from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import LongArray
+from recsys_ray.base.types import BoolArray, LongArray
 from recsys_ray.data.config import FilterSettings, utc_milliseconds
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.keys import hash_ids
-from recsys_ray.data.prepare.shard import chunk_file
+from recsys_ray.data.prepare.shard import chunk_file, forget_report
+from recsys_ray.data.prepare.times import DAY, UNITS, span
 from recsys_ray.data.sources.base import USER_ONLY, Source, only_users
 
 COMPACT_ABOVE = 4_000_000
@@ -35,6 +37,8 @@ class StageJob:
     directory: Location
     num_shards: int
     filters: FilterSettings
+    now: int
+    """When the work began, in UTC milliseconds: one moment for all chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Staged:
     """A chunk without rows may have ids of any type."""
     offsets_S1: LongArray
     """The batch of shard s is the bytes ``offsets[s]:offsets[s + 1]``; there are none where it has no rows."""
+    checksums_S: LongArray
+    """CRC-32 of each batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ class ChunkReport:
     left_out: dict[str, int]
     """Rows that the source left out, by reason."""
     bad_example: str | None
+    times: tuple[int, int] | None
+    """First and last of all that was read."""
+    time_unit: str | None
+    """What numeric times were told to be in."""
+    in_future: int
 
 
 def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
@@ -71,8 +82,10 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     rows = job.source.read(chunk)
     table = rows.events
     num_read = table.num_rows - int(pc.sum(pc.equal(table.column("part"), USER_ONLY)).as_py() or 0)
+    times = span(table.column("timestamp").to_numpy())
     table, outside = _inside_window(table, job.filters)
     table, seen_only = _mark_seen_only(table, job.filters.min_rating)
+    table, in_future = _mark_future(table, job)
     items = pc.value_counts(table.column("item_id").drop_null().combine_chunks())
     data, staged = by_shard(table, job.num_shards)
     chunk_file(job.directory, index).write_bytes(data)
@@ -87,6 +100,9 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
         seen_only=seen_only,
         left_out=rows.left_out,
         bad_example=rows.example,
+        times=times,
+        time_unit=rows.time_unit,
+        in_future=in_future,
     )
 
 
@@ -111,10 +127,22 @@ def _inside_window(table: pa.Table, filters: FilterSettings) -> tuple[pa.Table, 
 def _mark_seen_only(table: pa.Table, min_rating: float | None) -> tuple[pa.Table, int]:
     if min_rating is None:
         return table, 0
+    low = table.column("rating").to_numpy() < np.float32(min_rating)
+    return _seen_only(table, low & (table.column("part").to_numpy() != USER_ONLY))
+
+
+def _mark_future(table: pa.Table, job: StageJob) -> tuple[pa.Table, int]:
+    """Interactions a day and more ahead of the clock, which teach nothing."""
+    later = table.column("timestamp").to_numpy() > job.now + DAY
+    return (table, int(later.sum())) if job.filters.future == "keep" else _seen_only(table, later)
+
+
+def _seen_only(table: pa.Table, which: BoolArray) -> tuple[pa.Table, int]:
+    if not which.any():
+        return table, 0
     parts = table.column("part").to_numpy()
-    low = (table.column("rating").to_numpy() < np.float32(min_rating)) & (parts != USER_ONLY)
-    parts = np.where(low, parts | schema.SEEN_ONLY, parts).astype(np.uint8)
-    return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(low.sum())
+    parts = np.where(which, parts | schema.SEEN_ONLY, parts).astype(np.uint8)
+    return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(which.sum())
 
 
 def by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
@@ -134,7 +162,9 @@ def by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
                 columns = [table.column(name).slice(start, end - start).combine_chunks() for name in table.column_names]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=table.schema))
         starts.append(sink.tell())
-    return memoryview(sink.getvalue()), Staged(table.schema, np.array(starts, np.int64))
+    data = memoryview(sink.getvalue())
+    checksums = [zlib.crc32(data[start:stop]) for start, stop in pairwise(starts)]
+    return data, Staged(table.schema, np.array(starts, np.int64), np.array(checksums, np.int64))
 
 
 def read_staged(file: Location, staged: Staged, shard: int) -> pa.Table:
@@ -142,8 +172,14 @@ def read_staged(file: Location, staged: Staged, shard: int) -> pa.Table:
     start, stop = staged.offsets_S1[shard : shard + 2].tolist()
     if start == stop:
         return staged.schema.empty_table()
-    batch = pa.ipc.read_record_batch(pa.py_buffer(file.read_range(start, stop)), staged.schema)
-    return pa.Table.from_batches([batch])
+    try:
+        data = file.read_range(start, stop)
+        if zlib.crc32(data) != staged.checksums_S[shard]:
+            raise StorageError(f"{file}: is not as it was written, its checksum differs")
+    except StorageError as error:
+        forget_report(file)
+        raise StorageError(f"{error}; run the same command again, which reads this chunk anew") from error
+    return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(data), staged.schema)])
 
 
 class StageTotal:
@@ -157,6 +193,9 @@ class StageTotal:
         self.chunks: list[Staged] = []
         self.left_out: Counter[str] = Counter()
         self.bad_example: str | None = None
+        self.times: tuple[int, int] | None = None
+        self.in_future = 0
+        self._unit: tuple[str, str] | None = None
 
     def add(self, report: ChunkReport) -> None:
         self.chunks.append(report.staged)
@@ -165,6 +204,10 @@ class StageTotal:
         self.seen_only += report.seen_only
         self.left_out.update(report.left_out)
         self.bad_example = self.bad_example or report.bad_example
+        self.in_future += report.in_future
+        ranges = [found for found in (self.times, report.times) if found is not None]
+        self.times = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+        self._insist_on_unit(report)
         self._insist("user", report.users, report.path)
         self._insist("item", report.items, report.path)
         if len(report.items):
@@ -189,6 +232,17 @@ class StageTotal:
             raise DataError(
                 f"{path}: {name} id {ids[0].as_py()!r} is no {_kind(expected)}, but the ids before it are "
                 f"(in {first_path}); set data.id_type=string"
+            )
+
+    def _insist_on_unit(self, report: ChunkReport) -> None:
+        if report.time_unit is None:
+            return
+        self._unit = self._unit or (report.time_unit, report.path)
+        expected, first_path = self._unit
+        if report.time_unit != expected:
+            raise DataError(
+                f"{report.path}: times look like {UNITS[report.time_unit]}, those before like {UNITS[expected]} "
+                f"(in {first_path}); convert one of them, or set data.timestamp_unit"
             )
 
     def _compact(self) -> None:

@@ -46,25 +46,26 @@ def check_user_type(chunks: Sequence[Staged], user_type: pa.DataType) -> None:
 
 
 def users_of_shard(directory: Location, chunks: Sequence[Staged], shard: int, user_type: pa.DataType) -> pa.Table:
-    """The rows of the table that belong to a shard, in the order of the files."""
+    """The rows of the table that belong to a shard, in the order of the files.
+
+    Raises:
+        DataError: a user stands in it twice.
+    """
     parts = []
     for index, staged in enumerate(chunks):
         part = read_staged(user_chunk_file(directory, index), staged, shard)
         field = pa.field("user_id", user_type)
         parts.append(part.cast(pa.schema([field, *list(part.schema)[1:]])))
-    return pa.concat_tables(parts).combine_chunks()
-
-
-def attributes_of(users: pa.Table, user_ids: pa.Array) -> pa.Table:
-    """(B rows) the attributes of these users, null where the table has no row of them.
-
-    Raises:
-        DataError: a user stands in it twice.
-    """
+    users = pa.concat_tables(parts).combine_chunks()
     ids = users.column("user_id").combine_chunks()
     if len(pc.unique(ids)) < len(ids):
         counts = pc.value_counts(ids)
         twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
-        raise DataError(f"data.users holds a user twice, for example {twice!s}")
-    rows = pc.index_in(user_ids, value_set=ids)
+        raise DataError(f"data.users holds a user twice, for example {twice!s}; keep one row of each")
+    return users
+
+
+def attributes_of(users: pa.Table, user_ids: pa.Array) -> pa.Table:
+    """(B rows) the attributes of these users, null where the table has no row of them."""
+    rows = pc.index_in(user_ids, value_set=users.column("user_id").combine_chunks())
     return users.drop_columns("user_id").take(rows).combine_chunks()

@@ -68,7 +68,11 @@ def _refuse_repeated(ids: pa.Array) -> None:
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(repeated):
-        raise DataError(f"the catalogue holds {len(repeated):,} item ids twice, for example {repeated[0]['values']!s}")
+        example = repeated[0]["values"]
+        raise DataError(
+            f"the catalogue holds {len(repeated):,} item ids twice, for example {example!s}; keep one row of each in "
+            "data.items"
+        )
 
 
 def _sorted(items: pa.Table) -> pa.Table:

@@ -8,6 +8,7 @@ from recsys_ray.data.sources.amazon import AmazonSettings, AmazonSource
 from recsys_ray.data.sources.base import Source
 from recsys_ray.data.sources.book_crossing import BookCrossingSettings, BookCrossingSource
 from recsys_ray.data.sources.feedback import WithFeedback
+from recsys_ray.data.sources.guarded import Guarded
 from recsys_ray.data.sources.movielens import MovieLensSettings, MovieLensSource
 from recsys_ray.data.sources.sequences import SequencesSettings, SequencesSource
 from recsys_ray.data.sources.split_files import LightGCNSettings, LightGCNSource
@@ -19,8 +20,8 @@ __all__ = ["Source", "open_source"]
 
 def open_source(settings: DataSettings, seed: int = 0) -> Source:
     """The source that settings of this kind describe. Reads nothing yet; ``seed`` is for made-up worlds."""
-    source = _source(settings, seed)
-    return source if settings.feedback is None else WithFeedback(source, Location.of(settings.feedback))
+    source = Guarded(_source(settings, seed))
+    return source if settings.feedback is None else Guarded(WithFeedback(source, Location.of(settings.feedback)))
 
 
 def _source(settings: DataSettings, seed: int) -> Source:

@@ -18,7 +18,8 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings, IdType
 from recsys_ray.data.prepare import values
-from recsys_ray.data.prepare.files import Chunk, expand, read_start, stamp
+from recsys_ray.data.prepare.files import Chunk, read_start, stamp
+from recsys_ray.data.prepare.listing import expand
 from recsys_ray.data.prepare.packed import open_text
 from recsys_ray.data.prepare.text import JSON_SUFFIXES, is_json
 from recsys_ray.data.sources.base import Rows, catalogue
@@ -59,6 +60,9 @@ class AmazonSource:
 
     def chunks(self) -> list[Chunk]:
         return self._table.chunks()
+
+    def notes(self) -> list[str]:
+        return self._table.notes()
 
     def read(self, chunk: Chunk) -> Rows:
         return self._table.read(chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +29,13 @@ class Rows:
     """Rows that are not among the events, by reason."""
     example: str | None = None
     """The first bad row: where it is and what it holds."""
+    time_unit: str | None = None
+    """What the numbers of the time column were told to be in; None where nothing had to be told."""
 
     def without(self, bad: int, example: str) -> Rows:
         """The same with so many more rows that could not be read."""
         left_out = self.left_out | {BAD_ROWS: self.left_out.get(BAD_ROWS, 0) + bad}
-        return Rows(self.events, left_out, self.example or example)
+        return dataclasses.replace(self, left_out=left_out, example=self.example or example)
 
 
 USER_ONLY = 128
@@ -67,6 +69,23 @@ class Source(Protocol):
         ...
 
     def estimated_rows(self) -> int: ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A source that has something to say of its files."""
+
+    def notes(self) -> list[str]:
+        """A line each."""
+        ...
+
+
+def notes_of(source: Source) -> list[str]:
+    """What the source has to say that stands inside others."""
+    inner: Any = source
+    while (next_inner := getattr(inner, "source", None)) is not None:
+        inner = next_inner
+    return inner.notes() if isinstance(inner, Tells) else []
 
 
 def interactions(

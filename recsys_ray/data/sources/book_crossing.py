@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings, IdType
 from recsys_ray.data.prepare.files import Chunk, stamp
 from recsys_ray.data.prepare.packed import open_text
-from recsys_ray.data.prepare.text import TextFormat, parse_delimited, split_header
+from recsys_ray.data.prepare.text import TextFormat, parse_delimited, require, split_header
 from recsys_ray.data.prepare.values import Place
 from recsys_ray.data.sources.base import Rows, catalogue
 from recsys_ray.data.sources.columns import Columns
@@ -27,6 +27,7 @@ from recsys_ray.data.sources.users import UserColumns, to_users
 NAMES = (("BX-Book-Ratings.csv", "BX-Books.csv"), ("Ratings.csv", "Books.csv"))
 USER_FILES = ("BX-Users.csv", "Users.csv")
 COLUMNS = Columns(user_id="User-ID", item_id="ISBN", rating="Book-Rating")
+BOOK_COLUMNS = ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher", "Image-URL-L")
 YEARS = (1000, 2100)
 """Others in the file are mistakes, 0 foremost."""
 
@@ -80,14 +81,12 @@ class BookCrossingSource:
         changed = {"item_id": _isbn(events.column("item_id")), "rating": pa.array(ratings_E), "part": pa.array(parts_E)}
         for name, column in changed.items():
             events = events.set_column(events.schema.get_field_index(name), name, column)
-        return Rows(events, rows.left_out, rows.example)
+        return replace(rows, events=events)
 
     def items(self) -> pa.Table | None:
         file = self._files[1]
         body, names, form = _read_whole(file)
-        for name in ("ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher", "Image-URL-L"):
-            if name not in names:
-                raise DataError(f"{file}: no column {name!r}; found {', '.join(names)}")
+        require(BOOK_COLUMNS, names, str(file), "data.path")
         books = parse_delimited(body, names, form, str(file))
         isbn = _isbn(books.column("ISBN"))
         first = pa.array(np.unique(isbn.to_numpy(zero_copy_only=False).astype(str), return_index=True)[1])
@@ -121,9 +120,7 @@ class BookCrossingSource:
         """Age, and the country that ends a location."""
         file = Location(chunk.path)
         body, names, form = _read_whole(file)
-        for name in ("User-ID", "Location", "Age"):
-            if name not in names:
-                raise DataError(f"{file}: no column {name!r}; found {', '.join(names)}")
+        require(("User-ID", "Location", "Age"), names, str(file), "data.path")
         users = parse_delimited(body, names, form, str(file))
         age = users.column("Age").combine_chunks()
         table = pa.table(

@@ -6,23 +6,29 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
-import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
+from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import Settings
 from recsys_ray.data.config import IdType, utc_milliseconds
 from recsys_ray.data.prepare import values
-from recsys_ray.data.prepare.files import guarded_parquet, header, is_parquet
+from recsys_ray.data.prepare.files import guarded_parquet, header, is_parquet, open_parquet
+from recsys_ray.data.prepare.guard import reading
+from recsys_ray.data.prepare.listing import partition_values
 from recsys_ray.data.prepare.packed import open_text
-from recsys_ray.data.prepare.text import TextFormat, is_json, parse_json_lines
+from recsys_ray.data.prepare.tables import with_partition
+from recsys_ray.data.prepare.text import TextFormat, is_json, parse_json_lines, parse_whole, require
 from recsys_ray.data.sources.base import catalogue, split
+
+ISO_DATE = r"^[0-9]{4}-[0-9]{2}(-[0-9]{2}([T ].*)?)?$"
+LAST_YEAR = 9999
 
 
 class ItemColumns(Settings):
@@ -35,8 +41,9 @@ class ItemColumns(Settings):
     genres: str | None = None
     """A list column, or one text split at genre_separator."""
     year: str | None = None
+    """Whole years, or dates, of which the year is taken."""
     poster: str | None = None
-    """Path or URL of an image."""
+    """Path or URL of an image; a relative path starts at the catalogue."""
     keep: list[str] = Field(default_factory=list)
     """Text columns that are kept under their own names, for recommend.context.where."""
     available_from: str | None = None
@@ -48,7 +55,15 @@ class ItemColumns(Settings):
     def names(self) -> list[str]:
         single = (self.item_id, self.title, self.genres, self.year, self.poster)
         moments = (self.available_from, self.available_until)
-        return [*(name for name in (*single, *moments) if name is not None), *self.text, *self.keep]
+        named = [*(name for name in (*single, *moments) if name is not None), *self.text, *self.keep]
+        return list(dict.fromkeys(named))
+
+    @model_validator(mode="after")
+    def _are_different(self) -> ItemColumns:
+        for setting, names in (("text", self.text), ("keep", self.keep)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{setting} names a column twice: {', '.join(names)}")
+        return self
 
 
 def read_catalogue(
@@ -77,17 +92,23 @@ def _difference(table: pa.Table, first: pa.Table) -> str:
 def _read_file(
     file: Location, columns: ItemColumns, genre_separator: str, id_type: IdType, form: TextFormat
 ) -> pa.Table:
-    if parquet := is_parquet(file):
-        raw = guarded_parquet(file, lambda opened: pq.ParquetFile(opened).read(use_threads=False))
-    elif is_json(file):
-        raw = _read_json(file, columns)
-    else:
-        raw = _read_text(file, columns, form.of(file))
-    for name in columns.names:
-        if name not in raw.column_names:
-            found = ", ".join(raw.column_names)
-            raise DataError(f"{file}: no column {name!r}; found {found}; set data.item_columns")
-    return to_catalogue(raw, columns, genre_separator, id_type, str(file), text=not (parquet or is_json(file)))
+    with reading(str(file)):
+        if parquet := is_parquet(file):
+            raw = guarded_parquet(file, lambda opened: open_parquet(opened).read(use_threads=False))
+        elif is_json(file):
+            raw = _read_json(file, columns)
+        else:
+            raw = _read_text(file, columns, form.of(file))
+        typed = parquet or is_json(file)
+        raw = with_partition(raw, columns.names, file, text=not typed)
+        items = to_catalogue(raw, columns, genre_separator, id_type, str(file), text=not typed)
+    return items.set_column(items.schema.get_field_index("poster"), "poster", _beside(items.column("poster"), file))
+
+
+def _beside(posters: pa.ChunkedArray, file: Location) -> pa.Array:
+    """Relative poster paths start at the catalogue."""
+    found = [None if poster is None else beside(file, poster) for poster in posters.to_pylist()]
+    return pa.array(found, pa.string())
 
 
 def to_catalogue(
@@ -97,8 +118,11 @@ def to_catalogue(
     from a file that declares no types.
 
     Raises:
-        DataError: a column is of the wrong type.
+        DataError: a column is missing, there twice, or of the wrong type.
     """
+    numbers = [field.name for field in raw.schema if _is_number(field.type)]
+    require(columns.names, raw.column_names, where, "data.item_columns")
+    require(numbers, raw.column_names, where, "data.item_columns")
     item_ids = values.ids(raw.column(columns.item_id), id_type, columns.item_id, values.Place(where), text=text)
     found_columns = {
         "title": _text(raw, columns.title, where),
@@ -112,8 +136,9 @@ def to_catalogue(
 
 def _read_json(file: Location, columns: ItemColumns) -> pa.Table:
     """Fields that are named, all rows."""
+    inside = [name for name in dict.fromkeys(columns.names) if name not in partition_values(file.url)]
     with open_text(file) as opened:
-        return parse_json_lines(opened.read(), str(file), columns.names, setting="data.item_columns")
+        return parse_json_lines(opened.read(), str(file), inside, setting="data.item_columns")
 
 
 def _read_text(file: Location, columns: ItemColumns, form: TextFormat) -> pa.Table:
@@ -121,29 +146,17 @@ def _read_text(file: Location, columns: ItemColumns, form: TextFormat) -> pa.Tab
     typed = {name: pa.string() for name in columns.names if name in names}
     with open_text(file) as opened:
         data = opened.read()[first_byte:]
-        if not data.strip():
-            raise DataError(f"{file}: the catalogue has no rows; set data.items")
-        try:
-            return pc_csv.read_csv(
-                pa.BufferReader(data if form.encoding == "utf-8" else data.decode(form.encoding).encode()),
-                read_options=pc_csv.ReadOptions(column_names=names, use_threads=False),
-                parse_options=pc_csv.ParseOptions(
-                    delimiter=form.delimiter,
-                    quote_char='"' if form.quotes else False,
-                    escape_char=form.escape or False,
-                    newlines_in_values=True,
-                ),
-                convert_options=pc_csv.ConvertOptions(column_types=typed, strings_can_be_null=True, null_values=[""]),
-            )
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{file}: {str(error).splitlines()[0]}") from error
+    if not data.strip():
+        raise DataError(f"{file}: the catalogue has no rows; set data.items")
+    options = pc_csv.ConvertOptions(column_types=typed, strings_can_be_null=True, null_values=[""])
+    return parse_whole(data, names, form, str(file), options)
 
 
 def _text(raw: pa.Table, name: str | None, file: str) -> pa.Array | None:
     if name is None:
         return None
     try:
-        array = raw.column(name).combine_chunks().cast(pa.string())
+        array = values.plain(raw.column(name)).cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{file}: column {name!r} can't be read as text: {raw.column(name).type}") from error
     return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
@@ -158,11 +171,11 @@ def _joined(arrays: Sequence[Any]) -> pa.Array | None:
 
 
 def _genres(column: pa.ChunkedArray, separator: str, file: str) -> pa.Array:
-    array = column.combine_chunks()
+    array = values.plain(column)
     if pa.types.is_null(array.type):
         array = array.cast(pa.string())
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        return split(array.cast(pa.string()), separator)
+    if pa.types.is_string(array.type):
+        return split(array, separator)
     try:
         lists = array.cast(pa.list_(pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -171,18 +184,29 @@ def _genres(column: pa.ChunkedArray, separator: str, file: str) -> pa.Array:
 
 
 def _year(column: pa.ChunkedArray, name: str, file: str) -> pa.Array:
-    array = column.combine_chunks()
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        numbers = pd.to_numeric(array.to_pandas(), errors="coerce")
-        bad = numbers.isna().to_numpy() & ~pc.is_null(array).to_numpy(zero_copy_only=False)
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(f"{file}: column {name!r}, row {row + 1:,}: {array[row].as_py()!r} is not a year")
-        array = pa.array(numbers, from_pandas=True)
-    try:
-        return array.cast(pa.int32())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{file}: column {name!r} must hold whole years, found {array.type}") from error
+    """Whole years, or the years of dates."""
+    array = values.plain(column)
+    if pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
+        return pc.year(array).cast(pa.int32())
+    found = array
+    if pa.types.is_string(array.type):
+        text = values.trimmed(array)
+        found = values.numbers_of(
+            pc.if_else(pc.match_substring_regex(text, ISO_DATE), pc.utf8_slice_codeunits(text, 0, 4), text)
+        )
+    elif not (_is_number(array.type) or pa.types.is_null(array.type)):
+        raise DataError(f"{file}: column {name!r} must hold whole years, found {array.type}")
+    numbers = found.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+    empty = pc.is_null(array).to_numpy(zero_copy_only=False)
+    if pa.types.is_string(array.type):
+        empty |= pc.fill_null(pc.equal(text, ""), True).to_numpy(zero_copy_only=False)
+    elif pa.types.is_floating(array.type):
+        empty |= np.isnan(numbers)
+    bad = ~empty & ~((np.abs(numbers) <= LAST_YEAR) & (numbers == np.rint(numbers)))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(f"{file}: column {name!r}, row {row + 1:,}: {array[row].as_py()!r} is not a year")
+    return pa.array(np.where(empty, 0, numbers).astype(np.int32), mask=empty)
 
 
 def _extras(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple[str, pa.Array]]:
@@ -190,13 +214,17 @@ def _extras(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple[str, 
     taken = {*schema.items(pa.int64()).names, "count", *schema.AVAILABILITY}
     extras = []
     for field in raw.schema:
-        numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        numeric = _is_number(field.type)
         name = f"{field.name}_given" if field.name in taken else field.name
         if field.name in columns.keep:
             extras.append((name, _text(raw, field.name, where)))
         elif numeric and field.name not in columns.names:
             extras.append((name, raw.column(field.name).combine_chunks()))
     return extras
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def _availability(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple[str, pa.Array]]:
@@ -207,7 +235,7 @@ def _availability(raw: pa.Table, columns: ItemColumns, where: str) -> list[tuple
 
 def _moments(column: pa.ChunkedArray, name: str, where: str, meaning: str) -> pa.Array:
     """UTC milliseconds; a day that is the last one is its end."""
-    array, wanted = column.combine_chunks(), pa.timestamp("ms", "UTC")
+    array, wanted = values.plain(column), pa.timestamp("ms", "UTC")
     last = datetime.timedelta(days=1 if meaning == "available_until" else 0)
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), wanted)
@@ -215,7 +243,7 @@ def _moments(column: pa.ChunkedArray, name: str, where: str, meaning: str) -> pa
         return pc.add(array.cast(pa.timestamp("ms")), pa.scalar(last, pa.duration("ms"))).cast(wanted)
     if pa.types.is_timestamp(array.type):
         return array.cast(pa.timestamp("ms", array.type.tz), safe=False).cast(wanted)
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+    if not pa.types.is_string(array.type):
         raise DataError(f"{where}: column {name!r} must hold dates such as 2026-11-30, found {array.type}")
     found: list[int | None] = []
     for row, text in enumerate(array.to_pylist()):

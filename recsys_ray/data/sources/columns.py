@@ -15,7 +15,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import BoolArray, FloatArray, Settings
 from recsys_ray.data.config import DataSettings
-from recsys_ray.data.prepare import values
+from recsys_ray.data.prepare import times, values
 from recsys_ray.data.sources.base import BAD_ROWS, Rows, interactions
 from recsys_ray.data.sources.catalogue import ItemColumns
 from recsys_ray.data.sources.users import UserColumns
@@ -40,6 +40,12 @@ class Columns(Settings):
         found = (self.user_id, self.item_id, self.rating, self.timestamp, self.event)
         return [name for name in found if name is not None]
 
+    @model_validator(mode="after")
+    def _are_different(self) -> Columns:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"a column has two roles: {', '.join(self.names)}")
+        return self
+
 
 class ColumnSettings(DataSettings):
     """What the columns of interactions and catalogue are."""
@@ -49,8 +55,9 @@ class ColumnSettings(DataSettings):
     """What an event of each kind in columns.event counts, as its rating (times the rating, where there is one). 0 and
     less: filtered as seen, never learned from. null: left out. A kind that is not named is an error. With events,
     filters.duplicates is max where it is not set."""
-    timestamp_unit: Literal["auto", "s", "ms"] = "auto"
-    """Unit of numeric timestamps; auto takes numbers below 10^11 as seconds."""
+    timestamp_unit: Literal["auto", "s", "ms", "yyyymmdd"] = "auto"
+    """What numeric timestamps are. auto: days where all are like 20200131, seconds below 10^11, else milliseconds; one
+    answer for the whole input, or it is refused."""
     item_columns: ItemColumns = ItemColumns()
     user_columns: UserColumns = UserColumns()
     genre_separator: str = Field(default="|", min_length=1)
@@ -111,8 +118,11 @@ def to_interactions(
         given = np.ones(len(weights_E), np.float32) if ratings is None else ratings.to_numpy()
         ratings = pa.array((given * weights_E).astype(np.float32))
         parts = pa.array(np.where(weights_E > 0, part, part | schema.SEEN_ONLY).astype(np.uint8))
-    times = None if time is None else values.timestamps(table.column(time), time, where, settings.timestamp_unit)
-    return Rows(interactions(ids(columns.user_id), ids(columns.item_id), ratings, times, parts), left_out, example)
+    moments, unit = None, None
+    if time is not None:
+        moments, unit = times.timestamps(table.column(time), time, where, settings.timestamp_unit)
+    events = interactions(ids(columns.user_id), ids(columns.item_id), ratings, moments, parts)
+    return Rows(events, left_out, example, unit)
 
 
 def _weights(column: pa.ChunkedArray, settings: ColumnSettings, where: values.Place) -> FloatArray:
@@ -134,7 +144,7 @@ def _weights(column: pa.ChunkedArray, settings: ColumnSettings, where: values.Pl
 
 def _kinds(column: pa.ChunkedArray, name: str, where: values.Place) -> pa.Array:
     try:
-        return column.combine_chunks().cast(pa.string())
+        return values.plain(column).cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{where.file}: column {name!r} must hold kinds of events, found {column.type}") from error
 
@@ -143,11 +153,15 @@ def _bad(table: pa.Table, settings: ColumnSettings, where: values.Place, text: b
     """(E,) the rows that can't be read, and what is wrong with the first."""
     columns, bad_E, example = settings.columns, np.zeros(table.num_rows, np.bool_), None
     bad_ids = partial(values.bad_ids, id_type=settings.id_type, text=text)
+
+    def bad_times(column: pa.ChunkedArray) -> BoolArray:
+        return times.read_times(column, str(columns.timestamp), where, settings.timestamp_unit).bad_E
+
     checks: list[tuple[str | None, Callable[[pa.ChunkedArray], BoolArray]]] = [
         (columns.user_id, bad_ids),
         (columns.item_id, bad_ids),
-        (columns.rating, values.bad_ratings),
-        (columns.timestamp, values.bad_timestamps),
+        (columns.rating, lambda column: values.bad_ratings(column, str(columns.rating), where)),
+        (columns.timestamp, bad_times),
     ]
     for name, check in checks:
         if name is None:

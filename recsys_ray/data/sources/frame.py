@@ -44,6 +44,8 @@ class FrameSource:
                 if name not in table.column_names:
                     found = ", ".join(table.column_names) or "none"
                     raise DataError(f"{what}: no column {name!r}; found {found}; name yours with {setting}=")
+                if table.column_names.count(name) > 1:
+                    raise DataError(f"{what}: several columns are called {name!r}; rename all but one")
 
     def chunks(self) -> list[Chunk]:
         rows = self.events.num_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ from recsys_ray.data.prepare.files import (
     read_lines,
     stamp,
 )
-from recsys_ray.data.prepare.text import TextFormat, parse_delimited
+from recsys_ray.data.prepare.text import TextFormat, parse_delimited, require, split_header
+from recsys_ray.data.prepare.times import timestamps
 from recsys_ray.data.sources import movielens_tables as tables
 from recsys_ray.data.sources.archive import download_and_unpack
 from recsys_ray.data.sources.base import Rows, catalogue, interactions, split
@@ -45,6 +47,8 @@ class Layout:
     tags: str | None
     separator: str
     has_header: bool
+    columns: tuple[str, str, str, str] = ("userId", "movieId", "rating", "timestamp")
+    """User, film, rating and time: found by name where there is a header, else in this order."""
 
 
 LAYOUTS = {
@@ -53,10 +57,11 @@ LAYOUTS = {
     "10m": Layout("ratings.dat", "movies.dat", "tags.dat", "::", False),
 }
 CSV = Layout("ratings.csv", "movies.csv", "tags.csv", ",", True)
-TABLES = Layout(tables.RATINGS, tables.ITEMS, None, ",", True)
+TABLES = Layout(tables.RATINGS, tables.ITEMS, None, ",", True, tables.RATING_COLUMNS)
 """The smallest set as tables with overviews and posters; see ``movielens_tables``."""
 FOLDERS = {"10m": "ml-10M100K"}
-RATING_COLUMNS = ["userId", "movieId", "rating", "timestamp"]
+MOVIE_COLUMNS = ("movieId", "title", "genres")
+TAG_COLUMNS = ("userId", "movieId", "tag", "timestamp")
 
 
 class MovieLensSettings(DataSettings):
@@ -88,18 +93,23 @@ class MovieLensSource:
 
     def chunks(self) -> list[Chunk]:
         file = self._directory() / self.layout.ratings
-        return byte_ranges(file, header(file, TextFormat(","))[1] if self.layout.has_header else 0)
+        if not self.layout.has_header:
+            return byte_ranges(file)
+        names, first_byte = header(file, TextFormat(","))
+        require(self.layout.columns, names, str(file), "data.size to what the directory holds")
+        return byte_ranges(file, first_byte)
 
     def read(self, chunk: Chunk) -> Rows:
-        table = _rows(read_lines(chunk), RATING_COLUMNS, self.layout.separator, chunk.path)
-        where = place(chunk)
-        id_type = self.settings.id_type
+        layout, where, id_type = self.layout, place(chunk), self.settings.id_type
+        names = header(Location(chunk.path), TextFormat(","))[0] if layout.has_header else layout.columns
+        table = _rows(read_lines(chunk), names, layout.separator, chunk.path, layout.columns)
+        user, movie, rating, time = layout.columns
         return Rows(
             interactions(
-                values.ids(table.column("userId"), id_type, "userId", where, text=True),
-                values.ids(table.column("movieId"), id_type, "movieId", where, text=True),
-                values.ratings(table.column("rating"), "rating", where),
-                values.timestamps(table.column("timestamp"), "timestamp", where, "s"),
+                values.ids(table.column(user), id_type, user, where, text=True),
+                values.ids(table.column(movie), id_type, movie, where, text=True),
+                values.ratings(table.column(rating), rating, where),
+                timestamps(table.column(time), time, where, "s")[0],
             )
         )
 
@@ -111,16 +121,16 @@ class MovieLensSource:
             return catalogue(values.ids(ids, self.settings.id_type, "movie_id", where, text=True), columns, extras)
         movies = _movies_100k(directory) if self.settings.size == "100k" else _movies(directory, self.layout)
         where = values.Place(str(directory / self.layout.movies))
-        item_ids = values.ids(movies.column("id"), self.settings.id_type, "movieId", where, text=True)
+        item_ids = values.ids(movies.column("movieId"), self.settings.id_type, "movieId", where, text=True)
         columns = {
             "title": movies.column("title").combine_chunks(),
             "genres": movies.column("genres").combine_chunks(),
             "year": years(movies.column("title").combine_chunks()),
         }
         if self.layout.tags and (directory / self.layout.tags).exists():
-            columns["text"] = _tag_text(directory / self.layout.tags, movies.column("id"), self.layout)
+            columns["text"] = _tag_text(directory / self.layout.tags, movies.column("movieId"), self.layout)
         links = directory / LINKS
-        return catalogue(item_ids, columns, _linked(links, movies.column("id")) if links.exists() else ())
+        return catalogue(item_ids, columns, _linked(links, movies.column("movieId")) if links.exists() else ())
 
     def user_chunks(self) -> list[Chunk]:
         if not self.settings.users:
@@ -131,9 +141,7 @@ class MovieLensSource:
     def read_users(self, chunk: Chunk) -> pa.Table:
         """user_id, age, sex and occupation of everybody."""
         file, form = Location(chunk.path), tables.USER_FILES[self.layout.ratings]
-        data = file.read_bytes()
-        body = data.partition(b"\n")[2] if form.has_header else data
-        table = _rows(body, list(form.columns), form.separator, str(file))
+        table = _whole(file, form.columns, form.separator, form.has_header)
         return to_users(table, tables.USER_COLUMNS, self.settings.id_type, values.Place(str(file)), text=True)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -173,10 +181,23 @@ def years(titles: pa.Array) -> pa.Array:
     return pc.struct_field(found, "year").cast(pa.int32())
 
 
-def _rows(data: bytes, names: list[str], separator: str, where: str) -> pa.Table:
+def _rows(
+    data: bytes, names: Sequence[str], separator: str, where: str, columns: Sequence[str] | None = None
+) -> pa.Table:
     if separator == "::":
         data, separator = data.replace(b"::", b"\t"), "\t"
-    return parse_delimited(data, names, TextFormat(separator, quotes=separator == ","), where)
+    return parse_delimited(data, names, TextFormat(separator, quotes=separator == ","), where, columns)
+
+
+def _whole(file: Location, columns: Sequence[str], separator: str, has_header: bool) -> pa.Table:
+    """These columns of a whole file: by name where there is a header, else in their order."""
+    data = _utf8(file.read_bytes())
+    if not has_header:
+        return _rows(data, columns, separator, str(file))
+    line, _, body = data.partition(b"\n")
+    names = split_header(line, TextFormat(separator), str(file))
+    require(columns, names, str(file), "data.size to what the directory holds")
+    return _rows(body, names, separator, str(file), columns)
 
 
 def _utf8(data: bytes) -> bytes:
@@ -187,14 +208,9 @@ def _utf8(data: bytes) -> bytes:
     return data
 
 
-def _body(file: Location, layout: Layout) -> bytes:
-    data = _utf8(file.read_bytes())
-    return data.partition(b"\n")[2] if layout.has_header else data
-
-
 def _movies(directory: Location, layout: Layout) -> pa.Table:
     file = directory / layout.movies
-    table = _rows(_body(file, layout), ["id", "title", "genres"], layout.separator, str(file))
+    table = _whole(file, MOVIE_COLUMNS, layout.separator, layout.has_header)
     text = table.column("genres").combine_chunks()
     listed = pc.if_else(pc.equal(text, "(no genres listed)"), "", text)
     return table.set_column(2, "genres", split(listed, "|"))
@@ -211,12 +227,12 @@ def _movies_100k(directory: Location) -> pa.Table:
         flags_IG[:, 0] = False
     columns = np.nonzero(flags_IG)[1]
     lists = list_array(offsets(flags_IG.sum(axis=1)), pa.array(genres, pa.string()).take(pa.array(columns)))
-    return pa.table({"id": table.column("id"), "title": table.column("title"), "genres": lists})
+    return pa.table({"movieId": table.column("id"), "title": table.column("title"), "genres": lists})
 
 
 def _linked(file: Location, movie_ids: pa.ChunkedArray) -> list[tuple[str, pa.Array]]:
     """The films' ids elsewhere, as these places write them: tt0114709 of IMDb, 862 of TMDB."""
-    table = _rows(_utf8(file.read_bytes()).partition(b"\n")[2], ["movieId", "imdbId", "tmdbId"], ",", str(file))
+    table = _whole(file, ("movieId", "imdbId", "tmdbId"), ",", has_header=True)
     places = pc.index_in(movie_ids.combine_chunks(), value_set=table.column("movieId").combine_chunks())
     imdb, tmdb = (table.column(name).combine_chunks().take(places) for name in ("imdbId", "tmdbId"))
     nothing = pa.scalar(None, pa.string())
@@ -226,7 +242,7 @@ def _linked(file: Location, movie_ids: pa.ChunkedArray) -> list[tuple[str, pa.Ar
 
 def _tag_text(file: Location, movie_ids: pa.ChunkedArray, layout: Layout) -> pa.Array:
     """The most frequent tags of each movie, most frequent first, equal ones by name; null where nobody tagged."""
-    table = _rows(_body(file, layout), ["userId", "movieId", "tag", "timestamp"], layout.separator, str(file))
+    table = _whole(file, TAG_COLUMNS, layout.separator, layout.has_header)
     frame = pd.DataFrame(
         {
             "movie": table.column("movieId").to_pandas(),

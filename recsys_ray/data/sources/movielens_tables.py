@@ -20,10 +20,11 @@ import pyarrow as pa
 from recsys_ray.base.errors import DataError
 from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.base.storage import Location
+from recsys_ray.data.prepare.text import require
 from recsys_ray.data.sources.users import UserColumns
 
 RATINGS, ITEMS, USERS, POSTERS = "ratings.csv", "items.csv", "users.csv", "posters"
-RATING_COLUMNS = ["user_id", "movie_id", "rating", "unix_timestamp"]
+RATING_COLUMNS = ("user_id", "movie_id", "rating", "unix_timestamp")
 NAMES = {"Children": "Children's", "FilmNoir": "Film-Noir", "SciFi": "Sci-Fi"}
 """Genres as the other sizes write them, where this one does otherwise."""
 NUMBERS = ("runtime", "vote_average", "vote_count")
@@ -42,9 +43,7 @@ def read_films(directory: Location) -> tuple[pa.Array, dict[str, pa.Array], list
     """
     file = directory / ITEMS
     frame = _read(file)
-    for name in ("movie_id", "title", "year", "overview"):
-        if name not in frame.columns:
-            raise DataError(f"{file}: no column {name!r}; found {', '.join(frame.columns)}")
+    require(("movie_id", "title", "year", "overview"), list(frame.columns), str(file), "data.path")
     rows = len(frame)
     frame = frame.drop_duplicates("movie_id", keep="first", ignore_index=True)
     ids = pa.array(frame["movie_id"], pa.string())

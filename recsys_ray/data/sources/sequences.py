@@ -10,7 +10,7 @@ from pydantic import Field
 from recsys_ray.base import schema
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
-from recsys_ray.data.prepare.files import TEXT_SUFFIXES, expand
+from recsys_ray.data.prepare.listing import TEXT_SUFFIXES, expand
 from recsys_ray.data.sources.token_lines import TokenLinesSource
 
 

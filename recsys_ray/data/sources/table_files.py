@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from recsys_ray.base import schema
 from recsys_ray.base.storage import Location
 from recsys_ray.data.config import DataSettings
-from recsys_ray.data.prepare.files import Chunk, estimated_lines, expand, is_parquet, stamp
+from recsys_ray.data.prepare.files import Chunk, estimated_lines, is_parquet, stamp
+from recsys_ray.data.prepare.listing import expand, find, told
 from recsys_ray.data.prepare.tables import num_rows, read_table, table_chunks
 from recsys_ray.data.prepare.text import TextFormat
 from recsys_ray.data.sources.base import Rows
@@ -37,7 +38,9 @@ class TableSettings(ColumnSettings):
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     """Field separator of text files; by default tab for .tsv and .tab, else a comma."""
     quotes: bool | None = None
-    """Whether a field of a text file may stand in double quotes; by default unless fields are separated by tabs."""
+    """Whether a field of a text file may stand in double quotes; by default unless fields are separated by tabs. A
+    line of interactions and users is a row, quotes or not. A field of the catalogue may run over lines; where these
+    could be rows of their own, it is read so with true alone."""
     escape: str | None = Field(default=None, min_length=1, max_length=1)
     """What stands before a double quote inside a quoted field, where that is not a second quote."""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
@@ -87,6 +90,13 @@ class TableSource:
             if (path := getattr(self.settings, name)) is not None:
                 found += [(file, part) for file in expand(path, setting=name)]
         return found
+
+    def notes(self) -> list[str]:
+        """Files beside the chosen ones that are not read."""
+        settings = self.settings
+        inputs = {name: getattr(settings, name) for name in ("path", "train", "valid", "test", "items", "users")}
+        lines = [told(find(path, setting=name), name) for name, path in inputs.items() if path is not None]
+        return [line for line in lines if line is not None]
 
     def chunks(self) -> list[Chunk]:
         form, wanted = self.settings.text_format, self.settings.columns.names

@@ -15,7 +15,8 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import Settings
 from recsys_ray.data.config import IdType
 from recsys_ray.data.prepare import values
-from recsys_ray.data.prepare.files import Chunk, expand
+from recsys_ray.data.prepare.files import Chunk
+from recsys_ray.data.prepare.listing import expand
 from recsys_ray.data.prepare.tables import read_table, table_chunks
 from recsys_ray.data.prepare.text import TextFormat
 

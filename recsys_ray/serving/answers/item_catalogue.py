@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
+from recsys_ray.base.relative import joined
 from recsys_ray.base.types import BoolArray, LongArray
 
 WEB = ("http://", "https://")
@@ -25,7 +26,7 @@ class ItemCatalogue:
         """Rows by the text of the id, as callers write it."""
         self.titles = _texts(items, "title")
         self.texts = _texts(items, "text")
-        self.posters = _texts(items, "poster")
+        self.posters = [poster and joined(poster) for poster in _texts(items, "poster")]
         self.genres: list[list[str]] = [list(genres or []) for genres in _values(items, "genres")]
         self.years: list[int | None] = _values(items, "year")
         self.counts_I: LongArray = np.asarray(items.column("count").to_numpy(), np.int64)

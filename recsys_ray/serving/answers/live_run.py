@@ -173,7 +173,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: 
     run = output / RECOMMENDATIONS / run_id
     if not valid_run_id(run_id) or not is_published(run):
         raise PublishError(f"{run_id!r} is not a published run; published are those under {RECOMMENDATIONS}/")
-    found = (publish.open_degraded if degraded else publish.open_published)(output, run)
+    found = publish.open_degraded(output, run) if degraded else publish.open_published(output, run, verify=True)
     opened = LiveRun(
         run_id=run_id,
         model=found.record.model.name,

@@ -13,20 +13,23 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.errors import PublishError, RecsysError, StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.runs import publish
+from recsys_ray.runs.history import SERVES
 from recsys_ray.runs.publish import FOLDER, POINTER, RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published, read_run
 from recsys_ray.serving.answers.live_run import LiveRun, open_run
 from recsys_ray.serving.config import ServingSettings, VariantSettings
 
 log = logging.getLogger(__name__)
-RETRY_SECONDS = 30.0
+RETRY_SECONDS, SAY_SECONDS = 30.0, 600.0
 
 
 @dataclass
@@ -56,8 +59,10 @@ class Slot:
 class LiveRuns:
     """The runs of all variants."""
 
-    def __init__(self, settings: ServingSettings, output: Location, executor: Executor) -> None:
+    def __init__(self, settings: ServingSettings, output: Location, executor: Executor, replica: str = "one") -> None:
         self._settings, self._executor = settings, executor
+        self._replica, self._said_at = replica, 0.0
+        self._said: dict[Location, list[str]] = {}
         self.on_swap: Callable[[str, LiveRun], None] = lambda variant, run: None
         self.slots = {
             variant.name: Slot(variant, Location.of(variant.output) if variant.output else output)
@@ -97,6 +102,31 @@ class LiveRuns:
                     log.error("variant %s: %s", slot.settings.name, error)
                     if slot.current is None and slot.failed is not None:
                         await self._answer_without_model(slot, slot.failed)
+        await self._in_thread(self._say_what_answers)
+
+    def _say_what_answers(self) -> None:
+        """Beside the runs, for the batch job: it deletes no run that a replica holds."""
+        held: dict[Location, list[str]] = {}
+        for slot in self.slots.values():
+            runs = {run.run_id for run in (slot.current, slot.previous) if run is not None}
+            held[slot.output] = sorted({*held.get(slot.output, []), *runs})
+        now = time.monotonic()
+        if held == self._said and now - self._said_at < SAY_SECONDS:
+            return
+        self._said, self._said_at = held, now
+        for output, names in held.items():
+            with suppress(StorageError):  # where nothing can be written runs are kept by their age
+                at = datetime.now(UTC).isoformat()
+                self._notice(output).write_json({"runs": names, "at": at})
+
+    def _notice(self, output: Location) -> Location:
+        return output / FOLDER / f"{SERVES}{self._replica}.json"
+
+    def close(self) -> None:
+        """Hold no run any more."""
+        for output in {slot.output for slot in self.slots.values()}:
+            with suppress(StorageError):
+                self._notice(output).remove()
 
     async def _answer_without_model(self, slot: Slot, run_id: str) -> None:
         """Nothing else answers for the variant: what the run falls back on does, until its model can be opened."""
@@ -124,7 +154,8 @@ class LiveRuns:
                 before = slot.current.run_id
             run = await self._switch(slot, wanted)
             await self._in_thread(self._pin, slot, before, run_id is None)
-            return run
+        await self._in_thread(self._say_what_answers)
+        return run
 
     async def roll_back(self, variant: str) -> LiveRun:
         """Back to the run that answered before the one in use."""
@@ -176,9 +207,22 @@ class LiveRuns:
         return self._latest(slot)
 
     def _pinned(self, slot: Slot) -> str | None:
+        noted = self._noted(slot)
+        return slot.settings.run if noted is None else noted.get("run_id")
+
+    def _noted(self, slot: Slot) -> dict[str, Any] | None:
+        """The choice of an administrator; None without one, or where it can't be read."""
         if not slot.pointer.exists():
-            return slot.settings.run
-        return slot.pointer.read_json().get("run_id")
+            return None
+        try:
+            noted = slot.pointer.read_json()
+            if all(isinstance(noted.get(name), str | None) for name in ("run_id", "answers", "previous")):
+                return noted
+            error = StorageError(f"{slot.pointer}: names no run")
+        except StorageError as found:
+            error = found
+        log.warning("variant %s: the choice of its run counts for nothing: %s", slot.settings.name, error)
+        return None
 
     def _pin(self, slot: Slot, before: str | None, follow: bool = False) -> None:
         """Write for every process what answers, what answered before, and whether LATEST is followed from here."""
@@ -192,7 +236,7 @@ class LiveRuns:
         if slot.current is None:
             return None
         run_id = slot.current.run_id
-        noted = slot.pointer.read_json() if slot.pointer.exists() else {}
+        noted = self._noted(slot) or {}
         if noted.get("answers") != run_id:
             return slot.published_before(run_id)
         previous: str | None = noted.get("previous")
