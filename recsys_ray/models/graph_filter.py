@@ -86,7 +86,7 @@ class GraphFilter(RecentSettings, Model):
     """Degree of the polynomial; chebyshev only."""
     flatness: float = Field(default=1.5, gt=0)
     """Shape of the step that the polynomial follows: 1 straight, larger flatter in the middle; chebyshev only."""
-    low_pass_dim: int = Field(default=512, ge=1)
+    low_pass_dim: int = Field(default=768, ge=1)
     """Singular vectors of the ideal low-pass, at most an eighth of the smaller of users and items; not under linear."""
     low_pass_weight: float = Field(default=0.2, ge=0)
     """What the ideal low-pass counts beside the polynomial; chebyshev only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 import scipy.sparse as sp
 from numpy.polynomial import chebyshev
 
-from recsys_ray.base.types import FitContext, Histories, TrainData
+from recsys_ray.base.types import FitContext, Histories, ItemLists, TrainData
 from recsys_ray.models.base import strangers
 from recsys_ray.models.graph_filter import GraphFilter
+from recsys_ray.models.graph_filter_choice import LOW_PASS
+from recsys_ray.models.graph_filter_choice import POWERS as POWERS_TRIED
+from recsys_ray.models.graph_filter_choice import chosen as choose_settings
+from recsys_ray.models.holdout import hold_out, lists_quality
 from recsys_ray.models.linalg.low_rank import leading_vectors
 from recsys_ray.models.linalg.spectrum import step_coefficients
 from recsys_ray.models.scorers.graph_filter import GraphFilterScorer
 from recsys_ray.models.scorers.linear import LinearScorer, LowRankScorer
+from recsys_ray.retrieval import top_k_scores
 from tests.dense import ITEMS, ask, dense, in_pieces, random_data
 
 POWERS = {"user_power": 0.2, "item_power": 0.45, "degree_power": 0.35}
@@ -43,7 +49,7 @@ def test_chebyshev_is_the_dense_polynomial(order: int, flatness: float, weight: 
     model = GraphFilter(filter="chebyshev", order=order, flatness=flatness, low_pass_weight=weight, **POWERS)
     scorer = model.fit_scorer(data, FitContext())
     assert isinstance(scorer, GraphFilterScorer)
-    kept = ITEMS // 8  # the default of 512 vectors is more than an eighth of them
+    kept = ITEMS // 8  # the default is more than an eighth of them
 
     def polynomial(values: np.ndarray) -> np.ndarray:
         steps = chebyshev.chebval(2 * values - 1, step_coefficients(order, flatness))
@@ -151,6 +157,31 @@ def test_choosing_takes_what_ranks_held_out_events_best() -> None:
     plain = GraphFilter(filter="chebyshev", choose="random").fit_scorer(data, FitContext())
     assert isinstance(plain, GraphFilterScorer)
     assert plain.events.recent.weight == 0
+
+
+def test_what_is_chosen_is_the_best_of_all_that_is_tried() -> None:
+    """Each choice fitted and ranked on its own, without the sums that the choice is made by."""
+    data = random_data(users=200, items=60)
+    chosen = GraphFilter(filter="chebyshev", choose="random")
+    left, held_out = hold_out(data.histories, 1.0, FitContext().rng(1), last=False)
+    assert held_out is not None
+    tried = {}
+    for powers, weight, dim in product(POWERS_TRIED, LOW_PASS, (60 // 8, 60 // 8 // 4)):
+        names = dict(zip(("user_power", "item_power", "degree_power"), powers, strict=True))
+        settings = names | {"low_pass_weight": weight, "low_pass_dim": dim}
+        less = TrainData(left, data.items)
+        scorer = GraphFilter(filter="chebyshev", **settings).fit_scorer(less, FitContext())
+
+        def best(users: np.ndarray, k: int, exclude: ItemLists, scorer: Any = scorer, left: Any = left) -> np.ndarray:
+            scores = scorer.score(strangers(left.take(users)))
+            return top_k_scores(scores, k, exclude, scorer.scorable_I).rows_BK
+
+        tried[powers, weight, dim if weight else 60 // 8] = lists_quality(best, left, held_out)
+    found = choose_settings(chosen, data, FitContext())
+    assert found.choose is None
+    mine = tried[found.powers, found.low_pass_weight, found.low_pass_dim]
+    assert mine == pytest.approx(max(tried.values()), abs=1e-6)
+    assert mine > min(tried.values()) + 5e-3
 
 
 def test_choosing_needs_events_to_hold_out() -> None:

@@ -41,6 +41,7 @@ def test_forward_counts_by_hand() -> None:
 def test_window_and_neighbors_cut() -> None:
     near = weights_of(fitted(window=1, gap_decay=1.0, backward=0.0))
     assert near[0].tolist() == [0, 2, 0, 0, 0] and near[2].tolist() == [1, 0, 0, 0, 0]
+    np.testing.assert_allclose(weights_of(fitted(window=1, gap_decay=1.0, backward=0.5)), near + 0.5 * near.T)
     assert (weights_of(fitted(neighbors=1)) != 0).sum(axis=1).max() == 1
 
 
