@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from recsys_ray.models.slim import SLIM as SLIM
     from recsys_ray.models.svd import SVD as SVD
     from recsys_ray.models.svdpp import SVDpp as SVDpp
+    from recsys_ray.models.transitions import Transitions as Transitions
     from recsys_ray.models.two_tower.fit import TwoTower as TwoTower
 
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ WHERE = {
     "SLIM": "models.slim",
     "SVD": "models.svd",
     "SVDpp": "models.svdpp",
+    "Transitions": "models.transitions",
     "TwoTower": "models.two_tower.fit",
 }
 """The room that each name stands in."""

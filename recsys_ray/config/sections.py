@@ -28,7 +28,7 @@ from recsys_ray.content.config import ContentSettings
 from recsys_ray.data.config import FeatureSettings
 from recsys_ray.data.sources.config import DataConfig
 from recsys_ray.evaluation import EvaluationSettings
-from recsys_ray.models import MODELS, ColdItemSettings, Model, Popularity, model_section, without_name
+from recsys_ray.models import MODELS, ColdItemSettings, Model, Popularity, Transitions, model_section, without_name
 from recsys_ray.recommend.config import GENRES, TRENDING, RankerSettings, RecommendSettings
 from recsys_ray.runs.config import RunsSettings
 from recsys_ray.runs.tuning import TuneSettings
@@ -37,6 +37,8 @@ from recsys_ray.tracking import TrackingSettings
 from recsys_ray.training import LoopConfig, WorkerSettings
 
 VERSION = 1
+ORDERED_SPLITS = ("last_share", "leave_last_out", "temporal")
+"""Splits that hold out what came last: what was right before it is then a fair guess."""
 
 
 class TrainingSettings(Settings):
@@ -107,6 +109,12 @@ class Config(Settings):
         """The same of the model in ``recommend.ranker``; None without one."""
         return None if self.recommend.ranker is None else without_name(self.recommend.ranker.model)
 
+    def named_baselines(self) -> list[str | dict[str, Any]]:
+        """``evaluation.baselines``, or what stands for it where it is not given."""
+        if self.evaluation.baselines is not None:
+            return self.evaluation.baselines
+        return [Popularity.key, *([Transitions.key] if self.data.split.kind in ORDERED_SPLITS else [])]
+
     def baselines(self) -> dict[str, Model]:
         """The models of ``evaluation.baselines`` by label, without one that is the chosen model itself.
 
@@ -114,7 +122,7 @@ class Config(Settings):
             ValueError: there is no such model, it has no such setting, or two have one label.
         """
         found: dict[str, Model] = {}
-        for entry in self.evaluation.baselines:
+        for entry in self.named_baselines():
             label, model = _named_model(entry, "evaluation.baselines")
             if model == self.chosen_model() or (isinstance(entry, str) and entry == self.model_name):
                 continue

@@ -19,9 +19,10 @@ class EvaluationSettings(Settings):
     """Lengths of the top of a list that are looked at, ascending."""
     on: Literal["test", "valid"] = "test"
     """Which held-out part the lists are compared with. Choose settings on "valid", report on "test"."""
-    baselines: list[str | dict[str, Any]] = Field(default=["popularity"])
+    baselines: list[str | dict[str, Any]] | None = None
     """Models that are evaluated on the same targets and reported beside the model: by name, at their default settings,
-    or as a section of their own ({name: item_cf, neighbors: 200}), which may say under which ``label``."""
+    or as a section of their own ({name: item_cf, neighbors: 200}), which may say under which ``label``. null:
+    popularity, and transitions where the split holds out what came last."""
     bootstrap: int = Field(default=500, ge=0)
     """Bootstrap replicates behind every confidence interval; 0 leaves the intervals out."""
     confidence: float = Field(default=0.95, gt=0.0, lt=1.0)

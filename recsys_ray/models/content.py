@@ -75,7 +75,7 @@ def centered(content: ItemContent) -> ItemContent:
     return ItemContent(vectors_ID, present_I)
 
 
-def attribute_vectors(items: pa.Table) -> ItemContent:
+def attribute_vectors(items: pa.Table, model: str = "content") -> ItemContent:
     """Genres and decades of a catalogue as L2-normalised vectors, an entry weighing log(items / items that have it).
 
     Raises:
@@ -89,7 +89,8 @@ def attribute_vectors(items: pa.Table) -> ItemContent:
         known = np.unique(decades_I[np.isfinite(decades_I)])
         flags_ID = np.concatenate([flags_ID, (decades_I[:, None] == known).astype(np.float32)], axis=1)
     if not flags_ID.any():
-        raise ModelError("content: the catalogue has no genres or years; name their columns, or set vectors=embeddings")
+        advice = "set vectors=embeddings" if model == "content" else "unset features"
+        raise ModelError(f"{model}: the catalogue has no genres or years; name their columns, or {advice}")
     flags_ID *= np.log((1 + items.num_rows) / (1 + flags_ID.sum(axis=0)))
     lengths_I = np.linalg.norm(flags_ID, axis=1)
     return ItemContent(flags_ID / np.maximum(lengths_I, NOTHING)[:, None], lengths_I > NOTHING)

@@ -18,12 +18,13 @@ MAX_WATCHED = 20_000  # users: enough to tell settings apart, and ranked in a se
 
 
 def hold_out(
-    histories: Histories, share: float, rng: np.random.Generator, *, last: bool
+    histories: Histories, share: float, rng: np.random.Generator, *, last: bool, newest: bool = False
 ) -> tuple[Histories, ItemLists | None]:
     """Histories without what is held out, and that as targets for all users (most lists are empty).
 
     ``share`` of the users with at least three events are watched. ``last`` holds out the last event of each, for models
-    of order; otherwise a fifth of their events, at random, at least one. None where nobody can be watched.
+    of order; otherwise a fifth of their events, at random or with ``newest`` those, at least one. None where nobody can
+    be watched.
     """
     lengths_U = histories.lengths_B
     able_U = np.flatnonzero(lengths_U >= 3)
@@ -38,6 +39,9 @@ def hold_out(
             held_E[row.stop - 1] = True
         else:
             size = max(1, int(HELD_SHARE * (row.stop - row.start)))
+            if newest:
+                held_E[row.stop - size : row.stop] = True
+                continue
             held_E[row.start + rng.choice(row.stop - row.start, size, replace=False)] = True
     held, left = histories.split(held_E)
     return left, ItemLists(held.offsets_B1, held.items_E)

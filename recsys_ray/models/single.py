@@ -25,10 +25,11 @@ from recsys_ray.models.sequence.sasrec import SASRec
 from recsys_ray.models.slim import SLIM
 from recsys_ray.models.svd import SVD
 from recsys_ray.models.svdpp import SVDpp
+from recsys_ray.models.transitions import Transitions
 from recsys_ray.models.two_tower.fit import TwoTower
 
 SINGLE: tuple[type[Model], ...] = (
-    Random, Popularity, ItemCF, EASE, SLIM, GraphFilter, ALS, SVD, SVDpp, PureSVD, Content,
+    Random, Popularity, ItemCF, EASE, SLIM, GraphFilter, Transitions, ALS, SVD, SVDpp, PureSVD, Content,
     LightGCN, NCF, SASRec, BERT4Rec, TwoTower,
 )  # fmt: skip
 

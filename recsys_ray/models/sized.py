@@ -29,6 +29,8 @@ def sized_models(counts: Counts, *, attributes: bool, content: bool, networks: b
         "item_cf": {"name": "item_cf"},
         "item_cf bm25": {"name": "item_cf", "similarity": "bm25"},
         "graph_filter": {"name": "graph_filter"},
+        "graph_filter chebyshev": {"name": "graph_filter", "filter": "chebyshev"},
+        "transitions": {"name": "transitions"},
         "pure_svd": {"name": "pure_svd", "embedding_dim": dim},
         "als": {"name": "als", "embedding_dim": dim},
     }

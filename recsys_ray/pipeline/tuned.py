@@ -124,7 +124,7 @@ def best_yaml(config: Config, best: Trial) -> str:
     tree.pop("tune", None)
     tree["name"] = f"{config.name}-tuned"
     if better.model != config.model:
-        known = [entry for entry in config.evaluation.baselines if entry != config.model_name]
+        known = [entry for entry in config.named_baselines() if entry != config.model_name]
         tree.setdefault("evaluation", {})["baselines"] = [*known, dump(config.model) | {"label": "before_tuning"}]
     head = f"# Found by recsys-ray tune: {best.score:.4f} on the validation part.\n"
     return head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

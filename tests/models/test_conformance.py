@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from recsys_ray.base.errors import BundleError
-from recsys_ray.base.types import ScorerState
+from recsys_ray.base.types import FitContext, ScorerState, TrainData
 from recsys_ray.models import MODELS, Model, load_scorer
+from recsys_ray.models.ease import EASE
+from recsys_ray.models.graph_filter import GraphFilter
+from recsys_ray.models.scorers.linear import LinearScorer
 from recsys_ray.testing import ModelConformance
 
 SLOW = ("ncf", "sasrec", "bert4rec", "two_tower")
 PARAMS = [pytest.param(model, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, model in MODELS.items()]
+
+
+class Chebyshev(GraphFilter):
+    filter: Literal["linear", "chebyshev", "ideal"] = "chebyshev"
+
+
+class Truncated(Chebyshev):
+    neighbors: int | None = 30
+
+
+class Ideal(GraphFilter):
+    filter: Literal["linear", "chebyshev", "ideal"] = "ideal"
+
+
+class DropoutEASE(EASE):
+    regularization_power: float = 0.5
+    kept_share: float = 0.2
+
+    def fit_scorer(self, data: TrainData, context: FitContext) -> LinearScorer:
+        return super(DropoutEASE, self.model_copy(update={"dropout": 0.3})).fit_scorer(data, context)
+
+
+class FeaturesEASE(EASE):
+    features: Literal["none", "attributes", "content"] = "content"
+
+
+VARIANTS = (Chebyshev, Truncated, Ideal, DropoutEASE, FeaturesEASE)
+PARAMS += [pytest.param(model, id=model.__name__) for model in VARIANTS]
 
 
 class TestModels(ModelConformance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import FitContext, Histories, ItemLists, Requests, TrainData
 from recsys_ray.models import ease, graph_filter, item_cf, popularity, pure_svd
+from recsys_ray.models.content import attribute_vectors
 from recsys_ray.models.linalg.sparse import SparseRows
 from recsys_ray.models.scorers.linear import LinearScorer
 from tests.dense import ITEMS, ask, dense, in_pieces, random_data, weights_of
@@ -48,6 +50,62 @@ def test_ease_larger_than_a_tile() -> None:
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
     np.testing.assert_allclose(weights, expected, atol=2e-6)
+
+
+def dropped_out(matrix: np.ndarray, column: int, model: ease.EASE) -> np.ndarray:
+    """Column of B by weighted least squares over every way to drop the inputs of every user."""
+    kept, size = 1 - model.dropout, matrix.shape[1]
+    counts = matrix.sum(axis=0)
+    ridge = model.regularization * (np.maximum(counts, 1) / counts[counts > 0].mean()) ** model.regularization_power
+    others = np.delete(np.arange(size), column)
+    rows, targets, weights = [], [], []
+    for mask in product([0, 1], repeat=size - 1):
+        chance = np.prod(np.where(mask, kept, 1 - kept))
+        for own, share in ((0.0, 1 - model.kept_share), (1.0, model.kept_share)):
+            inputs = np.zeros(matrix.shape)
+            inputs[:, others] = matrix[:, others] * mask
+            inputs[:, column] = matrix[:, column] * own
+            rows.append(inputs)
+            targets.append(matrix[:, column])
+            weights.append(np.full(len(matrix), chance * share))
+    left, right, weight = np.concatenate(rows), np.concatenate(targets), np.concatenate(weights)
+    gram = left.T @ (weight[:, None] * left) + kept**2 * np.diag(ridge)
+    return kept * np.linalg.solve(gram, left.T @ (weight * right))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+@pytest.mark.parametrize(("dropout", "kept_share"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.6), (0.4, 0.3), (0.3, 1.0)])
+def test_ease_under_dropout_is_the_expected_regression(dropout: float, kept_share: float, power: float) -> None:
+    data = random_data(users=30, items=6, density=0.5)
+    model = ease.EASE(regularization=3.0, regularization_power=power, dropout=dropout, kept_share=kept_share)
+    scorer = model.fit_scorer(data, FitContext())
+    matrix, found = dense(data), weights_of(scorer)
+    expected = np.stack([dropped_out(matrix, column, model) for column in range(6)], axis=1)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert (np.abs(np.diagonal(found)[:-1]) > 0.01).all() == (kept_share > 0)
+
+
+def test_ease_adds_the_regression_on_features() -> None:
+    data = random_data()
+    items = data.items.append_column("genres", pa.array([["a"], ["b"], ["a", "b"], ["c"], []] * 5))
+    data = TrainData(data.histories, items)
+    plain = weights_of(ease.EASE(regularization=7.0).fit_scorer(data, FitContext()))
+    model = ease.EASE(regularization=7.0, features="attributes", features_weight=0.4, features_regularization=2.0)
+    scorer = model.fit_scorer(data, FitContext())
+    vectors = attribute_vectors(items).vectors_ID.astype(np.float64)
+    inverse = np.linalg.inv(vectors @ vectors.T + 2.0 * np.eye(ITEMS))
+    added = -inverse / np.diag(inverse)
+    np.fill_diagonal(added, 0)
+    np.testing.assert_allclose(weights_of(scorer), plain + 0.4 * added, atol=1e-5)
+    # Nobody has touched the last item, which has no genre either; the one before is known by both.
+    assert scorer.scorable_I.tolist() == [True] * (ITEMS - 1) + [False]
+    with pytest.raises(ModelError, match=r"^ease: the catalogue has no genres or years; .*unset features"):
+        model.fit_scorer(random_data(), FitContext())
+    with pytest.raises(ValueError, match="features_weight has no effect"):
+        ease.EASE(features_weight=0.4)
+    with pytest.raises(ModelError, match="ease: features = content needs item vectors"):
+        ease.EASE(features="content").fit_scorer(data, FitContext())
+    assert ease.EASE(features="content").needs_content and not model.needs_content
 
 
 # --- item-CF and graph filter

@@ -48,6 +48,23 @@ class Graph:
         matrix.sort_indices()
         return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
 
+    @classmethod
+    def rows_of(cls, matrix: sp.csr_matrix) -> Graph:
+        """Any sparse matrix (N, columns) as it is."""
+        return cls(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
+
+    def times(
+        self, values_ND: FloatArray, scale: float = 1.0, added_ND: FloatArray | None = None, weight: float = 0.0
+    ) -> FloatArray:
+        """``scale * A @ values + weight * added``; A need not be square, and ``added`` has its rows."""
+        out_ND = np.empty((self.num_nodes, values_ND.shape[1]), np.float32)
+        if added_ND is None:
+            added_ND, weight = np.zeros_like(out_ND), 0.0
+        arrays = read_only(self.offsets_N1, self.neighbors_E, self.values_E, self.chunks(), values_ND, added_ND)
+        with threads_for(float(len(self.neighbors_E)) * values_ND.shape[1]):
+            _multiply_add(*arrays, np.float32(scale), np.float32(weight), out_ND)
+        return out_ND
+
     def chunks(self) -> LongArray:
         """Edges of row ranges of about equal work."""
         # Entries and rows before each node; the edges stand where equal shares of that are reached.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,12 @@ from pydantic import Field
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray, Settings
 from recsys_ray.data.features import MILLISECONDS_PER_DAY
+from recsys_ray.models.base import Weighting, history_rows
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
 from recsys_ray.models.scorers.base import with_length_power
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,49 @@ class Recent:
         lengths_B = np.linalg.norm(queries_BD, axis=1, keepdims=True) * np.float32(self.weight)
         added_BD: FloatArray = queries_BD + lengths_B * with_length_power(recent_BD, 0)
         return added_BD
+
+
+@dataclass(frozen=True, slots=True)
+class EventWeights:
+    """What an event counts in a sum over a history: 1 or its rating, less with its age, more when it is recent.
+
+    An event with k later ones on known items counts ``decay``^k. ``recent`` then adds the last events: their weights
+    (1 + k)^-power as one vector over the items, brought to ``recent.weight`` times the length of what there was. A
+    repeated item adds up, except that plain events (no rating, no decay) count an item once.
+    """
+
+    weighting: Weighting = "binary"
+    decay: float = 1.0
+    recent: Recent = Recent()
+
+    def rows(self, histories: Histories, known_I: BoolArray) -> SparseRows:
+        """(B, I) a history as the models read it, each item once, in item order."""
+        if self.decay == 1.0 and self.recent.weight == 0:
+            return history_rows(histories, len(known_I), self.weighting)
+        known = histories.only(known_I[histories.items_E])
+        values_E = None if self.weighting == "binary" else known.ratings_E.astype(np.float64)
+        if self.decay != 1.0:
+            decay_E: DoubleArray = self.decay ** _later(known, known_I).astype(np.float64)
+            values_E = decay_E if values_E is None else values_E * decay_E
+        matrix = known.matrix(len(known_I), None if values_E is None else values_E.astype(np.float32))
+        if self.recent.weight:
+            recent = known.matrix(len(known_I), place_weights(known, known_I, self.recent.power).astype(np.float32))
+            shares_B = self.recent.weight * _lengths(matrix) / np.maximum(_lengths(recent), np.finfo(np.float32).tiny)
+            recent.data *= np.repeat(shares_B.astype(np.float32), np.diff(recent.indptr))
+            matrix = (matrix + recent).tocsr()
+        return SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings that ``from_json`` reads; without age and recent events, as earlier versions wrote them."""
+        found: dict[str, Any] = {"weighting": self.weighting}
+        if self.decay != 1.0:
+            found["decay"] = self.decay
+        return found | ({"recent": asdict(self.recent)} if self.recent.weight else {})
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> EventWeights:
+        recent = Recent(**settings.get("recent", {}))
+        return cls(weighting=settings["weighting"], decay=settings.get("decay", 1.0), recent=recent)
 
 
 class RecentSettings(Settings):
@@ -112,3 +159,9 @@ def _later(histories: Histories, known_I: BoolArray) -> LongArray:
     so_far_E = offsets(known_I[histories.items_E])
     later_E: LongArray = np.repeat(so_far_E[histories.offsets_B1[1:]], histories.lengths_B) - so_far_E[1:]
     return later_E
+
+
+def _lengths(rows_BI: sp.csr_matrix) -> DoubleArray:
+    """(B,) of each row as a vector."""
+    squares_B = np.add.reduceat(np.append(rows_BI.data.astype(np.float64) ** 2, 0), rows_BI.indptr[:-1])
+    return np.sqrt(np.where(np.diff(rows_BI.indptr) > 0, squares_B, 0))

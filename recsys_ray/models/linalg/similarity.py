@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,9 +40,20 @@ class ItemProduct:
 
 def multiply(product: ItemProduct, num_items: int, context: FitContext, label: str) -> SparseRows:
     """(I, I) the finished matrix. Time: one addition per pair of items in a user's history."""
+    return by_rows(multiply_block, product, num_items, context, label)
+
+
+def by_rows(
+    fn: Callable[[tuple[int, int], Any], tuple[LongArray, IntArray, FloatArray]],
+    shared: Any,
+    num_items: int,
+    context: FitContext,
+    label: str,
+) -> SparseRows:
+    """(I, I) a matrix that ``fn((start, stop), shared)`` gives some rows of: entries per row, columns, values."""
     rows = max(1, min(BLOCK_BYTES // (4 * num_items), -(-num_items // context.num_blocks)))
     blocks = [(start, min(start + rows, num_items)) for start in range(0, num_items, rows)]
-    parts = list(context.map_blocks(multiply_block, blocks, shared=product, label=label))
+    parts = list(context.map_blocks(fn, blocks, shared=shared, label=label))
     counts_I = np.concatenate([part[0] for part in parts])
     return SparseRows(
         offsets(counts_I),

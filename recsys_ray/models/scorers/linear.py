@@ -23,7 +23,8 @@ from recsys_ray.base.types import (
     Requests,
     ScorerState,
 )
-from recsys_ray.models.base import Weighting, history_rows
+from recsys_ray.models.base import Weighting
+from recsys_ray.models.linalg.pooling import EventWeights
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows, add_sparse_rows
 from recsys_ray.models.scorers.base import NO_OPINION, KnowingScorer, ReplaceableItems, comparable
 
@@ -31,34 +32,58 @@ SPARSE_NAMES = ("offsets", "columns", "values")
 
 
 class LowRankScorer(ReplaceableItems):
-    """``history x V x V'``, handed out as two factors. Known and unknown users alike are scored from their history."""
+    """``history x V x V'``, handed out as two factors. Known and unknown users alike are scored from their history.
+
+    Args:
+        items_ID: V. trained_I: items with training interactions. weighting: what an event of the history counts; alone,
+        or with its age. history_ID: what an item of a history adds to the query, where that is not V.
+    """
 
     kind: ClassVar[str] = "low_rank"
 
-    def __init__(self, *, items_ID: FloatArray, trained_I: BoolArray, weighting: Weighting) -> None:
+    def __init__(
+        self,
+        *,
+        items_ID: FloatArray,
+        trained_I: BoolArray,
+        weighting: Weighting | EventWeights,
+        history_ID: FloatArray | None = None,
+    ) -> None:
         self.items_ID = items_ID
         self.scorable_I = trained_I
-        self.weighting: Weighting = weighting
+        self.events = weighting if isinstance(weighting, EventWeights) else EventWeights(weighting)
+        self.history_ID = history_ID
+
+    @property
+    def _added_ID(self) -> FloatArray:
+        return self.items_ID if self.history_ID is None else self.history_ID
 
     def queries(self, requests: Requests) -> FloatArray:
-        rows = history_rows(requests.histories, self.num_items, self.weighting)
         queries_BD = np.zeros((len(requests), self.items_ID.shape[1]), np.float32)
-        add_dense_rows(rows, self.items_ID, queries_BD)
+        add_dense_rows(self.events.rows(requests.histories, self.scorable_I), self._added_ID, queries_BD)
         return queries_BD
 
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
         """Summands of the score."""
-        rows = history_rows(history, self.num_items, self.weighting)
-        weighted_HD = rows.values[:, None].astype(np.float64) * self.items_ID[rows.columns]
+        rows = self.events.rows(history, self.scorable_I)
+        weighted_HD = rows.values[:, None].astype(np.float64) * self._added_ID[rows.columns]
         return rows.columns, np.asarray(weighted_HD @ self.items_ID[rows_K].T.astype(np.float64), np.float64)
 
     def state(self) -> ScorerState:
-        return ScorerState({"items": self.items_ID, "trained": self.scorable_I}, {"weighting": self.weighting})
+        arrays: dict[str, Any] = {"items": self.items_ID, "trained": self.scorable_I}
+        if self.history_ID is not None:
+            arrays["history"] = self.history_ID
+        return ScorerState(arrays, self.events.to_json())
 
     @classmethod
     def from_state(cls, state: ScorerState) -> LowRankScorer:
         arrays = state.arrays
-        return cls(items_ID=arrays["items"], trained_I=arrays["trained"], weighting=state.settings["weighting"])
+        return cls(
+            items_ID=arrays["items"],
+            trained_I=arrays["trained"],
+            weighting=EventWeights.from_json(state.settings),
+            history_ID=arrays.get("history"),
+        )
 
 
 class LinearScorer(KnowingScorer):
@@ -69,15 +94,20 @@ class LinearScorer(KnowingScorer):
 
     Args:
         weights: (I, I) float32, a C-ordered array or sparse rows. trained_I: items with training interactions.
-        weighting: what an event of the history counts.
+        weighting: what an event of the history counts; alone, or with its age.
     """
 
     kind: ClassVar[str] = "linear"
 
-    def __init__(self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting) -> None:
+    def __init__(
+        self, *, weights: FloatArray | SparseRows, trained_I: BoolArray, weighting: Weighting | EventWeights
+    ) -> None:
         self.weights = weights
         self.scorable_I = trained_I
-        self.weighting: Weighting = weighting
+        self.events = weighting if isinstance(weighting, EventWeights) else EventWeights(weighting)
+
+    def _rows(self, histories: Histories) -> SparseRows:
+        return self.events.rows(histories, self.scorable_I)
 
     def score(self, requests: Requests) -> FloatArray:
         return self._score(requests.histories)
@@ -86,7 +116,7 @@ class LinearScorer(KnowingScorer):
         if not isinstance(self.weights, SparseRows):
             return self.add_up(histories, self.weights)
         scores_BI = np.full((len(histories), self.num_items), NO_OPINION, np.float32)
-        add_sparse_rows(history_rows(histories, self.num_items, self.weighting), self.weights, scores_BI)
+        add_sparse_rows(self._rows(histories), self.weights, scores_BI)
         return scores_BI
 
     def similar(self, items_R: IntArray) -> FloatArray:
@@ -104,12 +134,12 @@ class LinearScorer(KnowingScorer):
     def add_up(self, histories: Histories, rows_IJ: FloatArray) -> FloatArray:
         """(B, J) the sum over a history of the rows of its items, each event counting as it does in the scores."""
         sums_BJ = np.zeros((len(histories), rows_IJ.shape[1]), np.float32)
-        add_dense_rows(history_rows(histories, self.num_items, self.weighting), rows_IJ, sums_BJ)
+        add_dense_rows(self._rows(histories), rows_IJ, sums_BJ)
         return sums_BJ
 
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
         """Summands of the score; 0 where a sparse W has no entry."""
-        rows = history_rows(history, self.num_items, self.weighting)
+        rows = self._rows(history)
         return rows.columns, rows.values[:, None] * self._entries(rows.columns, rows_K)
 
     def _entries(self, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
@@ -136,14 +166,14 @@ class LinearScorer(KnowingScorer):
             arrays |= {name: getattr(self.weights, name) for name in SPARSE_NAMES}
         else:
             arrays["weights"] = self.weights
-        return ScorerState(arrays, {"weighting": self.weighting})
+        return ScorerState(arrays, self.events.to_json())
 
     @classmethod
     def from_state(cls, state: ScorerState) -> LinearScorer:
         arrays = state.arrays
         trained_I = arrays["trained"]
         weights = arrays["weights"] if "weights" in arrays else SparseRows(*(arrays[name] for name in SPARSE_NAMES))
-        return cls(weights=weights, trained_I=trained_I, weighting=state.settings["weighting"])
+        return cls(weights=weights, trained_I=trained_I, weighting=EventWeights.from_json(state.settings))
 
 
 class PopularityScorer:
