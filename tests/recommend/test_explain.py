@@ -33,7 +33,7 @@ from recsys_ray.runs.gate import check_run
 from tests.data_worlds import prepare_values
 from tests.dense import random_data
 
-BY_CONTRIBUTION = ("item_cf", "ease", "graph_filter", "pure_svd", "als", "svd")
+BY_CONTRIBUTION = ("item_cf", "ease", "graph_filter", "transitions", "pure_svd", "als", "svd")
 
 
 def strangers(histories: Histories) -> Requests:
