@@ -79,8 +79,9 @@ def plain(code: str, *arguments: str) -> tuple[float, float]:
 def job(items: Path, folder: Path, settings: dict[str, Any], threads: int) -> tuple[float, float, Path]:
     """(Seconds in all, seconds of the busiest stage of the actors, the table) of the Ray Data job."""
     from recsys_ray.base.storage import Location
+    from recsys_ray.cluster.config import ClusterSettings
     from recsys_ray.cluster.embed import run_embed
-    from recsys_ray.cluster.session import ClusterSettings, Session
+    from recsys_ray.cluster.session import Session
     from recsys_ray.content.config import ContentSettings
     from recsys_ray.content.table import finish_table, start_table, table_facts
 

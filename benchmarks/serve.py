@@ -35,8 +35,9 @@ import numpy as np
 import yaml
 
 from recsys_ray.base.storage import Location
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.serve import deployed
-from recsys_ray.cluster.session import ClusterSettings, Session
+from recsys_ray.cluster.session import Session
 from recsys_ray.serving import ServingSettings
 
 WORLD: dict[str, Any] = {

@@ -1,22 +1,26 @@
 """The command: ``recsys-ray STAGE CONFIG [key=value ...]``.
 
 Progress goes to standard error, tables and samples to standard output, and the last line of standard output is one
-JSON object with the results and paths. Exit status 0 when done, 1 for an error of one line, 130 when interrupted.
+JSON object with the results and paths. Exit status 0 when done, 1 for an error of one line, 130 when interrupted,
+143 when terminated.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.base.process import Terminated, sigterm_raises, what_failed, writes_any_character
+from recsys_ray.base.secrets import mask, masked
+from recsys_ray.base.storage_errors import foreign_storage_error
 from recsys_ray.commands import COMMANDS, add_config, command, open_pipeline
 
 STAGES = {
@@ -35,6 +39,10 @@ STAGES = {
 REPORTS = ("data", "embeddings")
 WRITING = ("run", "prepare", "features", "embed", "train", "evaluate", "recommend")
 """Stages that one configuration does not do twice at once."""
+WITHOUT_INPUT = ("serve", "verify", "rollback")
+"""Stages of what is published, whatever has become of its input since."""
+ASSIGNMENT = re.compile(r"--[A-Za-z_][\w.]*=")
+"""An override that was written as an option."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,10 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = command(name).HELP
         command(name).add_arguments(stages.add_parser(name, help=text, description=text))
     parsed, more = parser.parse_known_args(arguments)  # argparse takes no override behind an option
+    more = [word.lstrip("-") if ASSIGNMENT.match(word) else word for word in more]
     if strange := [word for word in more if word.startswith("-") or "overrides" not in parsed]:
-        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+        parser.error(f"unrecognized arguments: {mask(' '.join(strange))}; settings are given as recommend.n=20")
     if more:
-        parsed.overrides += more
+        parsed.overrides = [*parsed.overrides, *more]
     if parsed.stage in COMMANDS:
         return _reported(lambda: command(parsed.stage).run(parsed, _progress))
     name = f"report_{parsed.subject}" if parsed.stage == "report" else parsed.stage
@@ -85,26 +94,38 @@ def run_stage(stage: str, config_path: str, overrides: Sequence[str], **options:
 
 def _reported(run: Callable[[], dict[str, Any]]) -> int:
     """The exit status of what was run, its result printed as one JSON line, or its error as one of text."""
+    writes_any_character()
     try:
-        result = run()
+        with sigterm_raises():
+            result = run()
+        print(json.dumps(masked(result), sort_keys=True), flush=True)
     except RecsysError as error:
         return _fail(str(error))
     except MemoryError:
         return _fail("out of memory; set training.memory_limit_gib, a smaller model, or a machine with more memory")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return _fail("nobody reads standard output any more")
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        return _fail(what_failed(error))
+    except Exception as error:  # what a storage says while a file of it is read
+        if (told := foreign_storage_error(error)) is None:
             raise
-        return _fail(f"{error.filename or 'output'}: no space left on the device; free space or set output")
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes where it stopped", file=sys.stderr)
-        return 130
-    print(json.dumps(result, sort_keys=True), flush=True)
+        return _fail(str(told))
+    except KeyboardInterrupt as error:
+        ended, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(f"{ended}; the same command resumes where it stopped", file=sys.stderr)
+        return status
     return int(result.get("exit_status", 0))
 
 
-def _run(stage: str, config_path: str, overrides: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
+def _run(
+    stage: str, config_path: str, overrides: Sequence[str] | Mapping[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
     """What the stage found or did."""
-    with open_pipeline(config_path, overrides, _progress) as pipeline, ExitStack() as held:
+    with ExitStack() as held:
+        opening = open_pipeline(config_path, overrides, _progress, reads_input=stage not in WITHOUT_INPUT)
+        pipeline = held.enter_context(opening)
         if stage in WRITING:
             held.enter_context(pipeline.only_once())
         result: dict[str, Any] = getattr(pipeline, stage)(**options)
@@ -133,16 +154,15 @@ def run(config: str | os.PathLike[str], **overrides: Any) -> dict[str, Any]:
     Raises:
         RecsysError: what the command would say in one line. Nothing is published then.
     """
-    pairs = [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
-    return _run("run", os.fspath(config), pairs, {})
+    return _run("run", os.fspath(config), overrides, {})
 
 
 def _progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(mask(message), file=sys.stderr, flush=True)
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"error: {mask(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return 1
 
 

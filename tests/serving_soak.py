@@ -28,8 +28,9 @@ import numpy as np
 import psutil
 
 from recsys_ray.base.storage import Location
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.serve import deployed
-from recsys_ray.cluster.session import ClusterSettings, Session
+from recsys_ray.cluster.session import Session
 from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.serving_worlds import prepared_world, publish_run, published_rows

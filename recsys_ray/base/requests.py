@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 
 from recsys_ray.base.arrays import FloatArray, IntArray, LongArray
 from recsys_ray.base.ragged import Ragged, offsets_of
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Histories(Ragged):
 
     def matrix(self, num_items: int, values_E: FloatArray | None = None) -> sp.csr_matrix:
         """(B, I) CSR float32. Without values it is binary, however often a pair occurs; with values they add up."""
+        import scipy.sparse as sp
+
         data = np.ones(self.num_interactions, np.float32) if values_E is None else values_E
         matrix = sp.csr_matrix(
             (data, self.items_E, self.offsets_B1), shape=(len(self), num_items), dtype=np.float32, copy=True

@@ -18,7 +18,7 @@ ID_TYPES = (pa.int64(), pa.string())
 TRAIN, VALID, TEST, SHOWN = 0, 1, 2, 3
 """SHOWN: known when the user is asked about, but taught to no model that is evaluated."""
 PART_MASK = 3
-SEEN_ONLY = 4  # below the rating threshold: never trained on, never a target, always filtered as seen
+SEEN_ONLY = 4  # rated too low, outside the time window, ...: never trained on, never a target, always filtered as seen
 PARTS = {"train": TRAIN, "valid": VALID, "test": TEST, "shown": SHOWN}
 
 SOURCE_MODEL = "model"

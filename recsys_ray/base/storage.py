@@ -23,8 +23,10 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_ray.base.errors import StorageError
+from recsys_ray.base.errors import RecsysError, StorageError
 from recsys_ray.base.optional import how_to_install
+from recsys_ray.base.secrets import mask
+from recsys_ray.base.storage_errors import first_line, storage_error
 
 TEMPORARY_SUFFIX = ".tmp"
 EXTRAS = {"s3": "s3", "s3a": "s3"}
@@ -69,12 +71,16 @@ class Location:
 
     def filesystem(self) -> tuple[Any, str]:
         """The fsspec filesystem and the path inside it."""
+        if self.is_local:
+            return fsspec.filesystem("file"), self.url  # as it stands: fsspec would take a:: in it apart
         try:
             return cast("tuple[Any, str]", fsspec.core.url_to_fs(self.url))
         except (ImportError, ValueError) as error:
             extra = EXTRAS.get(self.url.partition("://")[0]) if isinstance(error, ImportError) else None
             cure = "" if extra is None else f": {how_to_install(extra)}"
-            raise StorageError(f"{self.url}: no filesystem for this address ({error}){cure}") from error
+            raise StorageError(mask(f"{self.url}: no filesystem for this address ({error}){cure}")) from error
+        except Exception as error:  # of every kind: each library has its own
+            raise storage_error(self.url, error) from error
 
     def exists(self) -> bool:
         fs, path = self.filesystem()
@@ -203,7 +209,7 @@ class Location:
             file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
             return file.read(columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(f"{self.url}: not a readable Parquet file ({_first_line(error)})") from error
+            raise StorageError(f"{self.url}: not a readable Parquet file ({first_line(error)})") from error
 
     def write_parquet(self, table: pa.Table, *, compression: str = "zstd", **options: Any) -> memoryview:
         """Encode in memory, then ``write_bytes``: the caller bounds the table, and a failure leaves no torn file.
@@ -229,12 +235,7 @@ class Location:
 def _guard(location: Location, action: Any) -> Any:
     try:
         return action()
-    except FileNotFoundError as error:
-        raise StorageError(f"{location.url}: no such file or directory") from error
-    except (OSError, ImportError) as error:
-        raise StorageError(f"{location.url}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+    except RecsysError:
+        raise
+    except Exception as error:  # of every kind: each library has its own
+        raise storage_error(location.url, error) from error

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from recsys_ray.base.types import FitContext
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Outlet
-from recsys_ray.cluster.session import ClusterSettings, Session, available_memory
+from recsys_ray.cluster.session import Session, available_memory
 from recsys_ray.runs.fit import FitJob, fit_bundle
 from recsys_ray.training import WorkerSettings
 

@@ -9,54 +9,41 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
 import psutil
 import ray
 import ray.data
-from pydantic import Field
 
-from recsys_ray.base.errors import ConfigError, RecsysError, StorageError
-from recsys_ray.base.types import Settings
-from recsys_ray.cluster.environment import set_environment
+from recsys_ray.base.errors import RecsysError, StorageError
+from recsys_ray.base.storage_errors import foreign_storage_error
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Inlet
+from recsys_ray.cluster.resources import claims, refuse_impossible
+from recsys_ray.cluster.start import start_ray
+from recsys_ray.training import WorkerSettings
 
 Result = TypeVar("Result")
-
-
-class ClusterSettings(Settings):
-    """Where the work runs."""
-
-    address: str | None = None
-    """Address of a running Ray; by default RAY_ADDRESS, and without that a Ray of our own on this machine."""
-    num_cpus: int | None = Field(default=None, ge=1)
-    """Cores of a Ray of our own; all by default."""
-    object_store_mib: int = Field(default=1024, ge=80)
-    """Shared memory of a Ray of our own."""
-    actors: int | None = Field(default=None, ge=1)
-    """Processes of the batch and embedding jobs; by default as many as the cluster has room for. Set it where the
-    cluster autoscales: the cores that are there at the start say little."""
-    actor_cpus: float = Field(default=1.0, gt=0)
-    """Cores, and threads, of one such process."""
-    actor_gpus: float = Field(default=0.0, ge=0)
-    """GPUs of one such process; fractions share one."""
-    fit_cpus: int | None = Field(default=None, ge=1)
-    """Cores of the fit; by default all of the largest machine."""
 
 
 class Session:
     """Use as a context manager; a Ray that this session started is stopped at the end."""
 
-    def __init__(self, settings: ClusterSettings, progress: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        progress: Callable[[str], None] = lambda message: None,
+        workers: WorkerSettings | None = None,
+    ) -> None:
+        """``workers`` are those that will train a neural model; None where none is trained."""
         self.settings = settings
         self.progress = progress
-        self._started = False
+        self.workers = workers
+        self._started = self._checked = False
 
     def __enter__(self) -> Session:
         return self
@@ -69,29 +56,18 @@ class Session:
             self._started = False
 
     def connect(self) -> None:
-        """Join the Ray that is there, or start one on this machine. Idempotent."""
+        """Join the Ray that is there, or start one on this machine. Idempotent.
+
+        Raises:
+            ConfigError: it can't be had, or no machine of it can do what the settings ask for.
+        """
         _settle_ray_data()
-        if ray.is_initialized():
-            return
-        address = self.settings.address or os.environ.get("RAY_ADDRESS")
-        if address:
-            _refuse_unreachable("cluster.address" if self.settings.address else "RAY_ADDRESS", address)
-        set_environment()
-        here: dict[str, Any] = {
-            "address": "local",  # without it Ray joins whatever cluster was last started on this machine
-            "num_cpus": self.settings.num_cpus,
-            "object_store_memory": self.settings.object_store_mib << 20,
-            "include_dashboard": False,
-        }
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-        try:
-            with _unheard():
-                ray.init(**({"address": address} if address else here), **quiet)
-        except Exception as error:  # of every kind: a machine that is too slow is a plain Exception
-            where = f"join {address}" if address else "start on this machine"
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigError(f"Ray can't {where}: {said}; see the section cluster of the configuration") from error
-        self._started = True
+        if not ray.is_initialized():
+            start_ray(self.settings, self.progress)
+            self._started = True
+        if not self._checked and not self.settings.autoscaling:
+            refuse_impossible(claims(self.settings, self.workers), _machines(), what="the Ray that is there")
+        self._checked = True
 
     @property
     def num_cpus(self) -> int:
@@ -178,26 +154,16 @@ class our_errors:
                 # Ray Data adds lines of advice to the message; ours is one line.
                 seen.args = (str(seen).partition("\n")[0], *seen.args[1:])
                 raise seen from None
+            elif isinstance(seen, OSError | MemoryError) and seen is not error:
+                raise seen from None
+            elif (told := foreign_storage_error(seen)) is not None:
+                raise told from None
             else:
                 seen = seen.__cause__ or seen.__context__
         if isinstance(error, ray.exceptions.OutOfDiskError):
             raise StorageError(
                 "the disk for Ray's object spilling is full; free space or set cluster.object_store_mib"
             ) from None
-
-
-def _refuse_unreachable(name: str, address: str) -> None:
-    """ConfigError when nobody listens at host:port: Ray would go on asking for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        return  # auto, or another form that Ray knows
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(
-            f"{name}={address}: nobody answers there ({error.strerror or error}); set it to the address of a "
-            "running Ray head, or to null for a Ray of our own"
-        ) from error
 
 
 def set_threads(count: int) -> None:
@@ -225,23 +191,13 @@ def available_memory() -> int:
 
 def largest_machine() -> int:
     """Cores of the largest machine that is there."""
+    return max(1, int(max((machine.get("CPU", 0) for machine in _machines()), default=1)))
+
+
+def _machines() -> list[dict[str, float]]:
     # Meant for developers, says Ray; its other calls know the sum over all machines only.
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return max(1, int(max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=1)))
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """Nothing reaches standard error: there Ray's C++ side says, as it starts, which log level it was given."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _settle_ray_data() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from recsys_ray.base.process import kept_sigterm
 
 if TYPE_CHECKING:
     from recsys_ray.pipeline import Pipeline
@@ -40,19 +42,34 @@ def command(name: str) -> Command:
 def add_config(parser: ArgumentParser) -> None:
     """The arguments of every command about a configuration: ``CONFIG [key=value ...]``."""
     parser.add_argument("config", help="YAML file, see configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a key, e.g. recommend.n=20")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="override a key, e.g. recommend.n=20"
+    )
 
 
 @contextmanager
-def open_pipeline(config: str, overrides: Sequence[str], progress: Progress) -> Iterator[Pipeline]:
-    """A configuration, validated, with the Ray session that its stages run in."""
-    from recsys_ray.cluster.environment import set_environment
+def open_pipeline(
+    config: str, overrides: Sequence[str] | Mapping[str, Any], progress: Progress, *, reads_input: bool = True
+) -> Iterator[Pipeline]:
+    """A configuration, validated, with the Ray session that its stages run in.
 
-    set_environment()  # before Ray is imported
-    from recsys_ray.cluster.session import Session
+    What is wrong with it, or with the start of its inputs, is said before Ray is imported. Not all commands read those:
+    who publishes or serves needs none.
+    """
     from recsys_ray.config import load_config
-    from recsys_ray.pipeline import Pipeline
 
     loaded = load_config(config, overrides, progress)
-    with Session(loaded.cluster, progress) as session:
+    if reads_input:
+        from recsys_ray.data.first_look import look_at_inputs
+
+        look_at_inputs(loaded.data)
+    with kept_sigterm():
+        from recsys_ray.cluster.environment import set_environment
+
+        set_environment()  # before Ray is imported
+        from recsys_ray.cluster.session import Session
+        from recsys_ray.pipeline import Pipeline
+
+    workers = loaded.training.workers if loaded.trains_a_network else None
+    with Session(loaded.cluster, progress, workers) as session:
         yield Pipeline(loaded, session)

@@ -17,9 +17,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(parsed: Namespace, progress: Progress) -> dict[str, Any]:
     from recsys_ray.base.storage import Location
-    from recsys_ray.cluster.environment import set_environment
-
-    set_environment()  # the settings of a cluster import Ray
     from recsys_ray.config import load_config
     from recsys_ray.runs.experiment import judge_experiment
 

@@ -27,7 +27,7 @@ def run(parsed: Namespace, progress: Progress) -> dict[str, Any]:
     for name in ("users", "most_per_user"):
         if (value := getattr(parsed, name)) is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
-    with open_pipeline(parsed.config, parsed.settings, progress) as pipeline:
+    with open_pipeline(parsed.config, parsed.settings, progress, reads_input=False) as pipeline:
         import pyarrow as pa
 
         from recsys_ray.base.storage import Location

@@ -19,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(parsed: Namespace, progress: Progress) -> dict[str, Any]:
-    with open_pipeline(parsed.config, parsed.overrides, progress) as pipeline:
+    with open_pipeline(parsed.config, parsed.overrides, progress, reads_input=False) as pipeline:
         from recsys_ray.base.storage import Location
 
         place, opened = pipeline.published()

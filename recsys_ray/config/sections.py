@@ -16,12 +16,14 @@ combinations are errors of one line that names the key.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from recsys_ray.base.secrets import masked
 from recsys_ray.base.types import Settings
-from recsys_ray.cluster.session import ClusterSettings
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.content.config import ContentSettings
 from recsys_ray.data.config import FeatureSettings
 from recsys_ray.data.sources.config import DataConfig
@@ -32,7 +34,7 @@ from recsys_ray.runs.config import RunsSettings
 from recsys_ray.runs.tuning import TuneSettings
 from recsys_ray.serving import ServingSettings
 from recsys_ray.tracking import TrackingSettings
-from recsys_ray.training import WorkerSettings
+from recsys_ray.training import LoopConfig, WorkerSettings
 
 VERSION = 1
 ORDERED_SPLITS = ("last_share", "leave_last_out", "temporal")
@@ -152,11 +154,23 @@ class Config(Settings):
         return self.training.cold_items is not None or model.needs_content
 
     @property
+    def trains_a_network(self) -> bool:
+        """Whether a model of this run trains in the processes of ``training.workers``."""
+        models = [self.chosen_model(), self.chosen_ranker(), *self.baselines().values(), *self.fallbacks().values()]
+        return any(isinstance(model, LoopConfig) for model in models)
+
+    @property
     def has_split(self) -> bool:
         return self.data.split.kind != "none"
 
     @model_validator(mode="after")
-    def _models_can_be_had(self) -> Config:
+    def _possible(self) -> Config:
+        if problems := dict.fromkeys([*self._unavailable_models(), *self._impossible_combinations()]):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _unavailable_models(self) -> Iterator[str]:
+        """What each model that is named lacks."""
         wanted: list[tuple[str, Model]] = [("evaluation.baselines", model) for model in self.baselines().values()]
         wanted.append(("model.name", self.chosen_model()))
         wanted += [("recommend.fallback", model) for model in self.fallbacks().values()]
@@ -164,31 +178,24 @@ class Config(Settings):
             wanted.append(("recommend.ranker.model.name", ranker))
         for setting, model in wanted:
             if self.content is None and self.needs_content(model):
-                cause = setting if self.training.cold_items is None else "training.cold_items"
-                raise ValueError(
-                    f"{cause}: {model.key} needs item vectors; add a section content (content={{}} will do)"
-                )
+                cause = f"{setting}: {model.key} needs" if model.needs_content else "training.cold_items needs"
+                yield f"{cause} item vectors; add a section content (content={{}} will do)"
             if self.content is not None and (missing := model.content_kinds - set(self.content.kinds)):
-                raise ValueError(
-                    f"{setting}: {model.key} needs vectors of each item's {min(missing)}; set content.{min(missing)}"
-                )
-        return self
+                yield f"{setting}: {model.key} needs vectors of each item's {min(missing)}; set content.{min(missing)}"
 
-    @model_validator(mode="after")
-    def _possible(self) -> Config:
+    def _impossible_combinations(self) -> Iterator[str]:
         if self.version != VERSION:
-            raise ValueError(f"version: {self.version} is not supported; this is version {VERSION} of the format")
-        largest = max(self.evaluation.k)
-        if self.training.refit == "train+valid" and self.has_split and self.recommend.n < largest:
-            raise ValueError(
+            yield f"version: {self.version} is not supported; this is version {VERSION} of the format"
+        largest, as_fitted = max(self.evaluation.k), self.training.refit == "train+valid"
+        if as_fitted and self.has_split and self.recommend.n < largest:
+            yield (
                 f"recommend.n: {self.recommend.n} rows can't show metrics at evaluation.k={largest} with "
                 "training.refit=train+valid; set recommend.n higher or evaluation.k lower"
             )
-        if self.training.refit == "train+valid" and not self.has_split:
-            raise ValueError("training.refit: train+valid needs a split; set data.split.kind or training.refit=all")
-        if self.training.refit == "train+valid" and self.evaluation.on == "valid":
-            raise ValueError("evaluation.on: valid with training.refit=train+valid would score what the model has seen")
-        return self
+        if as_fitted and not self.has_split:
+            yield "training.refit: train+valid needs a split; set data.split.kind or training.refit=all"
+        if as_fitted and self.evaluation.on == "valid":
+            yield "evaluation.on: valid with training.refit=train+valid would score what the model has seen"
 
 
 def _named_model(entry: str | dict[str, Any], setting: str) -> tuple[str, Model]:
@@ -211,6 +218,17 @@ def _named_model(entry: str | dict[str, Any], setting: str) -> tuple[str, Model]
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:
-    """A section as JSON-ready values, for fingerprints and manifests."""
-    result: dict[str, Any] = settings.model_dump(mode="json")
+    """A section as JSON-ready values, for fingerprints and manifests: without its secrets."""
+    result: dict[str, Any] = masked(settings.model_dump(mode="json"))
     return result
+
+
+FIT_SECTIONS = ("version", "name", "seed", "data", "content", "model", "training")
+"""What the stages up to a fitted model read, beside ``recommend.fallback``."""
+RUN_SECTIONS = (*FIT_SECTIONS, "evaluation", "recommend", "runs")
+"""What the stages up to a published run read."""
+
+
+def dump_sections(config: Config, sections: Sequence[str]) -> dict[str, Any]:
+    """``dump`` of these sections, by name: what a manifest of a stage keeps."""
+    return {name: value for name, value in dump(config).items() if name in sections}

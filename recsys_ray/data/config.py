@@ -48,9 +48,9 @@ class FilterSettings(Settings):
     min_rating: float | None = None
     """Interactions rated lower are never learned from and never a target, but are still filtered as seen."""
     start: Moment | None = None
-    """Keep interactions at or after this moment (ISO date, UTC)."""
+    """Learn from interactions at or after this moment (ISO date, UTC); older ones are still filtered as seen."""
     end: Moment | None = None
-    """Keep interactions before this moment (ISO date, UTC)."""
+    """Learn from interactions before this moment (ISO date, UTC); later ones are still filtered as seen."""
     future: Literal["seen", "keep"] = "seen"
     """What becomes of interactions more than a day ahead of the clock. seen: never learned from and never a target, so
     that all that counts back from the newest does so from a moment that was; keep: taken as they are, for data whose

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
+from dataclasses import replace
 
-from recsys_ray.base.errors import DataError
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.files import MARK, is_parquet
 from recsys_ray.data.prepare.guard import reading
@@ -13,21 +15,19 @@ from recsys_ray.data.prepare.text import TextFormat, is_json, parse_delimited, p
 from recsys_ray.data.prepare.values import plain
 
 COLUMN = "item_id"
+DELIMITERS = ("\t", ",", ";")
 
 
 def read_item_list(path: str, what: str) -> pa.Array:
     """The ids in a file's column item_id (Parquet, delimited text with a header, JSON lines), or in a text file without
-    one, a line each; as strings or int64. Text may be packed.
+    one, a line each; as strings or int64. Text may be packed. None is a list, too.
 
     Raises:
-        StorageError: the file is not there. DataError: it has no such column, or no id.
+        StorageError: the file is not there. DataError: it has no such column, or is no such file.
     """
     location = Location.of(path)
     with reading(f"{what}: {path}"):
-        found = _ids(location, f"{what}: {path}")
-    if not len(found):
-        raise DataError(f"{what}: {path} holds no item id")
-    return found
+        return _ids(location, f"{what}: {path}").drop_null()
 
 
 def _ids(file: Location, where: str) -> pa.Array:
@@ -45,9 +45,17 @@ def _ids(file: Location, where: str) -> pa.Array:
 
 
 def _of_text(data: bytes, form: TextFormat, where: str) -> pa.Array:
-    first, _, body = data.partition(b"\n")
-    if COLUMN.encode() in first and COLUMN in (names := split_header(first, form, where)):
+    first, _, body = data.lstrip().partition(b"\n")
+    delimiter = next((sign for sign in DELIMITERS if sign in first.decode()), form.delimiter)
+    form = replace(form, delimiter=delimiter)
+    names = split_header(first, form, where) if first.strip() else []
+    if COLUMN in names:
         require([COLUMN], names, where, f"its name to {COLUMN}")
-        return plain(parse_delimited(body, names, form, where, [COLUMN]).column(COLUMN))
-    lines = (line.strip() for line in data.decode("utf-8").split("\n"))
+        if not body.strip():
+            return pa.array([], pa.string())
+        ids = pc.utf8_trim_whitespace(plain(parse_delimited(body, names, form, where, [COLUMN]).column(COLUMN)))
+        return ids.filter(pc.not_equal(ids, ""))
+    if len(names) > 1:
+        require([COLUMN], names, where, f"its name to {COLUMN}")
+    lines = (line.strip().strip('"') for line in data.decode("utf-8").split("\n"))
     return pa.array([line for line in lines if line], pa.string())

@@ -27,8 +27,9 @@ from recsys_ray.base.types import (
 )
 from recsys_ray.data.prepare.shard import ATTRIBUTES, ITEMS, MANIFEST, USERS, Shard, part_file
 
-FORMAT, FORMAT_2 = 3, 2
-"""Written, and also read: format 2 has no checksum of its manifest."""
+FORMAT, FORMAT_3, FORMAT_2 = 4, 3, 2
+"""Written, and also read: format 3 forgot what lies outside filters.start and end, format 2 also has no checksum of its
+manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,10 @@ class Prepared:
         if not cls.is_at(location):
             raise DataError(f"{location}: no complete prepared data here; run prepare")
         try:
-            manifest = read_manifest(location / MANIFEST, since=FORMAT)
+            manifest = read_manifest(location / MANIFEST, since=FORMAT_3)
         except StorageError as error:
             raise DataError(f"{error}; run prepare again, which makes it anew") from error
-        if (found := manifest.get("format")) not in (FORMAT, FORMAT_2):
+        if (found := manifest.get("format")) not in (FORMAT, FORMAT_3, FORMAT_2):
             raise DataError(f"{location}: prepared data of format {found}, this is {FORMAT}; delete it and run prepare")
         return cls(location, manifest)
 
@@ -129,8 +130,8 @@ class Prepared:
         return table
 
     def requests(self, shard: int, parts: Sequence[str]) -> Requests:
-        """All users of a shard: positives in these parts and those that are shown as histories, interactions below
-        min_rating as ``seen``."""
+        """All users of a shard: positives in these parts and those that are shown as histories, those that
+        teach nothing as ``seen``."""
         users = Shard.from_table(self.shard(shard))
         users = users.only(_inside(users, {*parts, "shown"}))
         positive, seen = users.split(users.positive_E)

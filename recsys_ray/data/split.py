@@ -1,6 +1,6 @@
 """Which interaction is train, validation or test. A rule sees one shard; what concerns all, it is given.
 
-Interactions below the rating threshold (SEEN_ONLY) are never held out from anybody; which part they get decides only
+Interactions that teach nothing (SEEN_ONLY) are never held out from anybody; which part they get decides only
 from when on they are filtered as seen: random and the last of a user below, temporal by their time, cold items by item.
 """
 

@@ -26,10 +26,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
 
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
@@ -37,6 +36,9 @@ from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.conjugate_gradient import improve_rows
 from recsys_ray.models.linalg.least_squares import principal_axes, rotate, solve_rows
 from recsys_ray.models.scorers.factor import FactorScorer, FoldIn
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 INIT_STD = 0.1  # of the expected length of a factor row, as in the paper: entries are N(0, INIT_STD / sqrt(D))
 

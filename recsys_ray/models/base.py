@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import scipy.sparse as sp
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
@@ -23,6 +22,9 @@ from recsys_ray.base.types import (
     TrainData,
 )
 from recsys_ray.models.linalg.sparse import SparseRows
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Fitted = TypeVar("Fitted", covariant=True)
 Weighting = Literal["binary", "rating"]

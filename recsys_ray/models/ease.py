@@ -31,10 +31,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import numpy as np
-from numba import njit, prange
 from pydantic import Field, model_validator
 
 from recsys_ray.base.errors import ModelError
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import Counts, FitContext, FloatArray, ItemContent, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.content import attribute_vectors

@@ -24,10 +24,9 @@ low_pass_dim * 16.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.base.types import (
@@ -56,6 +55,9 @@ from recsys_ray.models.linalg.similarity import (
 from recsys_ray.models.linalg.spectrum import Spectrum, degree_powers, step_coefficients
 from recsys_ray.models.scorers.graph_filter import GraphFilterScorer
 from recsys_ray.models.scorers.linear import LinearScorer, LowRankScorer
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 HALVES, GENTLE = (0.5, 0.5, 0.5), (0.3, 0.4, 0.3)
 """The powers of users, items and degrees: those of Shen et al., and those that chebyshev and ideal have by default."""

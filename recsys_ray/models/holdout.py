@@ -11,7 +11,6 @@ import numpy as np
 
 from recsys_ray.base.types import FloatArray, Histories, IntArray, ItemLists, LongArray
 from recsys_ray.evaluation import metrics
-from recsys_ray.retrieval import ExactIndex
 
 TOP = 20
 HELD_SHARE = 0.2  # of a watched user's events, unless only the last is held out
@@ -50,6 +49,8 @@ def hold_out(
 
 def ranking_quality(queries_UD: FloatArray, items_ID: FloatArray, histories: Histories, held_out: ItemLists) -> float:
     """``lists_quality`` of inner products."""
+    from recsys_ray.retrieval import ExactIndex
+
     index = ExactIndex(np.ascontiguousarray(items_ID))
     return lists_quality(
         lambda users, k, exclude: index.search(np.ascontiguousarray(queries_UD[users]), k, exclude).rows_BK,

@@ -16,16 +16,18 @@ Time: one addition per pair of items in a user's history. Memory: I * neighbors 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.similarity import ItemProduct, multiply, product_memory, scaled
 from recsys_ray.models.scorers.linear import LinearScorer
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 BM25_K1, BM25_B = 1.2, 0.75
 

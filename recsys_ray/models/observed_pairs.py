@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -20,6 +19,9 @@ from recsys_ray.training.losses import hardest, sampled_softmax
 from recsys_ray.training.negatives import NegativeSampler, Sample, is_member
 from recsys_ray.training.worker import Worker
 from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Config = TypeVar("Config")
 

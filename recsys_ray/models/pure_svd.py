@@ -9,17 +9,20 @@ Time: O(interactions * D) per Lanczos step, some D steps. Memory: (users + items
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
-from scipy.sparse.linalg import ArpackError, svds
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.scorers.linear import LowRankScorer
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+NO_RANK, NOISE = 1e-6, 1e-10
+"""What is rounding: a singular value below this share of the largest, an entry of a vector of length 1."""
 
 
 class PureSVD(Model):
@@ -29,7 +32,8 @@ class PureSVD(Model):
     scorers: ClassVar[tuple[type[Scorer], ...]] = (LowRankScorer,)
 
     embedding_dim: int = Field(default=64, ge=1)
-    """D, the singular vectors kept; of a matrix of lower rank, as many as it has rows or columns."""
+    """D, the singular vectors kept. As many as the interactions have rank would give back the history and nothing
+    else: then half of them are kept, and it is said."""
     weighting: Literal["binary", "rating"] = "binary"
     """The value of an interaction: 1, or its rating (which must be positive)."""
 
@@ -51,11 +55,15 @@ class PureSVD(Model):
 
 
 def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitContext) -> FloatArray:
-    """(I, D) by falling singular value; of each vector the largest entry is positive."""
+    """(I, D) by falling singular value, fewer than ``dim`` where the matrix has no higher rank; of each vector the
+    largest entry is positive."""
+    from scipy.sparse.linalg import ArpackError, svds
+
     smaller = min(users_items.shape)
-    if dim >= smaller // 2:
+    is_whole = dim >= smaller // 2
+    if is_whole:
         # The iteration is for few vectors of a large matrix; a small one is decomposed whole.
-        vectors_DI = np.linalg.svd(users_items.toarray().astype(np.float64), full_matrices=False)[2][:dim]
+        _, values_D, vectors_DI = np.linalg.svd(users_items.toarray().astype(np.float64), full_matrices=False)
     else:
         start = context.rng().standard_normal(smaller)
         try:
@@ -64,7 +72,18 @@ def right_singular_vectors(users_items: sp.csr_matrix, dim: int, context: FitCon
             )
         except ArpackError as error:
             raise ModelError(f"pure_svd: no convergence ({error}); lower embedding_dim") from error
-        vectors_DI = vectors_DI[np.argsort(-values_D, kind="stable")]
+        order_D = np.argsort(-values_D, kind="stable")
+        values_D, vectors_DI = values_D[order_D], vectors_DI[order_D]
+    rank = int((values_D > NO_RANK * values_D[0]).sum())
+    kept = dim
+    if rank < dim or (is_whole and rank == dim):
+        kept = max(1, rank // 2)
+        context.progress(
+            f"pure_svd: embedding_dim={dim} is not below the rank {rank} of the interactions, which leaves nothing to "
+            f"tell; {kept} are kept"
+        )
+    vectors_DI = vectors_DI[:kept]
+    vectors_DI[np.abs(vectors_DI) < NOISE] = 0  # of an item that these vectors do not tell
     largest_D = np.argmax(np.abs(vectors_DI), axis=1)
     signs_D = np.sign(vectors_DI[np.arange(len(vectors_DI)), largest_D])
     return np.ascontiguousarray((vectors_DI * signs_D[:, None]).T, dtype=np.float32)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
 from pydantic import Field
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import (
     Counts,
@@ -126,7 +126,7 @@ def solve_columns(block: tuple[int, int], problem: _Problem) -> tuple[LongArray,
     gram, settings = problem.gram, problem.settings
     dense_RI = np.zeros((stop - start, len(gram.offsets) - 1), np.float32)
     with threads_for(dense_RI.size):
-        descend(  # type: ignore[call-arg]
+        descend(
             *read_only(gram.offsets, gram.columns, gram.values, problem.dense_II),
             start,
             settings.l1,

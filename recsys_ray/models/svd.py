@@ -15,10 +15,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
+from recsys_ray.base.kernels import njit
 from recsys_ray.base.types import (
     BoolArray,
     Counts,
@@ -73,7 +73,7 @@ class SVD(Model):
         rows_E = histories.rows_E
         for epoch in range(self.epochs):
             order_E = rng.permutation(len(ratings_E))
-            error = descend(  # type: ignore[call-arg]
+            error = descend(
                 *read_only(order_E, rows_E, histories.items_E, ratings_E),
                 np.float32(mean),
                 users_UD,

@@ -19,9 +19,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from pydantic import Field
 
+from recsys_ray.base.kernels import njit
 from recsys_ray.base.types import Counts, FitContext, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.linalg.sparse import read_only
@@ -72,7 +72,7 @@ class SVDpp(Model):
         bias_I = np.zeros(data.num_items, np.float32)
         rate = self.learning_rate
         for epoch in range(self.epochs):
-            error = descend(  # type: ignore[call-arg]
+            error = descend(
                 rng.permutation(len(histories)),
                 *read_only(histories.offsets_B1, histories.items_E, histories.ratings_E),
                 np.float32(mean),

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from numba import njit, prange
 from pydantic import Field
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import (
     Counts,
     FitContext,
@@ -138,7 +138,7 @@ def _some_rows(block: tuple[int, int], events: _Events) -> tuple[LongArray, IntA
     rows_RI = np.zeros((stop - start, num_items), np.float32)
     spans = read_only(events.offsets_U1, events.items_E, events.offsets_I1, events.places_S, events.users_S)
     with threads_for(float(model.window) * int(events.offsets_I1[stop] - events.offsets_I1[start])):
-        _count(*spans, start, model.window, np.float32(model.gap_decay), np.float32(model.backward), rows_RI)  # type: ignore[call-arg]
+        _count(*spans, start, model.window, np.float32(model.gap_decay), np.float32(model.backward), rows_RI)
     rows_RI *= events.source_I[start:stop, None]
     rows_RI *= events.target_I
     return largest_of_rows(rows_RI, model.neighbors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from recsys_ray.base.errors import PublishError, RecsysError
-from recsys_ray.config import Config, dump
+from recsys_ray.config import Config
 from recsys_ray.data.config import KFold
 from recsys_ray.evaluation import Report
 from recsys_ray.models import MODELS
@@ -76,7 +76,7 @@ class Judged(Measured):
             return None
         try:
             changes = {name: record.config[name] for name in ("model", "recommend")}
-            config = Config.model_validate(dump(self.config) | changes)
+            config = Config.model_validate(self.config.model_dump(mode="json") | changes)
         except (KeyError, ValidationError):
             self._say(f"accuracy: not compared with {record.run_id}: its settings are of another version")
             return None

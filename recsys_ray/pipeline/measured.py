@@ -22,7 +22,7 @@ from recsys_ray.recommend import bundle as bundles
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.moments import dated
-from recsys_ray.recommend.options import search_index
+from recsys_ray.recommend.options import denied_in_vain, search_index
 from recsys_ray.retrieval import IndexSettings
 from recsys_ray.runs import publish as runs
 from recsys_ray.runs.batch import Models, run_fingerprint
@@ -148,7 +148,10 @@ class Measured(Stages):
         bundle, ranker = models
         users_per_shard = bundles.read_manifest(bundle)["users_per_shard"]
         # An approximate index is built here, once for all actors; what was measured of it belongs to the run's facts.
-        _, index = search_index(open_bundle(bundle), settings, self.session.progress)
+        opened = open_bundle(bundle)
+        if vain := denied_in_vain(opened, settings):
+            self.session.progress(f"recommend: {vain}")
+        _, index = search_index(opened, settings, self.session.progress)
         return {"index": index} | run_batch(self.session, bundle, run, settings, users_per_shard, ranker)
 
     def _lists(self, model: str, stage: str) -> Lists:

@@ -20,7 +20,7 @@ from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import run_serve
-from recsys_ray.config import dump
+from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
 from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.judged import Judged
@@ -29,7 +29,8 @@ from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs import publish as runs
 from recsys_ray.runs.accuracy import PUBLISHED
 from recsys_ray.runs.batch import Models
-from recsys_ray.runs.gate import Checked, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
 from recsys_ray.runs.published import RECORD, RunFacts, is_published, read_run
 from recsys_ray.runs.verify import verify
@@ -93,11 +94,10 @@ class Pipeline(Judged):
         """The lists of all users, judged, checked, and published if that is wanted; what was found."""
         wanted, settings, gate = self.config.runs.enabled, self.asked, self.config.runs.gate
         verdict = self.judge() if wanted else None
-        facts = self._batch(models, run, settings)
         before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
         if verdict is not None and PUBLISHED in verdict.better:
             gate = gate.model_copy(update={"min_overlap": 0.0})  # other lists are what a cure looks like
-        checked = check_run(open_bundle(models.bundle), run, settings, gate, before, self.session.map_blocks)
+        facts, checked = self._checked(models, run, gate, before)
         for warning in checked.warnings:
             self.session.progress(warning)
         if verdict is not None and verdict.reason is not None:
@@ -107,6 +107,29 @@ class Pipeline(Judged):
             with self._alone("publish", self._recommendations / runs.LATEST):
                 self._publish(models, run, checked, facts["index"])
         return facts
+
+    def _checked(
+        self, models: Models, run: Location, gate: GateSettings, before: Location | None
+    ) -> tuple[dict[str, Any], Checked]:
+        """What writing the parts and the gate found. Files that the gate refuses are removed; where parts were found
+        there, not written by this command, it is tried once more.
+
+        Raises:
+            RefusedRun: the run must not be published.
+        """
+        facts = self._batch(models, run, self.asked)
+        found, map_blocks = facts["shards_resumed"], self.session.map_blocks
+        while True:
+            bundle = open_bundle(models.bundle)
+            try:
+                return facts, check_run(bundle, run, self.asked, gate, before, map_blocks, models.ranker)
+            except RefusedRun as error:
+                run.remove(error.parts)
+                if not error.parts or not found:
+                    raise
+                self.session.progress(f"recommend: {error}; {len(error.parts)} files are removed and made again")
+                self._batch(models, run, self.asked)
+                found = 0
 
     def published(self) -> tuple[Location, runs.OpenedRun]:
         """The published run and what it answers with.
@@ -177,7 +200,7 @@ class Pipeline(Judged):
             evaluation=self._results.get("evaluate", {}).get("metrics"),
             made_with=self.made_with(),
             packages=versions(),
-            config=dump(self.config),
+            config=dump_sections(self.config, RUN_SECTIONS),
         )
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")

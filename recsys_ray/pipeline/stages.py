@@ -11,13 +11,14 @@ from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
 from recsys_ray.base.manifest import damage, listed_files, read_manifest
 from recsys_ray.base.provenance import fingerprint, versions
+from recsys_ray.base.secrets import masked
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.features import MANIFEST as FEATURES_MANIFEST
 from recsys_ray.cluster.features import run_features
 from recsys_ray.cluster.fit import run_fit
 from recsys_ray.cluster.session import Session
-from recsys_ray.config import Config, dump
+from recsys_ray.config import FIT_SECTIONS, Config, dump, dump_sections
 from recsys_ray.content import table as content_table
 from recsys_ray.data.feature_tables import FeatureJob
 from recsys_ray.data.forgotten import WithoutUsers, forgotten_users
@@ -79,7 +80,7 @@ class Stages:
         source = preparing.open_source(config.data, seed=config.seed)
         if forgotten := forgotten_users(self.output):
             source = WithoutUsers(source, forgotten)
-        key = fingerprint(preparing.FORMAT, dump(config.data), source.fingerprint(), config.seed)
+        key = fingerprint(preparing.FORMAT, dump(config.data), masked(source.fingerprint()), config.seed)
         location = self.output / "prepared" / key[:12]
         started = time.perf_counter()
         with self._alone("prepare", location):
@@ -163,7 +164,7 @@ class Stages:
         manifest = {
             "model": model.key,
             "fingerprint": key,
-            "config": dump(config),
+            "config": dump_sections(config, FIT_SECTIONS),
             "packages": versions(),
             "embeddings": None if table is None else table.name,
             "predicts_ratings": model.predicts_ratings,

@@ -121,7 +121,7 @@ class Bundle:
         """Row numbers of outside ids; DataError naming the first that is not in the catalogue."""
         try:
             rows = pc.index_in(item_ids.cast(self.item_ids.type), value_set=self.item_ids)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(f"{what}: item ids must be {self.item_ids.type}, found {item_ids.type}") from error
         if rows.null_count:
             missing = item_ids.filter(pc.is_null(rows))
@@ -164,6 +164,22 @@ class Bundle:
         """The exact index over the scorer's item vectors."""
         assert self.vectors is not None  # or scores are ranked, not searched
         return retrieval.ExactIndex(self.vectors.items.vectors_ID, self.vectors.items.bias_I)
+
+    @cached_property
+    def worst_index(self) -> retrieval.ExactIndex:
+        """An index that finds, for a query turned around, the items of the lowest scores, turned around as well."""
+        assert self.vectors is not None
+        items = self.vectors.items
+        return self.index if items.bias_I is None else retrieval.ExactIndex(items.vectors_ID, -items.bias_I)
+
+    @cached_property
+    def score_sizes(self) -> tuple[float, float]:
+        """What scores that are inner products can reach: the longest item vector, and the largest bias beside it."""
+        assert self.vectors is not None
+        items = self.vectors.items
+        squares_I = np.einsum("id,id->i", items.vectors_ID, items.vectors_ID)
+        bias = 0.0 if items.bias_I is None else float(np.abs(items.bias_I).max(initial=0))
+        return float(np.sqrt(squares_I.max(initial=0))), bias
 
     @cached_property
     def popularity_index(self) -> retrieval.ExactIndex:

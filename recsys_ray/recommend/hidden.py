@@ -24,6 +24,7 @@ from recsys_ray.recommend.bundle import Bundle
 
 HIDDEN, SHOWN = "hidden", "shown"
 ENDINGS = (".parquet", ".csv")
+EMPTY = b"user_id,item_id\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def _read(bundle: Bundle, file: Location, what: str) -> pa.Table:
         table = file.read_parquet()
     else:
         texts = pcsv.ConvertOptions(column_types={"user_id": pa.string(), "item_id": pa.string()})
-        table = pcsv.read_csv(pa.BufferReader(file.read_bytes()), convert_options=texts)
+        data = file.read_bytes()
+        table = pcsv.read_csv(pa.BufferReader(data if data.strip() else EMPTY), convert_options=texts)
     for name in ("user_id", "item_id"):
         if name not in table.schema.names:
             raise DataError(f"{what}: {file} has no column {name}; found {', '.join(table.schema.names)}")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from recsys_ray import retrieval
 from recsys_ray.base import schema
-from recsys_ray.base.errors import ConfigError, ModelError
+from recsys_ray.base.errors import ConfigError, DataError, ModelError
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     BoolArray,
@@ -36,6 +37,7 @@ from recsys_ray.recommend.config import (
 from recsys_ray.recommend.context import context_mask
 from recsys_ray.recommend.explain import explain_texts
 from recsys_ray.recommend.hidden import HiddenLists, read_hidden
+from recsys_ray.recommend.item_lists import listed_rows
 from recsys_ray.recommend.learned import TimeOfDay, Trending, read_time_of_day, read_trending
 from recsys_ray.recommend.moments import Moment, at_of, moment_of
 from recsys_ray.retrieval import Index, Reranker, RerankSettings, pair_scores
@@ -296,14 +298,32 @@ def _allowed(bundle: Bundle, settings: RecommendSettings) -> BoolArray | None:
         return None
     allowed_I = np.full(bundle.num_items, settings.allow is None)
     if settings.allow is not None:
-        allowed_I[bundle.item_rows(read_item_list(settings.allow, "recommend.allow"), "recommend.allow")] = True
+        listed = read_item_list(settings.allow, "recommend.allow")
+        if not len(listed):
+            raise DataError(f"recommend.allow: {settings.allow} holds no item id, so nothing could be recommended")
+        allowed_I[bundle.item_rows(listed, "recommend.allow")] = True
     if settings.deny is not None:
-        allowed_I[bundle.item_rows(read_item_list(settings.deny, "recommend.deny"), "recommend.deny")] = False
+        allowed_I[_denied(bundle, settings.deny)[0]] = False
     if settings.context is not None:
         allowed_I &= context_mask(bundle, settings.context, "recommend.context.")
     if settings.candidates == "cold":
         allowed_I &= bundle.item_counts() == 0
     return allowed_I
+
+
+def _denied(bundle: Bundle, path: str) -> tuple[IntArray, pa.Array]:
+    return listed_rows(read_item_list(path, "recommend.deny"), bundle.item_ids, "recommend.deny")
+
+
+def denied_in_vain(bundle: Bundle, settings: RecommendSettings) -> str | None:
+    """A warning where ``recommend.deny`` names what the catalogue has not: gone, or never there."""
+    unknown = pa.array([], pa.string()) if settings.deny is None else _denied(bundle, settings.deny)[1]
+    if not len(unknown):
+        return None
+    return (
+        f"warning: {len(unknown):,} items of recommend.deny are not in the catalogue, such as {unknown[0].as_py()!r}; "
+        "there is nothing to deny of them"
+    )
 
 
 def varied(bundle: Bundle, options: Options, diversity: float | None, max_per_genre: int | None) -> Reranker | None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from recsys_ray.base.types import DoubleArray, FloatArray, Histories, ItemLists, LongArray
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,16 @@ class GenreProfiles:
 
     @classmethod
     def of(cls, genres: ItemLists, num_genres: int, counts_I: LongArray) -> GenreProfiles:
+        import scipy.sparse as sp
+
         lengths_E = np.sqrt(np.repeat(genres.lengths_B, genres.lengths_B).astype(np.float64))
         matrix = sp.csr_matrix((1 / lengths_E, genres.items_E, genres.offsets_B1), (len(genres), num_genres))
         return cls(matrix, np.log1p(counts_I) / max(1e-9, float(np.log1p(counts_I.max(initial=0)))))
 
     def of_histories(self, histories: Histories) -> FloatArray:
         """(B, I) scores; -inf where a history says nothing for an item."""
+        import scipy.sparse as sp
+
         rows_E, lengths_B = histories.rows_E, np.maximum(1, histories.lengths_B)
         ratings_E = histories.ratings_E.astype(np.float64)
         means_B = np.bincount(rows_E, ratings_E, minlength=len(histories)) / lengths_B

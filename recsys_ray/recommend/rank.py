@@ -25,6 +25,7 @@ from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, ItemLists, LongArray, Requests, ScoresPairs
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import GENRES, POPULARITY, TRENDING
+from recsys_ray.recommend.opinion import silent_queries, silent_scores, without_spread
 from recsys_ray.recommend.options import Explainer, Options, shown_items
 from recsys_ray.retrieval import (
     NO_ITEM,
@@ -143,8 +144,8 @@ def _instead(requests: Requests, options: Options) -> list[tuple[str, BoolArray]
 
 def _model_rows(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options, others_B: BoolArray) -> TopK:
     """The part of each list that the model answers for, through all stages; nothing where others answer."""
-    found = _retrieved(bundle, requests, exclude, options)
-    silent_B = ~bundle.scorer.answers(requests) | others_B
+    found, flat_B = _retrieved(bundle, requests, exclude, options)
+    silent_B = ~bundle.scorer.answers(requests) | flat_B | others_B
     top = TopK(found.rows_BK.copy(), found.scores_BK.copy())
     top.rows_BK[silent_B], top.scores_BK[silent_B] = NO_ITEM, -np.inf
     if options.ranker is not None:
@@ -167,28 +168,38 @@ def _timed(found: TopK, options: Options) -> TopK:
     return options.time_of_day.applied(found, options.moment.part)
 
 
-def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> TopK:
-    scorer = bundle.scorer
+def _retrieved(bundle: Bundle, requests: Requests, exclude: ItemLists, options: Options) -> tuple[TopK, BoolArray]:
+    """The candidates, and (B,) whose scores say nothing of them."""
+    scorer, k = bundle.scorer, max(2, options.num_candidates)  # one alone does not show whether others score the same
     allowed_I = scorer.scorable_I if options.allowed_I is None else scorer.scorable_I & options.allowed_I
     if bundle.vectors is not None:
         index = bundle.index if options.index is None else options.index
-        return index.search(bundle.vectors.queries(requests), options.num_candidates, exclude, allowed_I)
+        queries_BD = bundle.vectors.queries(requests)
+        found = index.search(queries_BD, k, exclude, allowed_I)
+        return found, silent_queries(bundle, queries_BD, found, exclude, allowed_I)
     scores_BI = scorer.score(requests)
     if np.isnan(scores_BI).any():
         raise ModelError(
             f"model {bundle.manifest.get('model', '?')} gave NaN scores: refit it with a lower learning rate"
         )
-    return top_k_scores(scores_BI, options.num_candidates, exclude, allowed_I)
+    found = top_k_scores(scores_BI, k, exclude, allowed_I)
+    return found, silent_scores(scores_BI, requests.histories, found, exclude, allowed_I)
 
 
 def _scored_anew(ranker: ScoresPairs, requests: Requests, found: TopK) -> TopK:
     """The candidates in the ranker's order, without those it has no opinion on; as they were for a request of whose
-    candidates it knows none."""
-    scores_BK = ranker.score_pairs(requests, found.rows_BK)
-    knows = (scores_BK > -np.inf).any(axis=1, keepdims=True)
-    scores_BK = np.where(knows, scores_BK, found.scores_BK)
-    rows_BK = np.where(scores_BK > -np.inf, found.rows_BK, NO_ITEM)
-    # Inside each row: by score, of equals the lower item row, as everywhere.
+    candidates it knows none, or all of which it scores alike."""
+    top = _by_score(found.rows_BK, ranker.score_pairs(requests, found.rows_BK))
+    knows_all_B = ((top.rows_BK >= 0) == (found.rows_BK >= 0)).all(axis=1)
+    alike_B = knows_all_B & without_spread(top, np.abs(top.scores_BK[:, 0]))
+    silent_B = (top.rows_BK[:, 0] == NO_ITEM) | alike_B
+    top.rows_BK[silent_B], top.scores_BK[silent_B] = found.rows_BK[silent_B], found.scores_BK[silent_B]
+    return top
+
+
+def _by_score(rows_BK: IntArray, scores_BK: FloatArray) -> TopK:
+    """Each row by score, of equals the lower item row, as everywhere; what has no score (-inf) is left out."""
+    rows_BK = np.where(scores_BK > -np.inf, rows_BK, NO_ITEM)
     order_BK = np.lexsort((rows_BK, -scores_BK))
     return TopK(np.take_along_axis(rows_BK, order_BK, axis=1), np.take_along_axis(scores_BK, order_BK, axis=1))
 
@@ -245,7 +256,9 @@ def _found_by(bundle: Bundle, name: str, requests: Requests, taken: ItemLists, o
     scorer = bundle.fallbacks[name]
     allowed_I = scorer.scorable_I if allowed_I is None else scorer.scorable_I & allowed_I
     scores_BI = np.where(scorer.answers(requests)[:, None], scorer.score(requests), np.float32(-np.inf))
-    found = top_k_scores(scores_BI, options.rerank_pool, taken, allowed_I)
+    found = top_k_scores(scores_BI, max(2, options.rerank_pool), taken, allowed_I)
+    silent_B = silent_scores(scores_BI, requests.histories, found, taken, allowed_I)
+    found.rows_BK[silent_B], found.scores_BK[silent_B] = NO_ITEM, -np.inf
     with np.errstate(invalid="ignore"):  # of -inf where a list has no more items
         squashed_BK = 0.5 + 0.5 * found.scores_BK / (1 + np.abs(found.scores_BK))
     return TopK(found.rows_BK, np.where(found.rows_BK >= 0, squashed_BK, np.float32(-np.inf)).astype(np.float32))

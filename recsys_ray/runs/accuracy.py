@@ -10,29 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
-
-from recsys_ray.base.types import Settings
 from recsys_ray.evaluation import Report
 from recsys_ray.evaluation.comparison import Comparison, compare_reports, holm
 from recsys_ray.evaluation.report import EVERYONE
+from recsys_ray.runs.config import AccuracySettings
 
 PUBLISHED = "the published run"
-
-
-class AccuracySettings(Settings):
-    """When a model is too bad to be published. It is asked where data.split holds something out."""
-
-    enabled: bool = True
-    """Refuse a model that is worse than popularity, or than the settings of the published run on the same data."""
-    metric: Literal["ndcg", "recall", "hit_rate"] = "ndcg"
-    """What is compared, at the largest evaluation.k."""
-    tolerance: float = Field(default=0.0, ge=0.0)
-    """Worse by no more than this is let through; in units of the metric."""
-    override: bool = False
-    """Publish in spite of a refusal; the record of the run says so."""
 
 
 @dataclass(frozen=True, slots=True)

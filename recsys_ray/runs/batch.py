@@ -9,6 +9,7 @@ import time
 from typing import Any, NamedTuple
 
 from recsys_ray.base.provenance import fingerprint
+from recsys_ray.base.secrets import masked
 from recsys_ray.base.storage import Location
 from recsys_ray.data.item_list import read_item_list
 from recsys_ray.data.prepare.shard import part_file
@@ -44,7 +45,7 @@ def run_fingerprint(models: Models, settings: RecommendSettings) -> str:
             fingerprint(options.hidden.user_ids.to_pylist(), hidden.offsets_B1.tolist(), hidden.items_E.tolist())
         )
     fitted = [read_manifest(location)["fingerprint"] for location in models if location is not None]
-    return fingerprint(fitted, settings.model_dump(mode="json"), lists)
+    return fingerprint(fitted, masked(settings.model_dump(mode="json")), lists)
 
 
 class ShardRecommender:

@@ -1,45 +1,54 @@
 """The publish gate: a finished run is read back and checked, shard by shard, before anyone sees it.
 
-A run passes when every user is present with exactly n rows (or the honest maximum: what the lists and the user's own
-history leave; with category caps, which hold, between one row and that), ranks run from 1, no item repeats or was seen,
-every item is in the catalogue, scores are finite and never rise with the rank, and coverage, fallback share and overlap
+A run passes when its files are its parts and no others, every part has the columns of its layout and no others, every
+user is present in order with exactly n rows (or the honest maximum: what the lists and the user's own history leave;
+with category caps, which hold, between one row and that), ranks run from 1, no item repeats or was seen, every item is
+in the catalogue, scores are finite and never rise with the rank, every source is one of the run's, the lists of a
+random sample of users are what the model gives them, and coverage, fallback share, lists without spread and overlap
 with the last run are inside the configured bounds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
 
 from recsys_ray.base import schema
 from recsys_ray.base.errors import PublishError, RecsysError, StorageError
 from recsys_ray.base.provenance import Stamp, stamp
-from recsys_ray.base.ragged import of_list_array, places_in_rows
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import LongArray, MapBlocks, Requests, Settings, map_blocks_here
+from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
-from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.hidden import with_hidden
-from recsys_ray.recommend.options import Options, read_options, shown_items
-from recsys_ray.recommend.rank import excluded_items
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate_part import Answering, check_columns, check_rows, check_sample, flat, opened, read_rows
+
+BESIDE_PARTS = ("run.json", "manifest.json", "WITHDRAWN")
+"""What versions before wrote into the directory of a run. Names that begin with _ or . no reader takes for a part."""
 
 
-class GateSettings(Settings):
-    """Bounds of the publish gate; the checks without a bound are always on."""
+class RefusedRun(PublishError):
+    """A run that the gate does not let through.
 
-    min_coverage: float = Field(default=0.0, ge=0, le=1)
-    """Least share of the catalogue that must appear in somebody's list."""
-    max_fallback: float = Field(default=1.0, ge=0, le=1)
-    """Largest share of rows that may come from the fallback."""
-    min_overlap: float = Field(default=0.0, ge=0, le=1)
-    """Least mean share of a user's list that was already in the last published run."""
+    Attributes:
+        parts: names of the files in the run's directory that are missing, damaged, wrong, or should not be there; empty
+        where only a bound of the whole run is not kept.
+    """
+
+    def __init__(self, message: str, parts: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.parts = tuple(parts)
+
+    def __reduce__(self) -> tuple[type[RefusedRun], tuple[str, tuple[str, ...]]]:
+        return RefusedRun, (str(self), self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class Checked:
     """A run that passed."""
 
     facts: dict[str, int | float | None]
-    """users, rows, coverage, fallback_share; overlap, None without a run before it."""
+    """users, rows, coverage, fallback_share, without_spread; overlap, None without a run before it."""
     parts: dict[str, Stamp]
     """Size and checksum of the parts as they were checked."""
     warnings: list[str]
@@ -59,13 +68,16 @@ class _Shard:
     """What one shard adds to the checks."""
 
     users: int
-    rows: int
-    fallback_rows: int
     exposure_I: LongArray
-    overlap_sum: float
-    overlap_users: int
-    problems: dict[str, int]
     stamp: Stamp
+    rows: int = 0
+    fallback_rows: int = 0
+    lists: int = 0
+    """Lists of two rows or more that the model answers."""
+    flat_lists: int = 0
+    overlap_sum: float = 0.0
+    overlap_users: int = 0
+    problems: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -76,37 +88,67 @@ def check_run(
     gate: GateSettings,
     previous: Location | None = None,
     map_blocks: MapBlocks = map_blocks_here,
+    ranker: Location | None = None,
 ) -> Checked:
     """What is found of a run that may be published.
 
+    Args:
+        ranker: the bundle of the second model, where ``recommend.ranker`` is set.
+
     Raises:
-        PublishError: one line that names every check that failed, and how often.
+        RefusedRun: one line that names every check that failed, how often, and where.
     """
-    missing = [shard for shard in range(bundle.num_shards) if not (run / part_file(shard)).exists()]
-    if missing:
-        raise PublishError(f"{run}: {len(missing)} of {bundle.num_shards} parts are missing; run recommend again")
-    shared = (str(bundle.location), str(run), recommend, None if previous is None else str(previous))
-    shards = list(map_blocks(_check_shard, range(bundle.num_shards), shared, "check the run"))
-    exposure_I = np.sum([shard.exposure_I for shard in shards], axis=0)
+    expected = [part_file(shard) for shard in range(bundle.num_shards)]
+    names = run.names()
+    missing = sorted({*expected} - {*names})
+    foreign = [name for name in names if name not in {*expected, *BESIDE_PARTS} and name[0] not in "_."]
+    there = [shard for shard in range(bundle.num_shards) if expected[shard] in names]
+    share = gate.sample / max(1, sum(bundle.users_per_shard))
+    answering = Answering(str(bundle.location), recommend, None if ranker is None else str(ranker), share)
+    shared = (answering, str(run), None if previous is None else str(previous))
+    shards = list(map_blocks(_check_shard, there, shared, "check the run"))
     rows = sum(shard.rows for shard in shards)
     overlap_users = sum(shard.overlap_users for shard in shards)
+    exposure_I = sum((shard.exposure_I for shard in shards), np.zeros(bundle.num_items, np.int64))
     facts: dict[str, int | float | None] = {
         "users": sum(shard.users for shard in shards),
         "rows": rows,
         "coverage": float((exposure_I > 0).mean()),
         "fallback_share": sum(shard.fallback_rows for shard in shards) / max(1, rows),
+        "without_spread": sum(shard.flat_lists for shard in shards) / max(1, sum(shard.lists for shard in shards)),
         "overlap": sum(shard.overlap_sum for shard in shards) / overlap_users if overlap_users else None,
     }
-    problems = [
-        f"{name} ({count})"
-        for name in sorted({name for shard in shards for name in shard.problems})
-        if (count := sum(shard.problems.get(name, 0) for shard in shards))
-    ]
-    problems += _out_of_bounds(facts, gate)
+    problems: list[str] = []
+    if missing:
+        problems.append(f"{len(missing)} of {bundle.num_shards} parts are missing, the first {missing[0]}")
+    if foreign:
+        problems.append(f"{len(foreign)} files are no parts of this run, the first {foreign[0]}")
+    found = dict(zip([expected[shard] for shard in there], shards, strict=True))
+    problems += _told({name: shard.problems for name, shard in found.items() if shard.problems})
+    if not problems:
+        problems = _out_of_bounds(facts, gate)
     if problems:
-        raise PublishError(f"{run.name} is not published: {'; '.join(problems)}; LATEST stays as it was")
+        broken = [name for name, shard in found.items() if shard.problems]
+        raise RefusedRun(
+            f"{run.name} is not published: {'; '.join(problems)}; LATEST stays as it was",
+            sorted({*missing, *foreign, *broken}),
+        )
     warnings = [f"gate: overlap leaves out a shard: {warning}" for shard in shards for warning in shard.warnings]
-    return Checked(facts, {part_file(shard): found.stamp for shard, found in enumerate(shards)}, warnings[:1])
+    return Checked(facts, {name: shard.stamp for name, shard in found.items()}, warnings[:1])
+
+
+def _told(by_part: dict[str, dict[str, int]]) -> list[str]:
+    """Every problem once: how often it was found, and in which part."""
+    counts, parts = Counter[str](), dict[str, list[str]]()
+    for part, problems in by_part.items():
+        counts.update(problems)
+        for name in problems:
+            parts.setdefault(name, []).append(part)
+    told = []
+    for name in sorted(counts):
+        first, others = parts[name][0], len(parts[name]) - 1
+        told.append(f"{name} ({counts[name]}, in {first}{f' and {others} more' if others else ''})")
+    return told
 
 
 def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
@@ -117,112 +159,50 @@ def _out_of_bounds(facts: dict[str, Any], gate: GateSettings) -> list[str]:
         problems.append(
             f"fallback share {facts['fallback_share']:.4f} is above runs.gate.max_fallback={gate.max_fallback}"
         )
+    if facts["without_spread"] > gate.max_without_spread:
+        problems.append(
+            f"share of lists without spread {facts['without_spread']:.4f} is above "
+            f"runs.gate.max_without_spread={gate.max_without_spread}"
+        )
     if facts["overlap"] is not None and facts["overlap"] < gate.min_overlap:
         problems.append(f"overlap {facts['overlap']:.4f} is below runs.gate.min_overlap={gate.min_overlap}")
     return problems
 
 
-@lru_cache(maxsize=1)  # a worker checks many shards of one run
-def _opened(bundle_url: str, settings: RecommendSettings) -> tuple[Bundle, Options]:
-    bundle = open_bundle(Location(bundle_url))
-    options = read_options(bundle, settings)
-    return bundle, replace(options, allowed_I=shown_items(bundle, options))
-
-
-def _check_shard(shard: int, shared: tuple[str, str, RecommendSettings, str | None]) -> _Shard:
-    bundle_url, run_url, settings, previous_url = shared
-    bundle, options = _opened(bundle_url, settings)
+def _check_shard(shard: int, shared: tuple[Answering, str, str | None]) -> _Shard:
+    answering, run_url, previous_url = shared
+    bundle, options = opened(answering)
     requests = with_hidden(bundle.requests(shard), options.hidden)
+    part, data = Location(run_url) / part_file(shard), b""
     problems: dict[str, int] = {}
-    part, found = Location(run_url) / part_file(shard), b""
+    nothing = np.zeros(bundle.num_items, np.int64)
     try:
-        found = part.read_bytes()
-        table = flat(part.parse_parquet(found))
-        schema.check(table, schema.recommendations(bundle.user_id_type, bundle.item_ids.type), part_file(shard))
+        data = part.read_bytes()
+        table = check_columns(part.parse_parquet(data), bundle, answering.settings, problems)
     except RecsysError as error:
-        return _Shard(
-            len(requests),
-            0,
-            0,
-            np.zeros(bundle.num_items, np.int64),
-            0.0,
-            0,
-            {f"unreadable part: {error}": 1},
-            stamp(found),
-        )
-    exposure_I = _check_rows(bundle, requests, table, options, problems)
+        return _Shard(len(requests), nothing, stamp(data), problems={f"unreadable part: {error}": 1})
+    rows = read_rows(table, bundle, requests, options)
+    exposure_I, (flat_lists, lists) = check_rows(bundle, requests, rows, options, problems)
+    if not problems and (wrong := check_sample(bundle, requests, rows, options, answering.sample, data)):
+        problems["lists that the model does not give"] = wrong
     warnings: list[str] = []
     try:
         overlap_sum, overlap_users = _overlap(table, previous_url, shard, bundle.num_shards)
     except (StorageError, KeyError, pa.ArrowException) as error:  # a damaged run of yesterday does not stop tonight's
         (overlap_sum, overlap_users), warnings = (0.0, 0), [f"the run before can't be read: {error}"]
-    fallback = pc.sum(pc.not_equal(table.column("source"), schema.SOURCE_MODEL)).as_py() or 0
     return _Shard(
-        len(requests),
-        table.num_rows,
-        int(fallback),
-        exposure_I,
-        overlap_sum,
-        overlap_users,
-        problems,
-        stamp(found),
-        warnings,
+        users=len(requests),
+        exposure_I=exposure_I,
+        stamp=stamp(data),
+        rows=table.num_rows,
+        fallback_rows=int(pc.sum(pc.not_equal(table.column("source"), schema.SOURCE_MODEL)).as_py() or 0),
+        lists=lists,
+        flat_lists=flat_lists,
+        overlap_sum=overlap_sum,
+        overlap_users=overlap_users,
+        problems=problems,
+        warnings=warnings,
     )
-
-
-def _check_rows(
-    bundle: Bundle, requests: Requests, table: pa.Table, options: Options, problems: dict[str, int]
-) -> LongArray:
-    """Count every broken rule in ``problems``; returns the (I,) exposure."""
-    users = (
-        pc.fill_null(pc.index_in(table.column("user_id"), value_set=requests.user_ids), -1).to_numpy().astype(np.int64)
-    )
-    items = (
-        pc.fill_null(pc.index_in(table.column("item_id"), value_set=bundle.item_ids), -1).to_numpy().astype(np.int64)
-    )
-    ranks = table.column("rank").to_numpy().astype(np.int64)
-    scores = table.column("score").to_numpy()
-    known = (users >= 0) & (items >= 0)
-    _count(problems, "rows of unknown users", users < 0)
-    _count(problems, "items outside the catalogue", items < 0)
-    _count(problems, "scores not finite", ~np.isfinite(scores))
-    users, items, ranks, scores = users[known], items[known], ranks[known], scores[known]
-
-    order = np.lexsort((ranks, users))
-    same_user = users[order][1:] == users[order][:-1]
-    first = np.append(True, ~same_user)
-    expected_rank = np.arange(len(users)) - np.flatnonzero(first)[np.cumsum(first) - 1] + 1 if len(users) else ranks
-    _count(problems, "ranks that do not run 1, 2, ...", ranks[order] != expected_rank)
-    _count(problems, "scores that rise with the rank", same_user & (scores[order][1:] > scores[order][:-1]))
-
-    pairs = users * bundle.num_items + items
-    _count(problems, "items repeated in one list", np.diff(np.sort(pairs)) == 0)
-    excluded = excluded_items(requests, options)
-    excluded_pairs = np.unique(excluded.rows_E.astype(np.int64) * bundle.num_items + excluded.items_E)
-    _count(problems, "items the user has already seen or hides", np.isin(pairs, excluded_pairs))
-    if options.allowed_I is not None:
-        _count(problems, "items that the rules of recommend forbid", ~options.allowed_I[items])
-    rows_B = np.bincount(users, minlength=len(requests))
-    expected_B = _honest_maximum(bundle, requests, excluded_pairs, options)
-    cap = None if options.reranker is None else options.reranker.settings.max_per_genre
-    least_B = np.minimum(expected_B, 1 if cap is not None else options.n) if options.fallback else 0 * expected_B
-    wrong_B = (rows_B < least_B) | (rows_B > expected_B)
-    _count(problems, f"users without exactly {options.n} rows or the honest maximum", wrong_B)
-    if cap is not None:
-        listed = bundle.genres[0].take(items)
-        keys = np.repeat(users, listed.lengths_B) * len(bundle.genres[1]) + listed.items_E
-        _count(problems, "genres above recommend.rerank.max_per_genre", np.unique(keys, return_counts=True)[1] > cap)
-    return np.bincount(items, minlength=bundle.num_items)
-
-
-def _honest_maximum(bundle: Bundle, requests: Requests, excluded_pairs: LongArray, options: Options) -> LongArray:
-    """(B,) n, or all that the rules and the user's own history leave when that is less."""
-    allowed_I = np.ones(bundle.num_items, np.bool_) if options.allowed_I is None else options.allowed_I
-    available_B = np.full(len(requests), int(allowed_I.sum()))
-    allowed_pairs = excluded_pairs[allowed_I[excluded_pairs % bundle.num_items]]
-    available_B -= np.bincount(allowed_pairs // bundle.num_items, minlength=len(requests))
-    expected_B: LongArray = np.minimum(available_B, options.n)
-    return expected_B
 
 
 def _overlap(table: pa.Table, previous_url: str | None, shard: int, num_shards: int) -> tuple[float, int]:
@@ -257,28 +237,3 @@ def _pairs_of(part: Location, users: pa.Array) -> pa.Table:
     if table.schema.field("user_id").type != users.type:
         return table.slice(0, 0)
     return table.filter(pc.is_in(table.column("user_id"), value_set=users))
-
-
-def flat(table: pa.Table) -> pa.Table:
-    """A part in the long layout, whichever it was written in."""
-    if "item_ids" not in table.schema.names:
-        return table
-    offsets, item_ids = of_list_array(table.column("item_ids"))
-    lengths = np.diff(offsets)
-    return pa.table(
-        {
-            "user_id": table.column("user_id")
-            .combine_chunks()
-            .take(pa.array(np.repeat(np.arange(len(lengths)), lengths))),
-            "rank": pa.array((places_in_rows(lengths) + 1).astype(np.int32)),
-            "item_id": item_ids,
-            "score": table.column("scores").combine_chunks().flatten(),
-            "source": table.column("sources").combine_chunks().flatten(),
-        }
-    )
-
-
-def _count(problems: dict[str, int], name: str, broken: Any) -> None:
-    count = int(np.count_nonzero(broken))
-    if count:
-        problems[name] = problems.get(name, 0) + count

@@ -8,7 +8,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.similar import similar_items
-from recsys_ray.runs.gate import flat
+from recsys_ray.runs.gate_part import flat
 
 
 def users_sample(run: Location, bundle: Bundle, users: int = 2) -> str:

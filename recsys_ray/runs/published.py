@@ -26,7 +26,7 @@ from recsys_ray.base.provenance import Stamp, file_stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
-from recsys_ray.runs.gate import GateSettings
+from recsys_ray.runs.config import GateSettings
 from recsys_ray.runs.record import (
     FactsRecord,
     FiltersRecord0,

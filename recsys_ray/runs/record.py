@@ -119,7 +119,9 @@ class GateRecord(Record):
 
     min_coverage: float = 0.0
     max_fallback: float = 1.0
+    max_without_spread: float = 0.9
     min_overlap: float = 0.0
+    sample: int = 1000
 
 
 class ModelRecord(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import urllib.error
@@ -10,19 +11,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys_ray.base.errors import PublishError, RecsysError
+from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.provenance import Stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import MapBlocks
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.moments import at_of
 from recsys_ray.runs import publish
-from recsys_ray.runs.gate import check_run, flat
+from recsys_ray.runs.gate import check_run
+from recsys_ray.runs.gate_part import flat
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
 from recsys_ray.runs.published import PublishedRun, part_stamps, read_run
 
@@ -62,10 +64,10 @@ def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> t
     checks: list[tuple[str, Callable[[], str]]] = [
         ("parts", lambda: _parts(run, published.parts, map_blocks)),
         ("bundle", lambda: _whole(location)),
-        ("lists", lambda: _lists(open_bundle(location), run, published, map_blocks)),
+        ("lists", lambda: _lists(open_bundle(location), ranker, run, published, map_blocks)),
     ]
-    if published.ranker is not None:
-        ranker = bundle_of(output, published.ranker)
+    ranker = None if published.ranker is None else bundle_of(output, published.ranker)
+    if ranker is not None:
         checks.insert(2, ("ranker", lambda: _whole(ranker)))
     if url is not None:
         service = _Service(url.rstrip("/"))
@@ -103,13 +105,35 @@ def _whole(location: Location) -> str:
     return f"{bundle.manifest['model']}, {bundle.num_items:,} items, every checksum right in {location}"
 
 
-def _lists(bundle: Bundle, run: Location, published: PublishedRun, map_blocks: MapBlocks) -> str:
-    facts = check_run(bundle, run, published.recommend, published.gate, None, map_blocks).facts
+def _lists(
+    bundle: Bundle, ranker: Location | None, run: Location, published: PublishedRun, map_blocks: MapBlocks
+) -> str:
+    facts = check_run(bundle, run, published.recommend, published.gate, None, map_blocks, ranker).facts
     for name in ("users", "rows", "coverage", "fallback_share"):
         before = published.checks.get(name)
         if before is not None and not np.isclose(facts[name] or 0, before):
             raise PublishError(f"{name} was {before} when the run was published, is {facts[name]}")
     return f"{facts['users']:,} users with {facts['rows']:,} rows pass the gate"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine itself.
+
+    Raises:
+        ConfigError: it is no address of a service.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        good = parts.scheme in ("http", "https") and bool(host) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"--url {url}: not the address of a service, such as http://127.0.0.1:8000")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 class _Service:
@@ -118,6 +142,8 @@ class _Service:
     def __init__(self, url: str) -> None:
         self._url = url
         self._variant = ""
+        proxies = [urllib.request.ProxyHandler({})] if is_loopback(url) else []  # no proxy knows this machine's own
+        self._opener = urllib.request.build_opener(*proxies)
 
     def ready(self) -> str:
         return f"{self._url} is {self._get('/health/ready')['status']}"
@@ -161,7 +187,7 @@ class _Service:
         key = os.environ.get(KEY_VARIABLE)
         request = urllib.request.Request(self._url + path, headers={"X-API-Key": key} if key else {})
         try:
-            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            with self._opener.open(request, timeout=SECONDS) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:

@@ -119,7 +119,9 @@ def test_item_lists_that_name_strangers_or_leave_nothing(tmp_path: Path) -> None
     world = table_world(tmp_path, write_csv(tmp_path / "good.csv", ROWS))
     listed = tmp_path / "list.txt"
     listed.write_text("1\n99\n")
-    assert_refused(world, "recommend.deny", "99", overrides=(f"recommend.deny={listed}",))
+    assert_refused(world, "recommend.allow", "99", overrides=(f"recommend.allow={listed}",))
+    outcome = world.command("run", f"recommend.deny={listed}", f"output={tmp_path / 'denied'}")
+    assert outcome.status == 0 and "1 items of recommend.deny are not in the catalogue, such as '99'" in outcome.errors
     listed.write_text("\n".join(str(item) for item in range(9)))
     assert_refused(world, "leave no item", overrides=(f"recommend.deny={listed}",))
     assert_refused(world, "nolist.txt", overrides=("recommend.allow=nolist.txt",))

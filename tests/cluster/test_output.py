@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from recsys_ray.base.errors import ConfigError, ModelError
+from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Inlet, Outlet
-from recsys_ray.cluster.session import ClusterSettings, Session, our_errors
+from recsys_ray.cluster.session import Session, our_errors
 from tests.serving_worlds import prepared_world, publish_run
 from tests.soak import free_port
 from tests.test_imports import no_heavy_library, watch

@@ -23,7 +23,8 @@ from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.moments import Moment, dated, moment_of
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.data_worlds import prepare_events, write_csv
 from tests.rule_worlds import ITEMS, Rules, answers, catalogue, sold
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from recsys_ray.base.errors import BundleError, ConfigError
+from recsys_ray.base.errors import BundleError, ConfigError, StorageError
 from recsys_ray.base.manifest import write_manifest
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext, Requests
@@ -172,3 +174,82 @@ def test_a_fallback_that_was_not_fitted_is_named(tmp_path: Path) -> None:
     _, bundle = world(tmp_path)
     with pytest.raises(ConfigError, match=r"recommend\.fallback: the fitted model holds no content"):
         read_options(bundle, RecommendSettings(n=2, fallback=["content", "popularity"]))
+
+
+def test_all_files_reach_the_disk_before_the_manifest_and_are_open_to_the_same_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def noted_sync(file: int) -> None:
+        happened.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
+        sync(file)
+
+    def noted_replace(self: Path, target: Path) -> Path:
+        happened.append(f"name {Path(target).name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    _, bundle = world(tmp_path, alone=True)
+    place = Path(str(bundle.location))
+    happened = happened[happened.index("name arrays.safetensors") - 1 :]
+    last = happened.index("name manifest.json")
+    written = ["arrays.safetensors", "items.parquet", "part-00000.parquet", "part-00001.parquet"]
+    for name in written:
+        at = happened.index(f"name {name}")
+        assert happened[at - 1].startswith(f"sync .{name}") and at < last
+    assert happened.index("sync users") < last and happened.index(f"sync {place.name}") < last
+    assert happened[last - 1].startswith("sync .manifest.json") and happened[last + 1] == f"sync {place.name}"
+    modes = {path.stat().st_mode & 0o777 for path in place.rglob("*") if path.is_file()}
+    probe = tmp_path / "probe"
+    probe.touch()
+    assert modes == {probe.stat().st_mode & 0o777}
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """A bundle on an object store; its arrays are copied into a cache under ``tmp_path``."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    _, bundle = world(tmp_path / "here", alone=True)
+    there = Location(f"memory:/{tmp_path}/models/item_cf-1")
+    for name in bundle.location.files():
+        (there / name).write_bytes((bundle.location / name).read_bytes())
+    return there
+
+
+def copies(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / f"recsys_ray-{os.getuid()}").iterdir())
+
+
+def test_an_altered_copy_of_a_remote_bundle_is_fetched_again(remote: Location, tmp_path: Path) -> None:
+    expected = open_bundle(remote)
+    (copy,) = copies(tmp_path)
+    whole = copy.read_bytes()
+    for altered in (whole[:-3], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        copy.write_bytes(altered)
+        found = open_bundle(remote)
+        assert_same(found.requests(0), expected.requests(0))
+        assert copy.read_bytes() == whole and copies(tmp_path) == [copy]
+    copy.unlink()
+    arrays = remote / "arrays.safetensors"
+    arrays.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(BundleError, match="checksum differs"):
+        open_bundle(remote)
+    assert copies(tmp_path) == []
+
+
+def test_the_cache_of_copies_belongs_to_this_user_alone(remote: Location, tmp_path: Path) -> None:
+    open_bundle(remote)
+    (copy,) = copies(tmp_path)
+    assert copy.parent.stat().st_mode & 0o077 == 0
+    copy.parent.chmod(0o777)
+    with pytest.raises(StorageError, match="open to other users"):
+        open_bundle(remote)
+    copy.unlink()
+    copy.parent.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    copy.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="not ours"):
+        open_bundle(remote)

@@ -28,7 +28,8 @@ from recsys_ray.recommend.explain import Cited, Reason, explain, explain_texts, 
 from recsys_ray.recommend.options import read_options, with_stages
 from recsys_ray.recommend.rank import recommend
 from recsys_ray.runs.batch import ShardRecommender
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.data_worlds import prepare_values
 from tests.dense import random_data
 

@@ -22,7 +22,8 @@ from recsys_ray.recommend.hidden import read_hidden, with_hidden
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.runs.batch import Models, run_fingerprint
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.rule_worlds import AT, ITEMS, USERS, Rules, answers
 
 
@@ -127,7 +128,7 @@ def test_batch_service_and_python_hide_alike(rules: Rules, bundle: Bundle, tmp_p
     asked = RecommendSettings(n=8, at=AT, hidden=str(tmp_path / "hidden.csv"))
     hiding = open_bundle(Location.of(rules.folder) / "models" / "item_cf-hiding")
     assert check_run(hiding, run, asked, GateSettings()).facts["users"] == USERS
-    with pytest.raises(PublishError, match=r"items the user has already seen or hides \(60\)"):
+    with pytest.raises(PublishError, match=r"items the user has already seen or hides \(60, in part-00000"):
         check_run(bundle, rules.plain, asked, GateSettings())
     with rules.service(run) as service:
         assert answers(service, list(found)) == found

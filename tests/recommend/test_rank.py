@@ -56,7 +56,7 @@ class TableScorer:
 
 
 COUNTS = [1, 4, 3, 3, 0]  # popularity order of the items: 1, 2, 3, 0, 4
-SCORES = np.array([[5, 4, 3, 2, 1], [1, 1, 1, 1, 1], [0, 2, -np.inf, 2, -1]], np.float32)
+SCORES = np.array([[5, 4, 3, 2, 1], [1, 1, 1, 1, 0], [0, 2, -np.inf, 2, -1]], np.float32)
 
 
 def world(scores: FloatArray = SCORES, scorable: list[bool] | None = None, factored: bool = False) -> Bundle:

@@ -20,7 +20,8 @@ from recsys_ray.recommend.learned import read_trending
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.retrieval import RerankSettings
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.rule_worlds import AT, GENRES, ITEMS, USERS, Rules, answers, catalogue, shop
 from tests.serving_worlds import published_rows
 

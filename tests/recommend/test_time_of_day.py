@@ -23,7 +23,8 @@ from recsys_ray.recommend.moments import at_of, moment_of
 from recsys_ray.recommend.options import Options, read_options
 from recsys_ray.recommend.rank import rank
 from recsys_ray.retrieval import TopK
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.rule_worlds import GENRES, Rules, answers, shop
 
 NIGHT, AFTERNOON = 0, 2

@@ -26,7 +26,8 @@ from recsys_ray.retrieval import ExactIndex, Index, IndexSettings, TopK, approxi
 from recsys_ray.retrieval.approximate import ApproximateIndex, build, restored
 from recsys_ray.retrieval.choice import measured
 from recsys_ray.runs.batch import ShardRecommender
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.data_worlds import prepare_values
 from tests.recommend.test_rank import world
 

@@ -26,7 +26,8 @@ from recsys_ray.recommend.options import Options, ScorerRanker, read_options, wi
 from recsys_ray.recommend.rank import predict, recommend
 from recsys_ray.retrieval import Reranker, RerankSettings, TopK, top_k_scores
 from recsys_ray.runs.batch import ShardRecommender
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from tests.data_worlds import prepare_values
 from tests.recommend.test_rank import SCORES, TableScorer, ask, lists, world
 
@@ -281,7 +282,8 @@ def run(bundle: Bundle, folder: Path, wanted: RecommendSettings, ranker: Bundle 
     recommender = ShardRecommender(str(bundle.location), str(location), wanted, ranker_url)
     for shard in range(bundle.num_shards):
         recommender(shard)
-    check_run(bundle, location, wanted, GateSettings())
+    second = None if ranker is None else ranker.location
+    check_run(bundle, location, wanted, GateSettings(), ranker=second)
     return pa.concat_tables([(location / name).read_parquet() for name in location.names()])
 
 

@@ -11,7 +11,8 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import ItemLists
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Report, evaluate_part
 from recsys_ray.evaluation.comparison import Comparison, compare_reports, comparison_table, holm
-from recsys_ray.runs.accuracy import AccuracySettings, judge
+from recsys_ray.runs.accuracy import judge
+from recsys_ray.runs.config import AccuracySettings
 
 USERS, ITEMS = 400, 50
 SETTINGS = EvaluationSettings(k=[5], bootstrap=200)

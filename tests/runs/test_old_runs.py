@@ -15,7 +15,8 @@ from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.recommend.config import RankerSettings, RecommendSettings
 from recsys_ray.retrieval import RerankSettings
 from recsys_ray.runs import history, publish
-from recsys_ray.runs.gate import GateSettings, check_run
+from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.gate import check_run
 from recsys_ray.runs.published import read_run
 from recsys_ray.runs.verify import verify
 from tests.data_worlds import prepare_values

@@ -23,7 +23,7 @@ from recsys_ray.recommend.config import (
 )
 from recsys_ray.retrieval import IndexSettings, RerankSettings
 from recsys_ray.runs import publish, record
-from recsys_ray.runs.gate import GateSettings
+from recsys_ray.runs.config import GateSettings
 from recsys_ray.runs.published import RECORD, RECORD_0, RECORD_2, RunFacts, UsedModel, read_run
 from tests.serving_worlds import client, prepared_world, publish_run
 

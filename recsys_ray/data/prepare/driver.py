@@ -28,6 +28,7 @@ from recsys_ray.base.types import LongArray, MapBlocks, map_blocks_here
 from recsys_ray.data import split as splits
 from recsys_ray.data.config import ColdItems, DataSettings, KFold, RandomSplit, TemporalSplit
 from recsys_ray.data.prepare.finish import FinishJob, Totals, finish_shard
+from recsys_ray.data.prepare.funnel import Funnel
 from recsys_ray.data.prepare.grouping import GroupJob, GroupReport, group_shard
 from recsys_ray.data.prepare.kcore import find_core
 from recsys_ray.data.prepare.keys import hash_ids, vocabulary_sha256
@@ -46,6 +47,8 @@ __all__ = ["FORMAT", "open_source", "prepare"]
 
 ROWS_PER_SHARD, FEWEST_SHARDS, MOST_SHARDS = 200_000, 8, 2048
 ONE_SHARD_BELOW = 20_000
+MANY = 0.1
+"""Share of interactions with unknown items that is worth a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,12 @@ class _Grouped:
 
     users: int
     unknown: int
+    gone: int
+    """Outside the time window, of items that nothing inside is known of."""
     repeated: int
+    dropped: int
+    kept: int
+    """Rows before k-core."""
     counts_I: LongArray
     time_range: tuple[int, int]
 
@@ -115,7 +123,7 @@ def prepare(
     user_type, items = _vocabulary(run, staged)
     vocabulary = items.column("item_id").combine_chunks()
     user_chunks = _stage_users(run, user_type)
-    grouped = _group(run, staged.chunks, user_type, vocabulary, user_chunks, staged.read)
+    grouped = _group(run, staged, user_type, vocabulary, user_chunks)
     minimum = (settings.filters.k_core_users, settings.filters.k_core_items)
     core, counts_I = find_core(location, user_type, num_shards, grouped.counts_I, minimum, (map_blocks, progress))
     plan = _plan(run, user_type, core, vocabulary, counts_I, grouped.time_range)
@@ -132,12 +140,15 @@ def prepare(
         "k_core_users": grouped.users - sum(totals.users_per_shard),
         "k_core_items": int((~core.alive_I).sum()),
     }
-    facts = _facts(fingerprint, user_type, items, staged.read, dropped)
+    funnel = Funnel.of(staged, totals, grouped.gone, grouped.unknown, grouped.dropped, grouped.kept)
+    facts = _facts(fingerprint, user_type, items, staged.read, dropped) | {"funnel": funnel.to_json()}
     if user_chunks:
         facts["user_columns"] = user_chunks[0].schema.names[1:]
     remove_strays(location, totals.files)
     write_manifest(location / MANIFEST, facts | totals.to_json())
     location.remove([STAGING])
+    for line in funnel.lines():
+        progress(f"prepare: {line}")
     progress(f"prepare: {sum(totals.users_per_shard):,} users, {items.num_rows:,} items, {_by_part(totals)}")
     return Prepared.open(location)
 
@@ -189,7 +200,7 @@ def _stage_users(run: _Run, user_type: pa.DataType) -> list[Staged]:
 
 
 def _group(
-    run: _Run, chunks: list[Staged], user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged], read: int
+    run: _Run, staged: StageTotal, user_type: pa.DataType, vocabulary: pa.Array, user_chunks: list[Staged]
 ) -> _Grouped:
     filters = run.settings.filters
     split = run.settings.split
@@ -197,7 +208,7 @@ def _group(
     given = split.kind == "given"
     cap = filters.newest_per_user
     job = GroupJob(
-        run.directory, chunks, user_type, vocabulary, filters.duplicates, given, cap, user_chunks, interleaved
+        run.directory, staged.chunks, user_type, vocabulary, filters.duplicates, given, cap, user_chunks, interleaved
     )
     reports: list[GroupReport] = []
     counts_I = np.zeros(len(vocabulary), np.int64)
@@ -226,11 +237,14 @@ def _group(
     if not ranges:
         raise DataError("no interactions are left after filters; all items are unknown, set data.unknown_items=add")
     unknown = sum(report.unknown for report in reports)
-    say_unknown(run.settings, unknown, read, run.progress)
+    say_unknown(run.settings, unknown, staged.read - staged.outside_window, run.progress)
     return _Grouped(
         users=sum(report.users for report in reports),
         unknown=unknown,
+        gone=sum(report.gone for report in reports),
         repeated=repeated,
+        dropped=sum(report.dropped for report in reports),
+        kept=sum(report.kept for report in reports),
         counts_I=counts_I,
         time_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
     )

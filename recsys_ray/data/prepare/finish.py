@@ -11,13 +11,26 @@ import pyarrow as pa
 from recsys_ray.base import schema
 from recsys_ray.base.provenance import Stamp, stamp
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import FloatArray, IntArray, LongArray
-from recsys_ray.data.prepare.shard import ATTRIBUTES, USERS, Core, Shard, load_grouped, part_file
+from recsys_ray.base.types import ByteArray, FloatArray, IntArray, LongArray
+from recsys_ray.data.prepare.shard import (
+    ATTRIBUTES,
+    FUTURE,
+    LOW,
+    OLD,
+    OUTSIDE,
+    USERS,
+    Core,
+    Shard,
+    load_grouped,
+    part_file,
+)
 from recsys_ray.data.prepare.staging import Staged
 from recsys_ray.data.prepare.user_table import attributes_of, users_of_shard
 from recsys_ray.data.split import SplitPlan
 
 NUM_PARTS = len(schema.PARTS)
+SEEN_FOR = ("outside_time_window", "below_min_rating", "in_future", "beyond_newest_per_user", "unrated")
+LARGEST_SCALE = 100
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
@@ -44,6 +57,11 @@ class Totals:
     """Size and checksum of what was written, by its name in the directory."""
     positives_S: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
     seen_only_S: LongArray = field(default_factory=lambda: np.zeros(NUM_PARTS, np.int64))
+    seen_for: LongArray = field(default_factory=lambda: np.zeros(len(SEEN_FOR), np.int64))
+    """The same by reason, in the order of SEEN_FOR."""
+    ratings: list[list[float]] | None = field(default_factory=list)
+    """Ratings that teach or are targets, as given, and how often there is each; None where they are too many for a
+    scale."""
     products_SS: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
     """Sum over users of (positives in one part) x (positives in the other)."""
     lengths: LongArray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -55,6 +73,9 @@ class Totals:
         self.files |= other.files
         self.positives_S += other.positives_S
         self.seen_only_S += other.seen_only_S
+        self.seen_for += other.seen_for
+        known = self.ratings is not None and other.ratings is not None
+        self.ratings = _scale([*(self.ratings or ()), *(other.ratings or ())]) if known else None
         self.products_SS += other.products_SS
         longer, shorter = sorted((self.lengths, other.lengths), key=len, reverse=True)
         self.lengths = longer.copy()
@@ -78,6 +99,7 @@ class Totals:
             "interactions": by_part(self.positives_S),
             "num_seen_only": int(self.seen_only_S.sum()),
             "seen_only": by_part(self.seen_only_S),
+            "ratings": self.ratings,
             "pair_products": self.products_SS.tolist(),
             "history_length_quantiles": {
                 f"{q:g}": int(np.searchsorted(cumulative, rank, side="right"))
@@ -85,6 +107,13 @@ class Totals:
             },
             "timestamp_range": None if self.time_range is None else list(self.time_range),
         }
+
+
+def _scale(counted: list[list[float]]) -> list[list[float]] | None:
+    """(value, count) with each value once, ascending."""
+    values, places = np.unique([value for value, _ in counted], return_inverse=True)
+    counts = np.bincount(places, [count for _, count in counted], minlength=len(values))
+    return np.column_stack([values, counts]).tolist() if len(values) <= LARGEST_SCALE else None
 
 
 def _by_own_measure(shard: Shard, *, divide: bool) -> FloatArray:
@@ -102,6 +131,13 @@ def _by_own_measure(shard: Shard, *, divide: bool) -> FloatArray:
     return np.asarray(apart_E, np.float32)
 
 
+def _reasons(parts_E: ByteArray) -> LongArray:
+    """How many events are only seen, by SEEN_FOR."""
+    reasons = [(parts_E & flag) > 0 for flag in (OUTSIDE, LOW, FUTURE, OLD)]
+    reasons_E = np.select(reasons, list(range(len(reasons))), len(SEEN_FOR) - 1)
+    return np.bincount(reasons_E, minlength=len(SEEN_FOR))
+
+
 def finish_shard(shard: int, job: FinishJob) -> Totals:
     left = load_grouped(job.directory, shard, job.user_type, job.core)
     parts_E = job.plan.parts_of(left)
@@ -116,13 +152,16 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
         written = (job.directory / ATTRIBUTES / part_file(shard)).write_parquet(attributes_of(table, final.user_ids))
         files[f"{ATTRIBUTES}/{part_file(shard)}"] = stamp(written)
     positive = final.positive_E
+    values, counts = np.unique(left.ratings_E[positive], return_counts=True)
     per_part_SB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
-    times = final.timestamps_E[positive]
+    times = final.timestamps_E[(left.parts_E & (OUTSIDE | FUTURE)) == 0]
     return Totals(
         users_per_shard=[len(final.user_ids)],
         files=files,
         positives_S=per_part_SB.sum(axis=1),
         seen_only_S=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
+        seen_for=_reasons(left.parts_E[~positive]),
+        ratings=_scale(np.column_stack([values.astype(np.float64), counts]).tolist()),
         products_SS=per_part_SB @ per_part_SB.T,
         lengths=np.bincount(per_part_SB.sum(axis=0), minlength=1),
         time_range=(int(times.min()), int(times.max())) if len(times) else None,

@@ -15,7 +15,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.ragged import offsets, places_in_rows
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import BoolArray, ByteArray, DoubleArray, FloatArray, IntArray, LongArray
-from recsys_ray.data.prepare.shard import Shard, chunk_file, grouped_file
+from recsys_ray.data.prepare.shard import FUTURE, OLD, OUTSIDE, Shard, chunk_file, grouped_file
 from recsys_ray.data.prepare.staging import Staged, read_staged
 from recsys_ray.data.prepare.user_table import users_of_shard
 from recsys_ray.data.sources.base import USER_ONLY, only_users
@@ -45,8 +45,14 @@ class GroupReport:
     users: int
     unknown: int
     """Interactions with items outside the vocabulary, dropped."""
+    gone: int
+    """Such interactions outside the time window."""
     capped: int
     """Positives that are older than a user's newest ones, and only filtered as seen."""
+    dropped: int
+    """Rows of a pair that another row of it stands for."""
+    kept: int
+    """Rows that were written."""
     repeated: int
     repeated_pair: Pair | None
     conflicts: int
@@ -75,15 +81,17 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
 
     # One number for a (user, item) pair.
     keys = rows * np.int64(max(1, len(job.vocabulary))) + items
-    ratings = table.column("rating").to_numpy()[kept]
-    stays, repeated_at = _repeats(keys, ratings, job.duplicates)
+    ratings, outside = table.column("rating").to_numpy()[kept], (parts & OUTSIDE) != 0
+    stays, repeated_at = _repeats(keys, ratings, outside, job.duplicates)
     if job.duplicates == "sum":
         # Each pair's sum, at every event of it: the one that stays has it, and teaches if any of them did.
         _, pairs = np.unique(keys, return_inverse=True)
-        ratings = np.bincount(pairs, ratings)[pairs].astype(np.float32)
+        ratings = np.bincount(pairs, np.where(outside, 0, ratings))[pairs].astype(np.float32)
         teaches = np.bincount(pairs, (parts & schema.SEEN_ONLY) == 0)[pairs] > 0
-        parts = np.where(teaches, parts & ~np.uint8(schema.SEEN_ONLY), parts)
-    conflicts_at = _conflicts(keys, parts) if job.given_parts else repeated_at[:0]
+        parts = np.where(teaches & ~outside, parts & np.uint8(schema.PART_MASK), parts)
+    conflicts_at = np.flatnonzero(~outside)[_conflicts(keys[~outside], parts[~outside])]
+    if not job.given_parts:
+        conflicts_at = conflicts_at[:0]
     result = Shard(
         user_ids=user_ids,
         offsets_B1=offsets(np.bincount(rows, minlength=len(user_ids))),
@@ -100,11 +108,16 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     def pair(at: LongArray) -> Pair | None:
         return (user_ids[rows[at[0]]].as_py(), job.vocabulary[items[at[0]]].as_py()) if len(at) else None
 
-    times, positive = result.timestamps_E, np.bincount(result.items_E[result.positive_E])
+    times = result.timestamps_E[(result.parts_E & (OUTSIDE | FUTURE)) == 0]
+    positive = np.bincount(result.items_E[result.positive_E])
+    unknown = parts_E[unknown_E & is_event_E]
     return GroupReport(
         users=len(user_ids),
-        unknown=int((unknown_E & is_event_E).sum()),
+        unknown=int(((unknown & OUTSIDE) == 0).sum()),
+        gone=int(((unknown & OUTSIDE) != 0).sum()),
         capped=capped,
+        dropped=int((~stays).sum()),
+        kept=len(result.items_E),
         repeated=len(repeated_at),
         repeated_pair=pair(repeated_at),
         conflicts=len(conflicts_at),
@@ -122,9 +135,8 @@ def _newest(shard: Shard, most: int) -> tuple[Shard, int]:
     last_B = so_far[shard.offsets_B1[1:] - 1] if len(so_far) else so_far
     behind_E = last_B[shard.rows_E] - so_far  # positives of the same user behind it
     old = positive & (behind_E >= most)
-    return replace(shard, parts_E=np.where(old, shard.parts_E | schema.SEEN_ONLY, shard.parts_E).astype(np.uint8)), int(
-        old.sum()
-    )
+    parts_E = np.where(old, shard.parts_E | schema.SEEN_ONLY | OLD, shard.parts_E).astype(np.uint8)
+    return replace(shard, parts_E=parts_E), int(old.sum())
 
 
 def _gather(shard: int, job: GroupJob) -> pa.Table:
@@ -166,8 +178,20 @@ def _places(user_rows_P: LongArray, parts_P: ByteArray) -> DoubleArray:
     return places_P
 
 
-def _repeats(keys: LongArray, ratings: FloatArray, policy: str) -> tuple[BoolArray, LongArray]:
-    """What stays of events in time order, and where the second, third ... of equal keys are."""
+def _repeats(keys: LongArray, ratings: FloatArray, outside: BoolArray, policy: str) -> tuple[BoolArray, LongArray]:
+    """What stays of events in time order, and where inside the window the second, third ... of equal keys are.
+
+    Those outside never stand for a pair that is inside as well; of the others the last stays.
+    """
+    inside_at, outside_at = np.flatnonzero(~outside), np.flatnonzero(outside)
+    stays = np.ones(len(keys), bool)
+    stays[inside_at], again = _repeats_inside(keys[inside_at], ratings[inside_at], policy)
+    left, _ = _repeats_inside(keys[outside_at], ratings[outside_at], "last")
+    stays[outside_at] = left & ~np.isin(keys[outside_at], keys[inside_at])
+    return stays, inside_at[again]
+
+
+def _repeats_inside(keys: LongArray, ratings: FloatArray, policy: str) -> tuple[BoolArray, LongArray]:
     # Sorted by key, equal keys follow each other in time; again[i]: the i-th of them has the key of the one before.
     order = np.argsort(keys, kind="stable")
     again = np.zeros(len(keys), bool)

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +14,8 @@ Keys = npt.NDArray[np.uint64]
 
 def hash_ids(ids: pa.Array) -> Keys:
     """A 64-bit hash per id. Strings become Python objects once per distinct value only."""
+    import pandas as pd
+
     if pa.types.is_integer(ids.type):
         return np.asarray(pd.util.hash_array(ids.to_numpy(zero_copy_only=False)), np.uint64)
     encoded = ids.dictionary_encode()

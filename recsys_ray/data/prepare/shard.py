@@ -20,6 +20,10 @@ STAGING, USERS, ITEMS, MANIFEST = "staging", "users", "items.parquet", "manifest
 ATTRIBUTES = "attributes"
 """Beside the users, row by row, what the table of users says of them; only where there is one."""
 
+# Why an event is SEEN_ONLY, while data is prepared: further bits of its part, of which the first holds. None of them:
+# its source says so.
+OUTSIDE, LOW, OLD, FUTURE = 8, 16, 32, 64
+"""Outside filters.start and end; below min_rating; beyond newest_per_user; ahead of the clock."""
 
 REPORT = ".report"
 

@@ -1,4 +1,4 @@
-"""First pass: every chunk read, checked, filtered by row, and written out with its rows sorted into shards by user.
+"""First pass: every chunk read, checked, marked by row, and written out with its rows sorted into shards by user.
 
 A chunk's file holds one record batch per shard, and the driver is told where each lies, so that the second pass reads
 just these bytes of each file. Rows keep their order inside a shard: chunk number and place decide between equal
@@ -20,13 +20,13 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import DataError, StorageError
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import BoolArray, LongArray
+from recsys_ray.base.types import BoolArray, ByteArray, LongArray
 from recsys_ray.data.config import FilterSettings, utc_milliseconds
 from recsys_ray.data.prepare.files import Chunk
 from recsys_ray.data.prepare.keys import hash_ids
-from recsys_ray.data.prepare.shard import chunk_file, forget_report
+from recsys_ray.data.prepare.shard import FUTURE, LOW, OUTSIDE, chunk_file, forget_report
 from recsys_ray.data.prepare.times import DAY, UNITS, span
-from recsys_ray.data.sources.base import USER_ONLY, Source, only_users
+from recsys_ray.data.sources.base import USER_ONLY, Source
 
 COMPACT_ABOVE = 4_000_000
 
@@ -61,8 +61,10 @@ class ChunkReport:
     staged: Staged
     users: pa.Array
     """At most one id, of the chunk's type; none when there is no row."""
+    any_item: pa.Array
+    """The same of the items."""
     items: pa.Array
-    """Distinct items that are left."""
+    """Distinct items inside the time window."""
     counts: LongArray
     read: int
     outside_window: int
@@ -83,21 +85,21 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     table = rows.events
     num_read = table.num_rows - int(pc.sum(pc.equal(table.column("part"), USER_ONLY)).as_py() or 0)
     times = span(table.column("timestamp").to_numpy())
-    table, outside = _inside_window(table, job.filters)
-    table, seen_only = _mark_seen_only(table, job.filters.min_rating)
+    table, outside_E, low_E = _mark_seen_only(table, job.filters)
     table, in_future = _mark_future(table, job)
-    items = pc.value_counts(table.column("item_id").drop_null().combine_chunks())
+    items = pc.value_counts(table.column("item_id").filter(pa.array(~outside_E)).drop_null().combine_chunks())
     data, staged = by_shard(table, job.num_shards)
     chunk_file(job.directory, index).write_bytes(data)
     return ChunkReport(
         path=chunk.path,
         staged=staged,
         users=table.column("user_id").slice(0, 1).combine_chunks(),
+        any_item=table.column("item_id").drop_null().slice(0, 1).combine_chunks(),
         items=items.field("values"),
         counts=items.field("counts").to_numpy(zero_copy_only=False),
         read=num_read,
-        outside_window=outside,
-        seen_only=seen_only,
+        outside_window=int(outside_E.sum()),
+        seen_only=int(low_E.sum()),
         left_out=rows.left_out,
         bad_example=rows.example,
         times=times,
@@ -106,43 +108,35 @@ def stage_chunk(block: tuple[int, Chunk], job: StageJob) -> ChunkReport:
     )
 
 
-def _inside_window(table: pa.Table, filters: FilterSettings) -> tuple[pa.Table, int]:
-    """Rows inside the window; a user who loses all of them stays as a row without an item."""
-    if filters.start is None and filters.end is None:
-        return table, 0
-    times = table.column("timestamp").to_numpy()
-    inside = np.ones(len(times), bool)
+def _mark_seen_only(table: pa.Table, filters: FilterSettings) -> tuple[pa.Table, BoolArray, BoolArray]:
+    """Events outside the time window or below min_rating as SEEN_ONLY; (E,) which are outside, and which are low and
+    inside."""
+    times_E, parts_E = table.column("timestamp").to_numpy(), table.column("part").to_numpy()
+    inside_E = np.ones(len(times_E), np.bool_)
     if filters.start is not None:
-        inside &= times >= utc_milliseconds(filters.start)
+        inside_E &= times_E >= utc_milliseconds(filters.start)
     if filters.end is not None:
-        inside &= times < utc_milliseconds(filters.end)
-    inside |= table.column("part").to_numpy() == USER_ONLY
-    kept = table.filter(pa.array(inside))
-    left = pc.unique(table.column("user_id").filter(pa.array(~inside)))
-    left = left.filter(pc.invert(pc.is_in(left, value_set=kept.column("user_id").combine_chunks())))
-    alone = only_users(left, table.schema.field("item_id").type)
-    return pa.concat_tables([kept, alone]), int((~inside).sum())
-
-
-def _mark_seen_only(table: pa.Table, min_rating: float | None) -> tuple[pa.Table, int]:
-    if min_rating is None:
-        return table, 0
-    low = table.column("rating").to_numpy() < np.float32(min_rating)
-    return _seen_only(table, low & (table.column("part").to_numpy() != USER_ONLY))
+        inside_E &= times_E < utc_milliseconds(filters.end)
+    is_event_E = parts_E != USER_ONLY
+    outside_E, low_E = ~inside_E & is_event_E, np.zeros(len(parts_E), np.bool_)
+    if filters.min_rating is not None:
+        low_E = (table.column("rating").to_numpy() < np.float32(filters.min_rating)) & is_event_E & inside_E
+    parts_E = np.where(outside_E, parts_E | schema.SEEN_ONLY | OUTSIDE, parts_E)
+    parts_E = np.where(low_E, parts_E | schema.SEEN_ONLY | LOW, parts_E).astype(np.uint8)
+    return _with_parts(table, parts_E), outside_E, low_E
 
 
 def _mark_future(table: pa.Table, job: StageJob) -> tuple[pa.Table, int]:
     """Interactions a day and more ahead of the clock, which teach nothing."""
-    later = table.column("timestamp").to_numpy() > job.now + DAY
-    return (table, int(later.sum())) if job.filters.future == "keep" else _seen_only(table, later)
+    later_E = table.column("timestamp").to_numpy() > job.now + DAY
+    if job.filters.future == "keep" or not later_E.any():
+        return table, int(later_E.sum())
+    parts_E = table.column("part").to_numpy()
+    return _with_parts(table, np.where(later_E, parts_E | schema.SEEN_ONLY | FUTURE, parts_E)), int(later_E.sum())
 
 
-def _seen_only(table: pa.Table, which: BoolArray) -> tuple[pa.Table, int]:
-    if not which.any():
-        return table, 0
-    parts = table.column("part").to_numpy()
-    parts = np.where(which, parts | schema.SEEN_ONLY, parts).astype(np.uint8)
-    return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts)), int(which.sum())
+def _with_parts(table: pa.Table, parts_E: ByteArray) -> pa.Table:
+    return table.set_column(table.schema.get_field_index("part"), "part", pa.array(parts_E.astype(np.uint8)))
 
 
 def by_shard(table: pa.Table, num_shards: int) -> tuple[memoryview, Staged]:
@@ -209,7 +203,7 @@ class StageTotal:
         self.times = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
         self._insist_on_unit(report)
         self._insist("user", report.users, report.path)
-        self._insist("item", report.items, report.path)
+        self._insist("item", report.any_item, report.path)
         if len(report.items):
             self._items.append(report.items)
             self._counts.append(report.counts)

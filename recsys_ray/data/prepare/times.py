@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -108,6 +107,8 @@ def _typed(array: pa.Array) -> Times:
 
 def _text(array: pa.Array, name: str, place: Place, unit: str) -> Times:
     """Numbers where most of the values are, else dates."""
+    import pandas as pd
+
     for target in (pa.int64(), pa.timestamp("ms"), pa.timestamp("ms", "UTC"), pa.timestamp("us")):
         try:
             found = array.cast(target, safe=False)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -242,6 +241,8 @@ def _linked(file: Location, movie_ids: pa.ChunkedArray) -> list[tuple[str, pa.Ar
 
 def _tag_text(file: Location, movie_ids: pa.ChunkedArray, layout: Layout) -> pa.Array:
     """The most frequent tags of each movie, most frequent first, equal ones by name; null where nobody tagged."""
+    import pandas as pd
+
     table = _whole(file, TAG_COLUMNS, layout.separator, layout.has_header)
     frame = pd.DataFrame(
         {

@@ -12,9 +12,9 @@ Films that stand twice in ``items.csv`` keep their first row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from recsys_ray.base.errors import DataError
@@ -22,6 +22,9 @@ from recsys_ray.base.ragged import list_array, offsets
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.text import require
 from recsys_ray.data.sources.users import UserColumns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RATINGS, ITEMS, USERS, POSTERS = "ratings.csv", "items.csv", "users.csv", "posters"
 RATING_COLUMNS = ("user_id", "movie_id", "rating", "unix_timestamp")
@@ -41,6 +44,8 @@ def read_films(directory: Location) -> tuple[pa.Array, dict[str, pa.Array], list
     Raises:
         DataError: a column is missing, or the file is no table.
     """
+    import pandas as pd
+
     file = directory / ITEMS
     frame = _read(file)
     require(("movie_id", "title", "year", "overview"), list(frame.columns), str(file), "data.path")
@@ -65,6 +70,8 @@ def read_films(directory: Location) -> tuple[pa.Array, dict[str, pa.Array], list
 
 
 def _read(file: Location) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         with file.open() as stream:
             return pd.read_csv(stream, dtype=str, keep_default_na=False)
@@ -80,6 +87,8 @@ def _text(column: pd.Series) -> pa.Array:
 
 def _numbers(column: pd.Series, kind: pa.DataType) -> pa.Array:
     """Null where there is no number."""
+    import pandas as pd
+
     return pa.array(pd.to_numeric(column, errors="coerce"), kind, from_pandas=True)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
@@ -95,6 +94,8 @@ def to_users(table: pa.Table, columns: UserColumns, id_type: IdType, where: valu
 
 
 def _numbers(column: pa.ChunkedArray, name: str, where: values.Place) -> pa.Array:
+    import pandas as pd
+
     given = column.combine_chunks()
     numbers = pd.to_numeric(given.to_pandas(), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     empty = pc.is_null(given).to_numpy(zero_copy_only=False)

@@ -15,8 +15,8 @@ J is D in whole LANES, H are the events of one row in whole TILEs. What is added
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import FloatArray, IntArray, LongArray
 from recsys_ray.models.linalg.least_squares import LANES, TILE, whole_lanes
 from recsys_ray.models.linalg.sparse import read_only, threads_for
@@ -185,5 +185,5 @@ def improve_rows(
     events_E = tuple(read_only(items_E, weights_E, targets_E))
     arrays = read_only(factors_IJ, penalty_J, ridge_B)
     with threads_for(8.0 * dim * len(items_E)):
-        _improve_parts(edges, longest, offsets_B1, events_E, *arrays, rows_BJ)  # type: ignore[call-arg]
+        _improve_parts(edges, longest, offsets_B1, events_E, *arrays, rows_BJ)
     return np.ascontiguousarray(rows_BJ[:, :dim])

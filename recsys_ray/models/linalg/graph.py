@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-from numba import njit, prange
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import FloatArray, IntArray, LongArray
 from recsys_ray.models.linalg.sparse import read_only, threads_for
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 WIDTH = 64  # columns summed in registers; known to the compiler
 CHUNKS = 64  # pieces of equal work that threads take up one after the other
@@ -38,6 +41,8 @@ class Graph:
     @classmethod
     def of(cls, users_items: sp.csr_matrix) -> Graph:
         """The graph of binary interactions (U, I)."""
+        import scipy.sparse as sp
+
         normalised = normalised_interactions(users_items)
         matrix = sp.block_array([[None, normalised], [normalised.T, None]], format="csr", dtype=np.float32)
         matrix.sort_indices()
@@ -57,7 +62,7 @@ class Graph:
             added_ND, weight = np.zeros_like(out_ND), 0.0
         arrays = read_only(self.offsets_N1, self.neighbors_E, self.values_E, self.chunks(), values_ND, added_ND)
         with threads_for(float(len(self.neighbors_E)) * values_ND.shape[1]):
-            _multiply_add(*arrays, np.float32(scale), np.float32(weight), out_ND)  # type: ignore[call-arg]
+            _multiply_add(*arrays, np.float32(scale), np.float32(weight), out_ND)
         return out_ND
 
     def chunks(self) -> LongArray:
@@ -75,6 +80,8 @@ def equal_weights(layers: int) -> tuple[float, ...]:
 
 def normalised_interactions(users_items: sp.csr_matrix) -> sp.csr_matrix:
     """(U, I) every interaction as 1 / sqrt(degree of the user * degree of the item)."""
+    import scipy.sparse as sp
+
     pairs = users_items.astype(np.float32)
     pairs.data[:] = 1.0
     scales = [1 / np.sqrt(np.maximum(np.asarray(pairs.sum(axis=axis)).ravel(), 1)) for axis in (1, 0)]
@@ -106,7 +113,7 @@ class Propagator:
             for weight in reversed(self.layer_weights[:-1]):
                 out_ND = self._buffer(values_ND, sums_ND)
                 parts = read_only(sums_ND, values_ND)
-                _multiply_add(*self._arrays, *parts, np.float32(scale), np.float32(weight), out_ND)  # type: ignore[call-arg]
+                _multiply_add(*self._arrays, *parts, np.float32(scale), np.float32(weight), out_ND)
                 sums_ND, scale = out_ND, 1.0
         return sums_ND
 

@@ -5,13 +5,13 @@ M are the members, B users, C candidates of each, K ranks.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from recsys_ray.base.kernels import njit
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _mark(values_MBC, weights_M, rows_BC, hits_BC, found_BK):  # type: ignore[no-untyped-def]
     members, users, candidates = values_MBC.shape
     top = found_BK.shape[1]

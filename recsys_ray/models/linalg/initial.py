@@ -5,14 +5,16 @@ N = U + I: users, then items.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import scipy.sparse as sp
 
 from recsys_ray.base.types import FitContext, FloatArray
 from recsys_ray.models.linalg.graph import normalised_interactions
 from recsys_ray.models.pure_svd import right_singular_vectors
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 RANK_TOLERANCE = 1e-4  # singular values below, relative to the largest, are rounding
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
 
 from recsys_ray.base.blas import one_blas_thread
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import FloatArray, IntArray, LongArray
 from recsys_ray.models.linalg.sparse import read_only, threads_for
 
@@ -189,7 +189,7 @@ def solve_rows(
     order_B = np.concatenate([by_length[start::64] for start in range(64)])
     arrays = (offsets_B1, items_E, weights_E, targets_E, factors_ID, penalty_D, ridge_B)
     with threads_for(16.0 * out_BD.shape[1] * len(items_E)):
-        _solve_rows(order_B, *read_only(*arrays), out_BD)  # type: ignore[call-arg]
+        _solve_rows(order_B, *read_only(*arrays), out_BD)
     return out_BD
 
 
@@ -269,7 +269,7 @@ def principal_axes(rows_ND: FloatArray, weights_N: FloatArray) -> tuple[FloatArr
     rows_NJ = whole_lanes(rows_ND)
     parts_SJJ = np.empty((PARTS, rows_NJ.shape[1], rows_NJ.shape[1]), np.float32)
     with threads_for(float(count) * dim**2):
-        _gram(*read_only(rows_NJ, weights_N), parts_SJJ)  # type: ignore[call-arg]
+        _gram(*read_only(rows_NJ, weights_N), parts_SJJ)
     gram_DD = parts_SJJ.sum(axis=0, dtype=np.float64)[:dim, :dim]
     # Threads of BLAS would keep waiting for more, on the cores that the loops here need.
     with one_blas_thread():
@@ -285,5 +285,5 @@ def rotate(rows_ND: FloatArray, axes_DD: FloatArray) -> FloatArray:
     axes_JJ[:dim, :dim] = axes_DD
     out_NJ = np.empty((-(-count // TILE) * TILE, rows_NJ.shape[1]), np.float32)
     with threads_for(float(count) * dim**2):
-        _rotate(*read_only(rows_NJ, axes_JJ), out_NJ)  # type: ignore[call-arg]
+        _rotate(*read_only(rows_NJ, axes_JJ), out_NJ)
     return np.ascontiguousarray(out_NJ[:count, :dim])

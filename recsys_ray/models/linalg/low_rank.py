@@ -10,11 +10,15 @@ D are the vectors kept, J a few more.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 
 from recsys_ray.base.types import FitContext, FloatArray
 from recsys_ray.models.linalg.graph import Graph
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 ITERATIONS = 6
 OVERSAMPLING = 32

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 from pydantic import Field
 
 from recsys_ray.base.ragged import offsets
@@ -16,6 +15,9 @@ from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.models.base import Weighting, history_rows
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
 from recsys_ray.models.scorers.base import with_length_power
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)

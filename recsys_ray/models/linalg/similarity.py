@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from recsys_ray.base.ragged import offsets
 from recsys_ray.base.types import Counts, FitContext, FloatArray, IntArray, LongArray, MemoryEstimate
@@ -18,6 +17,9 @@ from recsys_ray.models.linalg.sparse import (
     keep_largest,
     threads_for,
 )
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 BLOCK_BYTES = 64 << 20  # of dense rows that a worker holds at a time
 

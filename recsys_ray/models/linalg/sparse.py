@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit, prange
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import FloatArray, IntArray, LongArray
 
 WORK_PER_THREAD = 1 << 16  # multiply-adds below which waking another thread takes longer than the work
@@ -49,6 +48,8 @@ def read_only(*arrays: npt.NDArray[Any]) -> Any:
 @contextmanager
 def threads_for(work: float) -> Iterator[None]:
     """Compiled loops inside take no more threads than ``work`` multiply-adds are worth: a single request takes one."""
+    import numba
+
     before = numba.get_num_threads()
     numba.set_num_threads(int(max(1, min(before, work // WORK_PER_THREAD))))
     try:
@@ -64,13 +65,13 @@ def add_sparse_rows(rows: SparseRows, weights: SparseRows, out_BI: FloatArray) -
     """
     arrays = (rows.offsets, rows.columns, rows.values, weights.offsets, weights.columns, weights.values)
     with threads_for(len(rows.columns) * len(weights.columns) / max(len(weights.offsets) - 1, 1)):
-        _add_sparse_rows(*read_only(*arrays), out_BI)  # type: ignore[call-arg]
+        _add_sparse_rows(*read_only(*arrays), out_BI)
 
 
 def add_dense_rows(rows: SparseRows, weights_IJ: FloatArray, out_BJ: FloatArray) -> None:
     """``out += rows @ weights``, bound by reading the weights: a tile of ``out`` stays in cache for a whole history."""
     with threads_for(len(rows.columns) * weights_IJ.shape[1]):
-        _add_dense_rows(*read_only(rows.offsets, rows.columns, rows.values, weights_IJ), out_BJ)  # type: ignore[call-arg]
+        _add_dense_rows(*read_only(rows.offsets, rows.columns, rows.values, weights_IJ), out_BJ)
 
 
 @njit(cache=True, parallel=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from recsys_ray.base.types import BoolArray, DoubleArray, FitContext, FloatArray
 from recsys_ray.models.linalg.graph import Graph
 from recsys_ray.models.linalg.low_rank import leading_vectors
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
 
+from recsys_ray.base.kernels import njit, prange
 from recsys_ray.base.types import FloatArray, IntArray
 from recsys_ray.models.linalg.sparse import read_only, threads_for
 
@@ -46,7 +46,7 @@ def score_block(queries_BJ: FloatArray, items_IJ: FloatArray, perceptron: Percep
     """``out[b, i]`` becomes the score of every pair."""
     columns = items_IJ.shape[1]
     with threads_for(out_BI.size * (columns + perceptron.work)):
-        _score_block(*_arguments(queries_BJ, items_IJ, perceptron), out_BI)  # type: ignore[call-arg]
+        _score_block(*_arguments(queries_BJ, items_IJ, perceptron), out_BI)
 
 
 def score_rows(
@@ -55,7 +55,7 @@ def score_rows(
     """``out[b, k]`` becomes the score of row b with item ``rows[b, k]``, which must be there."""
     columns = items_IJ.shape[1]
     with threads_for(out_BK.size * (columns + perceptron.work)):
-        _score_rows(*_arguments(queries_BJ, items_IJ, perceptron), *read_only(rows_BK), out_BK)  # type: ignore[call-arg]
+        _score_rows(*_arguments(queries_BJ, items_IJ, perceptron), *read_only(rows_BK), out_BK)
 
 
 def _arguments(queries_BJ: FloatArray, items_IJ: FloatArray, perceptron: Perceptron) -> Any:

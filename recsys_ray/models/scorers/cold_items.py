@@ -28,7 +28,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
-from scipy.linalg import cho_factor, cho_solve
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import (
@@ -115,6 +114,8 @@ def extend_to_cold_items(scorer: Scorer, data: TrainData, settings: ColdItemSett
 def fit_map(content: ItemContent, counts_I: LongArray, settings: ColdItemSettings) -> ContentMap:
     """The regression from the content of items with interactions to that of items without."""
     vectors_ID, present_I = content.vectors_ID, content.present_I
+    from scipy.linalg import cho_factor, cho_solve
+
     warm_W, cold_C = np.flatnonzero(present_I & (counts_I > 0)), np.flatnonzero(present_I & (counts_I == 0))
     weights_W = counts_I[warm_W].astype(np.float64) ** settings.popularity_power
     weights_W /= weights_W.mean()

@@ -179,7 +179,7 @@ class LinearScorer(KnowingScorer):
 class PopularityScorer:
     """The same score for everybody: item vectors without dimensions, only a bias.
 
-    Ranks every item and answers every request.
+    Answers every request; an item that scores 0 was not touched in the time that counts, and is not ranked.
     """
 
     kind: ClassVar[str] = "popularity"
@@ -195,7 +195,7 @@ class PopularityScorer:
 
     @property
     def scorable_I(self) -> BoolArray:
-        return np.ones(self.num_items, np.bool_)
+        return np.asarray(self.scores_I > 0, np.bool_)
 
     def answers(self, requests: Requests) -> BoolArray:
         return np.ones(len(requests), np.bool_)

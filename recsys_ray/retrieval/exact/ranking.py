@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from recsys_ray.base.kernels import njit
 from recsys_ray.base.types import BoolArray, FloatArray, IntArray, LongArray
 from recsys_ray.retrieval.exact.lanes import LANES, lanes_at_least, lowest_bit
 
 Array = npt.NDArray[Any]
 NOT_AN_ITEM = int(np.iinfo(np.int32).max)
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @compiled

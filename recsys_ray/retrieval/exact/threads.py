@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numba
-
 from recsys_ray.retrieval.exact.product import loaded_torch
 
 Scratch = TypeVar("Scratch")
@@ -26,6 +24,8 @@ _POOLS: dict[tuple[int, int, bool], ThreadPoolExecutor] = {}
 
 def num_workers() -> int:
     """The threads this process may use: the smaller of numba's setting and torch's, where torch is loaded."""
+    import numba
+
     torch = loaded_torch()
     threads = MAX_WORKERS if torch is None else torch.get_num_threads()
     return int(min(threads, numba.get_num_threads(), MAX_WORKERS))
