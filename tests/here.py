@@ -28,7 +28,9 @@ MEMORY = 8 << 30
 class HereSession:
     """In place of the session with Ray."""
 
-    def __init__(self, settings: ClusterSettings, progress: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self, settings: ClusterSettings, progress: Callable[[str], None] = lambda message: None, *more: Any
+    ) -> None:
         self.settings, self.progress = settings, progress
         self.num_cpus = 1
 

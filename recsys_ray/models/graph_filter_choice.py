@@ -21,7 +21,6 @@ from recsys_ray.models.holdout import TOP, hold_out
 from recsys_ray.models.linalg.graph import WIDTH
 from recsys_ray.models.linalg.pooling import EventWeights, Recent
 from recsys_ray.models.linalg.spectrum import Spectrum
-from recsys_ray.retrieval import top_k_scores
 
 if TYPE_CHECKING:
     from recsys_ray.models.graph_filter import GraphFilter
@@ -131,6 +130,8 @@ def _together(found: DoubleArray) -> DoubleArray:
 
 def _ndcg(scores_IJ: FloatArray, spectrum: Spectrum, block: _Watched) -> float:
     """The sum over the block's users."""
+    from recsys_ray.retrieval import top_k_scores
+
     scores_JI = np.ascontiguousarray((scores_IJ * spectrum.scales_I[:, None]).T)
     seen = ItemLists(block.histories.offsets_B1, block.histories.items_E)
     rows_JK = top_k_scores(scores_JI, TOP, seen, spectrum.trained_I).rows_BK

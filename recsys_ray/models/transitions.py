@@ -42,7 +42,6 @@ from recsys_ray.models.linalg.pooling import EventWeights
 from recsys_ray.models.linalg.similarity import BLOCK_BYTES, by_rows, largest_of_rows
 from recsys_ray.models.linalg.sparse import read_only, threads_for
 from recsys_ray.models.scorers.linear import LinearScorer
-from recsys_ray.retrieval import top_k_scores
 
 DECAYS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Tried where none is given."""
@@ -168,6 +167,7 @@ def _with_decay(scorer: LinearScorer, decay: float) -> LinearScorer:
 
 def _quality(scorer: LinearScorer, histories: Histories, held_out: ItemLists) -> float:
     """Mean NDCG@20 of the held-out events."""
+    from recsys_ray.retrieval import top_k_scores
 
     def best(users: LongArray, k: int, exclude: ItemLists) -> IntArray:
         rows = []

@@ -92,7 +92,7 @@ class Pipeline(Judged):
 
     def _write(self, models: Models, run: Location) -> dict[str, Any]:
         """The lists of all users, judged, checked, and published if that is wanted; what was found."""
-        wanted, settings, gate = self.config.runs.enabled, self.asked, self.config.runs.gate
+        wanted, gate = self.config.runs.enabled, self.config.runs.gate
         verdict = self.judge() if wanted else None
         before = None if runs.latest(self._recommendations) == run.name else runs.latest_run(self._recommendations)
         if verdict is not None and PUBLISHED in verdict.better:

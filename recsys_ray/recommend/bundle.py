@@ -25,11 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_ray import retrieval
-from recsys_ray.base import manifest as manifests
 from recsys_ray.base import schema
 from recsys_ray.base.errors import BundleError, DataError, StorageError
 from recsys_ray.base.manifest import write_manifest
-from recsys_ray.base.provenance import file_stamp, has_stamp
+from recsys_ray.base.provenance import file_stamp
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import (
     FloatArray,
@@ -51,6 +50,7 @@ from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model, load_scorer, save_scorer
 from recsys_ray.models.scorers.silent import SilentScorer
 from recsys_ray.recommend.array_files import local_copy, read_arrays, write_arrays
+from recsys_ray.recommend.bundle_files import ARRAYS, FORMAT, ITEMS, MANIFEST, check_file, read_manifest
 from recsys_ray.recommend.bundle_users import (
     HistoryStore,
     PreparedHistories,
@@ -61,19 +61,19 @@ from recsys_ray.recommend.bundle_users import (
 from recsys_ray.recommend.config import GENRES, POPULARITY, TRENDING
 from recsys_ray.recommend.profiles import GenreProfiles
 
-FORMAT, FORMAT_2, FORMAT_1 = 3, 2, 1
-ARRAYS, ITEMS, MANIFEST = "arrays.safetensors", "items.parquet", "manifest.json"
-MUST_HAVE: dict[str, type] = {
-    "format": int,
-    "scorer": str,
-    "scorer_settings": dict,
-    "parts": list,
-    "num_users": int,
-    "users_per_shard": list,
-    "user_id_type": str,
-    "vocabulary_sha256": str,
-    "files": dict,
-}
+__all__ = [
+    "ARRAYS",
+    "FORMAT",
+    "ITEMS",
+    "MANIFEST",
+    "Bundle",
+    "bundle_in_memory",
+    "open_bundle",
+    "open_fallbacks",
+    "read_manifest",
+    "save_bundle",
+    "write_bundle",
+]
 
 
 @dataclass
@@ -277,7 +277,7 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     manifest = read_manifest(location)
     for name, stamp in manifest["files"].items():
         # A copy of the arrays is compared with their stamp when it is opened.
-        _check_file(location / name, stamp, verify=verify and (location.is_local or name != ARRAYS))
+        check_file(location / name, stamp, verify=verify and (location.is_local or name != ARRAYS))
     items = (location / ITEMS).read_parquet()
     if vocabulary_sha256(items.column("item_id").combine_chunks()) != manifest["vocabulary_sha256"]:
         raise BundleError(f"{location}: items.parquet does not hold the vocabulary of the manifest; run train again")
@@ -289,17 +289,6 @@ def open_bundle(location: Location, *, verify: bool = False, models: Sequence[ty
     return bundle
 
 
-def check_files(location: Location) -> None:
-    """Every byte of a bundle's own files; those of its histories carry checksums that are looked at when they are read.
-
-    Raises:
-        BundleError: a file is not as it was written.
-    """
-    for name, stamp in read_manifest(location)["files"].items():
-        if location.is_local or name != ARRAYS:
-            _check_file(location / name, stamp, verify=True)
-
-
 def open_fallbacks(location: Location) -> Bundle:
     """A bundle without its model, which can't be opened: what it falls back on answers, popularity at least.
 
@@ -307,11 +296,11 @@ def open_fallbacks(location: Location) -> Bundle:
         BundleError: the manifest, the catalogue or the histories can't be read either.
     """
     manifest = read_manifest(location)
-    _check_file(location / ITEMS, manifest["files"][ITEMS], verify=True)
+    check_file(location / ITEMS, manifest["files"][ITEMS], verify=True)
     items = (location / ITEMS).read_parquet()
     fallbacks: dict[str, Scorer] = {}
     with contextlib.suppress(BundleError, StorageError, KeyError):
-        _check_file(location / ARRAYS, manifest["files"][ARRAYS], verify=True)
+        check_file(location / ARRAYS, manifest["files"][ARRAYS], verify=True)
         fallbacks = _take_fallbacks(manifest, read_arrays(local_copy(location / ARRAYS, manifest["files"][ARRAYS])), ())
     bundle = Bundle(location, manifest, SilentScorer(items.num_rows), items, fallbacks)
     bundle.histories.check(verify=False)
@@ -328,37 +317,3 @@ def _take_fallbacks(
         own = {key.removeprefix(prefix): arrays.pop(key) for key in list(arrays) if key.startswith(prefix)}
         found[name] = load_scorer(saved["scorer"], ScorerState(own, saved["scorer_settings"]), *models)
     return found
-
-
-def read_manifest(location: Location) -> dict[str, Any]:
-    """The manifest alone, of this format or the one before.
-
-    Raises:
-        BundleError: it is not there, not readable, of another format, or something that a manifest has is missing.
-    """
-    if not (location / MANIFEST).exists():
-        raise BundleError(f"{location}: not a bundle, it has no {MANIFEST} (an interrupted fit leaves none); run train")
-    try:
-        manifest = manifests.read_manifest(location / MANIFEST, since=FORMAT)
-    except StorageError as error:
-        raise BundleError(f"{location}: {MANIFEST} is unreadable; run train again ({error})") from error
-    version = manifest.get("format")
-    if version is not None and version not in (FORMAT, FORMAT_2, FORMAT_1):
-        raise BundleError(
-            f"{location}: bundle format {version}, this version reads {FORMAT_1} to {FORMAT}; run train again"
-        )
-    for name, kind in MUST_HAVE.items():
-        if not isinstance(manifest.get(name), kind):
-            raise BundleError(f"{location}: {MANIFEST} is incomplete, it has no {name}; run train again")
-    return manifest
-
-
-def _check_file(location: Location, stamp: dict[str, int], *, verify: bool) -> None:
-    if not location.exists():
-        raise BundleError(f"{location}: missing from the bundle; copy the whole directory or run train again")
-    if location.size() != stamp["bytes"]:
-        raise BundleError(
-            f"{location}: {location.size()} bytes, the manifest says {stamp['bytes']}: half copied; run train again"
-        )
-    if verify and not has_stamp(location, stamp):
-        raise BundleError(f"{location}: checksum differs from the manifest: corrupt; copy it again or run train again")

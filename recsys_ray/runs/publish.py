@@ -24,6 +24,7 @@ from recsys_ray.base.types import MapBlocks, map_blocks_here
 from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.models import Model
 from recsys_ray.recommend import bundle as bundles
+from recsys_ray.recommend.bundle_files import check_files
 from recsys_ray.recommend.config import POPULARITY, fallback_names
 from recsys_ray.recommend.options import Options, read_options, with_stages
 from recsys_ray.retrieval import IndexSettings
@@ -217,7 +218,7 @@ def open_published(
     ranker = None if record.ranker is None else bundle_of(output, record.ranker)
     for location in (place, ranker) if verify else ():
         if location is not None:
-            bundles.check_files(location)
+            check_files(location)
     bundle = bundles.open_bundle(place, models=models)
     settings = record.recommend.model_copy(update={"reasons": False})
     return OpenedRun(record, bundle, with_stages(bundle, settings, read_options(bundle, settings), ranker))

@@ -158,7 +158,7 @@ def test_the_funnel_is_told_in_aligned_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unknown", "said"), [(1, None), (3, "warning: 3 of 20 interactions are of items that are not"), (12, "error")]
+    ("unknown", "said"), [(1, None), (3, "3 of 20 interactions are of unknown items"), (12, "error")]
 )
 def test_unknown_items_are_told_in_proportion(tmp_path: Path, unknown: int, said: str | None) -> None:
     items = write_csv(tmp_path / "items.csv", [(item, "t") for item in range(20 - unknown)], "item_id,title")
@@ -166,12 +166,12 @@ def test_unknown_items_are_told_in_proportion(tmp_path: Path, unknown: int, said
     values: dict[str, Any] = {"items": str(items), "unknown_items": "drop"}
     if said == "error":
         with pytest.raises(
-            DataError, match=r"12 of 20 interactions are of items .*more than data.left_out_at_most=0.5"
+            DataError, match=r"12 of 20 interactions are of unknown items.*more than data.left_out_at_most=0.5"
         ):
             told(tmp_path, events, **values)
         return
     prepared, lines = told(tmp_path, events, **values)
-    warnings = [line for line in lines if line.startswith("warning")]
-    assert len(warnings) == (said is not None) and all(line.startswith(str(said)) for line in warnings)
+    warnings = [line for line in lines if "warning" in line]
+    assert len(warnings) == (said is not None) and all(str(said) in line for line in warnings), lines
     assert f"{unknown:>2}  left out: of items outside the catalogue" in "\n".join(lines)
     assert prepared.manifest["funnel"]["left_out"]["unknown_items"] == unknown
