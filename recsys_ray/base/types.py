@@ -248,3 +248,7 @@ class SumsHistories(Protocol):
     def add_up(self, histories: Histories, rows_IJ: FloatArray) -> FloatArray:
         """(B, J) the sum over a history of the rows of its items, each event counting as it does in the scores."""
         ...
+
+    def losses(self, history: Histories, rows_IJ: FloatArray) -> tuple[IntArray, DoubleArray]:
+        """(H,) distinct items of one history, and (H, J) how much lower ``add_up`` would be without each."""
+        ...

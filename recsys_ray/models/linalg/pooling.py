@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from recsys_ray.base.ragged import offsets
-from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, LongArray, Settings
+from recsys_ray.base.types import BoolArray, DoubleArray, FloatArray, Histories, IntArray, LongArray, Settings
 from recsys_ray.data.features import MILLISECONDS_PER_DAY
 from recsys_ray.models.base import Weighting, history_rows
 from recsys_ray.models.linalg.sparse import SparseRows, add_dense_rows
@@ -18,6 +19,9 @@ from recsys_ray.models.scorers.base import with_length_power
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+
+ASKED = 256  # items of a history that are left out at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,26 @@ class EventWeights:
             matrix = (matrix + recent).tocsr()
         return SparseRows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
 
+    def losses(
+        self, history: Histories, known_I: BoolArray, values_of: Callable[[IntArray], DoubleArray]
+    ) -> tuple[IntArray, DoubleArray]:
+        """(H,) distinct items of one history, and (H, K) how much lower the sum of ``values_of(items)`` (H, K) would be
+        without each. Where events count by their age, the older ones gain when a newer one is gone."""
+        rows = self.rows(history, known_I)
+        items_H, values_HK = rows.columns, values_of(rows.columns)
+        if self.decay == 1.0 and self.recent.weight == 0:
+            return items_H, rows.values[:, None] * values_HK
+        losses_HK = np.empty(values_HK.shape)
+        places_I = np.zeros(len(known_I), np.int64)
+        places_I[items_H] = np.arange(len(items_H))
+        for start in range(0, len(items_H), ASKED):
+            gone_R = items_H[start : start + ASKED]
+            left = self.rows(_without_each(history, gone_R), known_I)
+            changes_RH = np.repeat(rows.values[None, :].astype(np.float64), len(gone_R), axis=0)
+            changes_RH[np.repeat(np.arange(len(gone_R)), np.diff(left.offsets)), places_I[left.columns]] -= left.values
+            losses_HK[start : start + ASKED] = changes_RH @ values_HK
+        return items_H, losses_HK
+
     def to_json(self) -> dict[str, Any]:
         """The settings that ``from_json`` reads; without age and recent events, as earlier versions wrote them."""
         found: dict[str, Any] = {"weighting": self.weighting}
@@ -165,3 +189,12 @@ def _lengths(rows_BI: sp.csr_matrix) -> DoubleArray:
     """(B,) of each row as a vector."""
     squares_B = np.add.reduceat(np.append(rows_BI.data.astype(np.float64) ** 2, 0), rows_BI.indptr[:-1])
     return np.sqrt(np.where(np.diff(rows_BI.indptr) > 0, squares_B, 0))
+
+
+def _without_each(history: Histories, items_R: IntArray) -> Histories:
+    """As many histories as items: the one given, without the events on each."""
+    kept_RE = history.items_E != items_R[:, None]
+    columns = (history.items_E, history.ratings_E, history.timestamps_E)
+    return Histories(
+        offsets(kept_RE.sum(axis=1)), *(np.broadcast_to(values, kept_RE.shape)[kept_RE] for values in columns)
+    )

@@ -229,8 +229,7 @@ class ColdItemScorer:
             return found
         assert isinstance(self.base, SumsHistories) and self.vectors_CJ is not None
         items_H, values_HK = found
-        one_each = Histories.from_lists([[int(item)] for item in items_H], _ratings_of(history, items_H))
-        queries_HJ = self.base.add_up(one_each, self.queries_IJ).astype(np.float64)
+        queries_HJ = self.base.losses(history, self.queries_IJ)[1]
         places_K = np.searchsorted(self.cold_C, rows_K)
         for k, place in enumerate(places_K):
             if place < len(self.cold_C) and self.cold_C[place] == rows_K[k]:
@@ -258,9 +257,3 @@ class ColdItemScorer:
             vectors_CJ=arrays.get("vectors"),
             queries_IJ=arrays.get("queries"),
         )
-
-
-def _ratings_of(history: Histories, items_H: IntArray) -> list[list[float]]:
-    """Of each distinct item the ratings of its events, added up: what one event would have to carry."""
-    sums_I = np.bincount(history.items_E, history.ratings_E)
-    return [[float(sums_I[item])] for item in items_H]

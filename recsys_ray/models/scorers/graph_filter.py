@@ -99,14 +99,16 @@ class GraphFilterScorer(KnowingScorer):
         add_dense_rows(self.events.rows(histories, self.scorable_I), rows_IJ, sums_BJ)
         return sums_BJ
 
+    def losses(self, history: Histories, rows_IJ: FloatArray) -> tuple[IntArray, DoubleArray]:
+        """(H,) distinct items of one history, and (H, J) how much lower ``add_up`` would be without each."""
+        return self.events.losses(history, self.scorable_I, lambda items_H: rows_IJ[items_H].astype(np.float64))
+
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
-        """Summands of the score: columns of the filter, which are its rows."""
-        rows = self.events.rows(history, self.scorable_I)
+        """By columns of the filter, which are its rows."""
         signals_IJ = np.zeros((self.num_items, len(rows_K)), np.float32)
         signals_IJ[rows_K, np.arange(len(rows_K))] = self.scales_I[rows_K]
-        columns_IJ = self.filtered(signals_IJ)
-        weights_H = rows.values.astype(np.float64) / self.scales_I[rows.columns]
-        return rows.columns, np.asarray(weights_H[:, None] * columns_IJ[rows.columns], np.float64)
+        columns_IJ = self.filtered(signals_IJ) / self.scales_I[:, None]
+        return self.losses(history, columns_IJ)
 
     def state(self) -> ScorerState:
         arrays = {"vectors": self.vectors_ID, "scales": self.scales_I, "trained": self.scorable_I}

@@ -64,10 +64,10 @@ class LowRankScorer(ReplaceableItems):
         return queries_BD
 
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
-        """Summands of the score."""
-        rows = self.events.rows(history, self.scorable_I)
-        weighted_HD = rows.values[:, None].astype(np.float64) * self._added_ID[rows.columns]
-        return rows.columns, np.asarray(weighted_HD @ self.items_ID[rows_K].T.astype(np.float64), np.float64)
+        items_KD = self.items_ID[rows_K].astype(np.float64)
+        return self.events.losses(
+            history, self.scorable_I, lambda items_H: self._added_ID[items_H].astype(np.float64) @ items_KD.T
+        )
 
     def state(self) -> ScorerState:
         arrays: dict[str, Any] = {"items": self.items_ID, "trained": self.scorable_I}
@@ -137,10 +137,13 @@ class LinearScorer(KnowingScorer):
         add_dense_rows(self._rows(histories), rows_IJ, sums_BJ)
         return sums_BJ
 
+    def losses(self, history: Histories, rows_IJ: FloatArray) -> tuple[IntArray, DoubleArray]:
+        """(H,) distinct items of one history, and (H, J) how much lower ``add_up`` would be without each."""
+        return self.events.losses(history, self.scorable_I, lambda items_H: rows_IJ[items_H].astype(np.float64))
+
     def contributions(self, history: Histories, rows_K: IntArray) -> tuple[IntArray, DoubleArray]:
-        """Summands of the score; 0 where a sparse W has no entry."""
-        rows = self._rows(history)
-        return rows.columns, rows.values[:, None] * self._entries(rows.columns, rows_K)
+        """0 where a sparse W has no entry."""
+        return self.events.losses(history, self.scorable_I, lambda items_H: self._entries(items_H, rows_K))
 
     def _entries(self, items_H: IntArray, rows_K: IntArray) -> DoubleArray:
         """(H, K) of W."""
