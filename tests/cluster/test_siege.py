@@ -1,4 +1,4 @@
-"""The siege in short: hostile callers beside ordinary ones, on a real proxy; the times are measured by the long form."""
+"""The siege in short: hostile callers beside ordinary ones, on a real proxy. Times are measured by the long form."""
 
 from __future__ import annotations
 
