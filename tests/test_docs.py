@@ -17,7 +17,7 @@ from recsys_ray.config.sections import Config
 from recsys_ray.models.registry import MODELS
 
 ROOT = Path(__file__).parent.parent
-WRITTEN = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)")
 KIND = re.compile(r"\| `(?:name|kind|source)` \| `\w+` \|")
 PLAIN = {"user_id", "item_id", "title", "low", "high", "users", "items", "genres"}
