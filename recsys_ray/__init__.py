@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from recsys_ray.models.transitions import Transitions as Transitions
     from recsys_ray.models.two_tower.fit import TwoTower as TwoTower
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 WHERE = {
     "Dataset": "api.dataset",

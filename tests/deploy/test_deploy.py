@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recsys_ray import __version__
 from recsys_ray.serving.prometheus import Metrics
 from tests import dockerfile
 
@@ -117,3 +118,10 @@ def test_the_lint_sees(old: str, new: str, problem: str) -> None:
     text = dockerfile.FILE.read_text()
     assert old in text
     assert problem in " ".join(dockerfile.problems(dockerfile.steps(text.replace(old, new))))
+
+
+@pytest.mark.parametrize("name", ["rayjob", "rayservice"])
+def test_images_carry_the_version_of_the_package(name: str) -> None:
+    tags = re.findall(r"image: recsys-ray:(\S+)", (DEPLOY / f"kubernetes/{name}.yaml").read_text())
+    assert tags
+    assert set(tags) == {__version__}
