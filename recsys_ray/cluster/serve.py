@@ -118,6 +118,7 @@ def deployed(session: Session, settings: ServingSettings, output: Location) -> I
 
 def _deployed(session: Session, settings: ServingSettings, output: Location, folder: Path) -> Iterator[str]:
     variables = environment(settings, folder)
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     session.connect()
     from ray import serve
@@ -140,6 +141,8 @@ def _deployed(session: Session, settings: ServingSettings, output: Location, fol
         yield f"http://{_reachable(settings.host)}:{settings.port}"
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
+        for name, value in before.items():  # the next service of this process has others
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def run_serve(session: Session, settings: ServingSettings, output: Location) -> dict[str, Any]:

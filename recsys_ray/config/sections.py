@@ -105,6 +105,12 @@ class Config(Settings):
         """``model`` as the object that fits."""
         return without_name(self.model)
 
+    def served(self) -> ServingSettings:
+        """``serving``, with the posters of the catalogue where it names no others."""
+        if self.serving.image is not None or self.content is None:
+            return self.serving
+        return self.serving.model_copy(update={"image": self.content.image})
+
     def chosen_ranker(self) -> Model | None:
         """The same of the model in ``recommend.ranker``; None without one."""
         return None if self.recommend.ranker is None else without_name(self.recommend.ranker.model)

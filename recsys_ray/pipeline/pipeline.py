@@ -169,7 +169,7 @@ class Pipeline(Judged):
 
     def serve(self) -> dict[str, Any]:
         """Answer online from what is published, until interrupted."""
-        return run_serve(self.session, self.config.serving, self.output)
+        return run_serve(self.session, self.config.served(), self.output)
 
     def verify(self, url: str | None = None) -> dict[str, Any]:
         """Is the published run whole, and does the service at ``url`` answer with it?"""

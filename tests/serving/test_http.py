@@ -109,7 +109,7 @@ def test_a_history_without_a_user_is_answered_like_the_user_who_has_it(service: 
 
 
 def test_feedback_counts_in_the_next_answer_and_becomes_a_file(world: Path, tmp_path: Path) -> None:
-    with client(world, state=str(tmp_path)) as service:
+    with client(world, state=str(tmp_path), feedback={"unknown_items": "keep"}) as service:
         before = recommendations(service, 7)
         events = [
             {"user_id": 7, "item_id": before["items"][0]["item_id"], "rating": 5.0},
@@ -128,7 +128,8 @@ def test_feedback_counts_in_the_next_answer_and_becomes_a_file(world: Path, tmp_
         (7, 999, 1.0),
     }
     assert all(abs(row["timestamp"] - time.time() * 1000) < 60_000 for row in rows)
-    with client(world, state=str(tmp_path)) as service:  # another process finds what the first one took
+    with client(world, state=str(tmp_path), feedback={"unknown_items": "keep"}) as service:
+        # Another process finds what the first one took.
         assert ids(recommendations(service, 7)) == ids(after)
     assert sorted((world / "feedback").iterdir()) == files  # nothing is written twice
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
+from recsys_ray.content.config import ImageSettings
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.history import activated
@@ -52,7 +54,7 @@ def test_the_cache_keeps_to_its_bytes_and_drops_what_was_unused_longest() -> Non
     assert cache.get("a") is not None
     cache.put("d", b"x" * 10)
     assert cache.get("b") is None and cache.get("a") is not None and len(cache) == 3
-    cache.put("huge", b"x" * 1000)
+    cache.put("huge", b"x" * 4 * OVERHEAD)
     assert cache.get("huge") is None and cache.bytes == 3 * (10 + OVERHEAD)
     cache.put("a", b"y" * 5)
     assert cache.get("a") == b"y" * 5 and cache.bytes == 3 * OVERHEAD + 25
@@ -123,14 +125,44 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 def test_posters_are_images_of_the_catalogue_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "secret.txt").write_bytes(b"password")
-    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * poster_images.MAX_BYTES)
+    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * (2 << 20))
+    inside = ImageSettings(root=str(tmp_path), max_mib=1)
     inline = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    for place in (str(tmp_path / "good.png"), f"file://{tmp_path}/good.png", inline):
-        assert poster_images.poster_image(place) == (PNG, b"image/png")
-    nothing = [None, *(str(tmp_path / name) for name in ("secret.txt", "huge.png", "none.png")), "nofs://x/y"]
+    for place in ("good.png", f"file://{tmp_path}/good.png", inline):
+        assert poster_images.poster_image(place, "1", inside) == (PNG, b"image/png")
+    nothing = [None, "secret.txt", "huge.png", "none.png", "nofs://x/y", "a\0b", "~nobody/x"]
     script = "data:text/html,<script>alert(1)</script>"
     for place in (*nothing, script, "data:image/png;base64,@@", "https://elsewhere.example/poster.png"):
-        assert poster_images.poster_image(place) is None
+        assert poster_images.poster_image(place, "1", inside) is None
+
+
+def test_posters_are_read_below_their_roots_alone_and_from_plain_files(tmp_path: Path) -> None:
+    """Whatever a catalogue says: no other file of the machine, no device, pipe, loop, chain of filesystems, no host."""
+    root, outside = tmp_path / "posters", tmp_path / "outside.png"
+    root.mkdir()
+    (root / "inside.png").write_bytes(PNG)
+    outside.write_bytes(PNG)
+    (root / "way-out.png").symlink_to(outside)
+    (root / "way-in.png").symlink_to(root / "inside.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(root / "pipe.png")
+    settings = ImageSettings(root=str(root))
+    for name in ("inside.png", "way-in.png", "../posters/inside.png"):
+        assert poster_images.poster_image(name, "1", settings) is not None, name
+    refused = ["way-out.png", "loop.png", "zero.png", "pipe.png", "../outside.png", str(outside), f"file://{outside}"]
+    refused += ["/dev/zero", "ftp://127.0.0.1/x.png", "github://a:b@c/x.png", "memory://x.png"]
+    refused += [
+        f"simplecache::file://{root}/inside.png",
+        f"filecache::{root}/inside.png",
+        "zip://x.png::http://a/b.zip",
+    ]
+    for name in refused:
+        assert poster_images.poster_image(name, "1", settings) is None, name
+    assert poster_images.poster_image(str(root / "inside.png"), "1", ImageSettings()) is None  # no root was named
+    by_item = ImageSettings(directory=str(root))
+    assert poster_images.poster_image(None, "inside", by_item) is not None
+    assert poster_images.poster_image(None, "../outside", by_item) is None
 
 
 def test_the_address_of_a_poster_leads_back_to_its_item() -> None:
@@ -453,7 +485,7 @@ async def status_of(application: Application, path: str, query: str) -> int:
     async def send(message: Any) -> None:
         messages.append(message)
 
-    await application(scope | {"headers": [], "root_path": ""}, receive, send)
+    await application(scope | {"headers": [(b"host", b"localhost")], "root_path": ""}, receive, send)
     return int(messages[0]["status"])
 
 
@@ -463,5 +495,5 @@ def test_a_poster_beside_the_catalogue_is_shown(tmp_path: Path) -> None:
     place = beside(Location.of(tmp_path / "items.csv"), "p/7.png")
     items = pa.table({"item_id": [7], "title": ["A"], "text": ["a"], "poster": [place], "genres": [["x"]], "year": [1]})
     catalogue = ItemCatalogue(items.append_column("count", pa.array([1])))
-    assert poster_images.poster_image(catalogue.posters[0]) == (PNG, b"image/png")
+    assert poster_images.poster_image(catalogue.posters[0], "7", ImageSettings()) == (PNG, b"image/png")
     assert catalogue.describe(0)["poster"] == "/v1/items/7/poster"

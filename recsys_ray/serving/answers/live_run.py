@@ -63,7 +63,9 @@ class LiveRun:
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:
-        """Lowest and highest rating of the first shard that has any."""
+        """Lowest and highest rating of the data; of a run of a version before, of the first shard that has any."""
+        if (known := self.bundle.manifest.get("rating_range")) is not None:
+            return float(known[0]), float(known[1])
         for shard in range(self.bundle.num_shards):
             ratings_E = self.users.shard(shard).histories.ratings_E
             if len(ratings_E):
@@ -162,7 +164,9 @@ class LiveRun:
         return [ranked.part(slice(row, row + 1)) for row in range(len(requests))]
 
 
-def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: bool = False) -> LiveRun:
+def open_run(
+    output: Location, run_id: str, user_cache_bytes: int, *, degraded: bool = False, posters_by_item: bool = False
+) -> LiveRun:
     """Open a published run and rank some requests with it, so that the first real one finds it warm; ``degraded``:
     without its model.
 
@@ -179,7 +183,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: 
         model=found.record.model.name,
         bundle=found.bundle,
         options=found.options,
-        catalogue=ItemCatalogue(found.bundle.items),
+        catalogue=ItemCatalogue(found.bundle.items, by_item=posters_by_item),
         users=UserHistories(found.bundle, user_cache_bytes),
         min_rating=found.record.min_rating,
         published_at=found.record.published_at,

@@ -142,9 +142,9 @@ class Application:
         if route.role is None:
             return await route.handler(self._handlers, request)
         self._check_host(request)
-        holder = await self._check_key(request, route.role)
+        request.holder = await self._check_key(request, route.role)
         if route.role == "admin":
-            log.info("%s is called with the key %s", route.path, holder)
+            log.info("%s is called with the key %s", route.path, request.holder)
         if route.method == "POST":
             await self._arrive(request)
         if segment:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.content.config import ImageSettings
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
+from recsys_ray.serving.facts import origin
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
 from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
-from recsys_ray.serving.service import Service, origin
+from recsys_ray.serving.service import Service
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.histories import typed_id
 from recsys_ray.serving.users.journal import RATED, Event
@@ -90,8 +93,10 @@ class Handlers:
     async def poster(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)
         _, run = self.service.run_for(None)
-        place = run.catalogue.posters[self._row(run, request.parameter)]
-        found = await self.service.in_thread(poster_image, place)
+        row = self._row(run, request.parameter)
+        place = run.catalogue.posters[row]
+        settings = self.service.settings.image or ImageSettings()
+        found = await self.service.in_posters(poster_image, place, str(run.catalogue.ids[row]), settings)
         if found is None:
             raise Problem(404, "this item has no poster that can be shown")
         return HttpResponse(found[0], content_type=found[1], headers={b"cache-control": b"public, max-age=86400"})
@@ -122,13 +127,28 @@ class Handlers:
         for event in body.events:
             found.setdefault((self._writable(run, event.user_id), event.kind), []).append(event)
         events = {key: self._events(sent) for key, sent in found.items()}
-        for item in (event.item for sent in events.values() for event in sent):
-            if typed_id(item, run.bundle.item_ids.type) is None:
-                raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-        await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items()))
-        unknown = sum(event.item not in run.catalogue.rows for sent in events.values() for event in sent)
-        parts = {"accepted": len(body.events), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
+        unknown = await self._check_events(run, [event for sent in events.values() for event in sent])
+        if unknown and self.service.settings.feedback.unknown_items == "drop":
+            rows = run.catalogue.rows
+            events = {key: [event for event in sent if event.item in rows] for key, sent in events.items()}
+        sizes: Counter[str] = Counter()
+        for (user, _), sent in events.items():
+            sizes[user] += len(sent)
+        self.service.quota.take(request.holder, sizes)
+        await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items() if sent))
+        parts = {"accepted": sizes.total(), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
         return HttpResponse(encode(parts))
+
+    async def _check_events(self, run: LiveRun, events: Sequence[Event]) -> int:
+        """How many name unknown items. Raises Problem 422 where the next batch run could not read one, or would be led
+        astray by it: an id of another type, a rating outside the scale of the data."""
+        low, high = await self.service.in_thread(lambda: run.rating_scale)
+        for event in events:
+            if typed_id(event.item, run.bundle.item_ids.type) is None:
+                raise Problem(422, "item_id: the items of this data have whole numbers as ids")
+            if event.kind == RATED and not (low <= event.rating <= high or event.rating == 1.0):
+                raise Problem(422, f"rating: {event.rating:g} is outside the scale of the data, {low:g} to {high:g}")
+        return sum(event.item not in run.catalogue.rows for event in events)
 
     async def _keep(self, user: str, kind: str, sent: Sequence[Event]) -> None:
         if kind == "clicked":
@@ -204,7 +224,7 @@ class Handlers:
     async def ready(self, request: HttpRequest) -> HttpResponse:
         if not self.service.runs.ready:
             raise Problem(503, "not every variant has a run loaded", self.service.retry_after)
-        degraded = self.service.runs.degraded
+        degraded = [*self.service.runs.degraded, *self.service.troubles]
         return HttpResponse(encode({"status": "degraded" if degraded else "ready", "degraded": degraded}))
 
     async def info(self, request: HttpRequest) -> HttpResponse:
@@ -277,14 +297,14 @@ class Handlers:
     def _writable(self, run: LiveRun, user_id: int | str) -> str:
         """A user id that interactions may be kept for."""
         user = self._id(user_id)
-        temporary = user.startswith(cold_start.TEMPORARY)
+        temporary = cold_start.is_temporary(user)
         if not temporary and typed_id(user, run.bundle.user_id_type) is None:
             raise Problem(422, "user_id: the users of this data have whole numbers as ids")
         return user
 
     def _hours_kept(self, user: str) -> float | None:
         """Hours that interactions of a temporary user are kept; None for those of a user of the data."""
-        return self.service.settings.onboarding.hours if user.startswith(cold_start.TEMPORARY) else None
+        return self.service.settings.onboarding.hours if cold_start.is_temporary(user) else None
 
     async def _scale(self, run: LiveRun) -> dict[str, float]:
         lowest, highest = await self.service.in_thread(lambda: run.rating_scale)

@@ -12,7 +12,7 @@ from recsys_ray.recommend.config import ColumnFilter, ContextSettings
 
 ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-Milliseconds = Annotated[int, Field(ge=0, le=10**14, description="UTC milliseconds; now by default")]
+Milliseconds = Annotated[int, Field(ge=0, lt=10**14, description="UTC milliseconds; now by default")]
 ROWS = Field(default=10, ge=1, le=1000, description="Items to answer with")
 OFFSET = Field(default=0, ge=0, le=100_000, description="Items to skip, for paging")
 MOST_FILTERS = 100

@@ -256,7 +256,8 @@ class Health(ResponseModel):
     """Alive, or ready."""
 
     status: str
-    """"live", "ready", or "degraded": a variant answers without its model."""
+    """"live", "ready", or "degraded": a variant answers without its model, or an optional part
+    does not work."""
     degraded: list[str] = []
     """These variants; /v1/models says why."""
 
