@@ -7,6 +7,7 @@ import base64
 import hashlib
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,7 @@ from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue, poster_path
 from recsys_ray.serving.answers.live_run import open_run
+from recsys_ray.serving.answers.params import RecommendParams
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServingSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
@@ -65,6 +67,30 @@ def test_cached_answers_die_of_age() -> None:
     assert cache.get("a") == b"x"
     time.sleep(0.03)
     assert cache.get("a") is None and cache.bytes == 0
+
+
+def test_old_answers_go_though_nobody_asks_for_them_again() -> None:
+    cache = AnswerCache(10_000, ttl_seconds=0.02)
+    for key in "abc":
+        cache.put(key, b"x")
+    time.sleep(0.03)
+    cache.put("d", b"x")
+    assert len(cache) == 1 and cache.bytes == 1 + OVERHEAD
+
+
+def test_the_cache_takes_no_more_memory_than_it_counts_whatever_was_asked() -> None:
+    cache = AnswerCache(1 << 18, ttl_seconds=60)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for user in range(1000):
+            allow = tuple(f"{user}-{place}" for place in range(200))
+            cache.put((user, RecommendParams(allow=allow)), b"x" * (user % 7))
+        del allow
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < after - before <= cache.bytes <= cache.max_bytes and len(cache) < 1000
 
 
 def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
