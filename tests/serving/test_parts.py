@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.relative import beside
@@ -34,6 +35,7 @@ from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServingSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
 from recsys_ray.serving.http.messages import decoded
+from recsys_ray.serving.http.request_models import Interaction
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users.cold_start import onboarding_rows
 from recsys_ray.serving.users.histories import typed_id
@@ -91,6 +93,14 @@ def test_the_cache_takes_no_more_memory_than_it_counts_whatever_was_asked() -> N
     finally:
         tracemalloc.stop()
     assert 0 < after - before <= cache.bytes <= cache.max_bytes and len(cache) < 1000
+
+
+def test_what_users_sent_is_no_more_than_a_day_ahead() -> None:
+    now, hour = int(time.time() * 1000), 3_600_000
+    assert Interaction(item_id=1, timestamp=now + 23 * hour).timestamp == now + 23 * hour
+    for ahead in (now + 25 * hour, 10**14 - 1, 10**14):
+        with pytest.raises(ValidationError):
+            Interaction(item_id=1, timestamp=ahead)
 
 
 def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
