@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.relative import beside
@@ -30,10 +32,12 @@ from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue, poster_path
 from recsys_ray.serving.answers.live_run import open_run
+from recsys_ray.serving.answers.params import RecommendParams
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServingSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
 from recsys_ray.serving.http.messages import decoded
+from recsys_ray.serving.http.request_models import Interaction
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users.cold_start import onboarding_rows
 from recsys_ray.serving.users.histories import typed_id
@@ -67,6 +71,38 @@ def test_cached_answers_die_of_age() -> None:
     assert cache.get("a") == b"x"
     time.sleep(0.03)
     assert cache.get("a") is None and cache.bytes == 0
+
+
+def test_old_answers_go_though_nobody_asks_for_them_again() -> None:
+    cache = AnswerCache(10_000, ttl_seconds=0.02)
+    for key in "abc":
+        cache.put(key, b"x")
+    time.sleep(0.03)
+    cache.put("d", b"x")
+    assert len(cache) == 1 and cache.bytes == 1 + OVERHEAD
+
+
+def test_the_cache_takes_no_more_memory_than_it_counts_whatever_was_asked() -> None:
+    cache = AnswerCache(1 << 18, ttl_seconds=60)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for user in range(1000):
+            allow = tuple(f"{user}-{place}" for place in range(200))
+            cache.put((user, RecommendParams(allow=allow)), b"x" * (user % 7))
+        del allow
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < after - before <= cache.bytes <= cache.max_bytes and len(cache) < 1000
+
+
+def test_what_users_sent_is_no_more_than_a_day_ahead() -> None:
+    now, hour = int(time.time() * 1000), 3_600_000
+    assert Interaction(item_id=1, timestamp=now + 23 * hour).timestamp == now + 23 * hour
+    for ahead in (now + 25 * hour, 10**14 - 1, 10**14):
+        with pytest.raises(ValidationError):
+            Interaction(item_id=1, timestamp=ahead)
 
 
 def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
