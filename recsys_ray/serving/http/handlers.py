@@ -15,6 +15,7 @@ from recsys_ray.serving.answers.poster_images import poster_image
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
 from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
+from recsys_ray.serving.overview import Overviews
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service, origin
@@ -31,6 +32,7 @@ class Handlers:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.overviews = Overviews(service)
 
     # -- recommendations --------------------------------------------------------------------------------------
 
@@ -85,7 +87,9 @@ class Handlers:
         request.query(request_models.NoQuery)
         variant, run = self.service.run_for(None)
         row = self._row(run, request.parameter)
-        return self._respond(request, variant, run, {"items": [run.catalogue.describe(row)]})
+        catalogue = run.catalogue
+        more = {"text": catalogue.texts[row], "interactions": int(catalogue.counts_I[row])}
+        return self._respond(request, variant, run, {"items": [catalogue.describe(row) | more]})
 
     async def poster(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)
@@ -135,6 +139,21 @@ class Handlers:
             await self.service.add_clicks(user, sent)
         else:
             await self.service.add_events(user, sent, hours=self._hours_kept(user))
+
+    async def history(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.HistoryQuery)
+        user = request.parameter
+        variant, run = self.service.run_for(query.variant, user)
+        self._page(query)
+        kind, histories = await self.service.history(run, user)
+        newest = slice(query.offset, query.offset + query.n)
+        columns = (histories.items_E[::-1], histories.ratings_E[::-1], histories.timestamps_E[::-1])
+        items = [
+            run.catalogue.describe(row) | {"rating": rating, "timestamp": time or None}
+            for row, rating, time in zip(*(column[newest].tolist() for column in columns), strict=True)
+        ]
+        parts = {"user_id": user, "user": kind, "history": len(histories.items_E), "items": items}
+        return self._respond(request, variant, run, parts)
 
     async def onboarding_items(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.OnboardingQuery)
@@ -198,6 +217,10 @@ class Handlers:
             raise Problem(409, str(error)) from error
         return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
 
+    async def overview(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        return HttpResponse(encode(await self.overviews.now()))
+
     async def live(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(b'{"status":"live"}')
 
@@ -217,6 +240,7 @@ class Handlers:
             "users": int(run.bundle.manifest["num_users"]),
             "items": len(run.catalogue),
             "genres": list(run.catalogue.genre_rows),
+            "newest_year": run.catalogue.newest_year,
             "rating_scale": await self._scale(run),
             "evaluation": run.evaluation,
             "others": others,

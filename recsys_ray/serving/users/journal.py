@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend.hidden import HIDDEN
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.users.database import open_database, written_whole
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
 ROWS_PER_FILE = 200_000
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
-RATED = "rated"
+RATED, SEEN = "rated", "seen"
 _COLUMNS = "item, rating, timestamp, kind"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -57,7 +58,7 @@ class Event:
     rating: float
     timestamp: int
     kind: str = RATED
-    """RATED, or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
+    """RATED; SEEN, which teaches nothing; or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
 
 
 class UserStates(Protocol):
@@ -164,8 +165,9 @@ class Journal:
             loop.call_soon_threadsafe(_finish, write.done, error)
 
     def export(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
-        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide, as
-        ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets old rows.
+        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide or
+        only have seen, as ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets
+        old rows.
 
         Events whose ids are not of these types stay behind: another data set's.
         """
@@ -179,7 +181,9 @@ class Journal:
                 ).fetchall()
             table = _typed(rows, user_type, item_type)
             is_rated = pc.equal(table.column("kind"), RATED)
-            events = table.filter(is_rated).drop_columns("kind"), table.filter(pc.invert(is_rated))
+            kinds = pc.if_else(pc.equal(table.column("kind"), SEEN), HIDDEN, table.column("kind"))
+            named = table.set_column(table.schema.get_field_index("kind"), "kind", kinds)
+            events = table.filter(is_rated).drop_columns("kind"), named.filter(pc.invert(is_rated))
             for place, part in zip((folder, folder.parent / "hidden"), events, strict=True):
                 if part.num_rows:
                     (place / name).write_parquet(part)
