@@ -33,13 +33,13 @@ STAGES = {
     "recommend": "write, check and publish the top-N of every user",
     "serve": "answer online, over HTTP, from what is published, until interrupted",
     "verify": "is the published run whole, and does the service at --url answer with it",
-    "report": "one HTML page about what a run stands on: its data, or its item vectors",
+    "report": "one HTML page about the data of a run, its item vectors, or the published run itself",
     "rollback": "point LATEST back to the run published before (runs.to=RUN_ID for another)",
 }
-REPORTS = ("data", "embeddings")
+REPORTS = ("data", "embeddings", "run")
 WRITING = ("run", "prepare", "features", "embed", "train", "evaluate", "recommend")
 """Stages that one configuration does not do twice at once."""
-WITHOUT_INPUT = ("serve", "verify", "rollback")
+WITHOUT_INPUT = ("serve", "verify", "rollback", "report_run")
 """Stages of what is published, whatever has become of its input since."""
 ASSIGNMENT = re.compile(r"--[A-Za-z_][\w.]*=")
 """An override that was written as an option."""

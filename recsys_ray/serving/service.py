@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from recsys_ray.base.errors import RecsysError, StorageError
+from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import Requests
+from recsys_ray.base.types import Histories, Requests
 from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.rank import Ranked
 from recsys_ray.recommend.similar import similar_rows
@@ -32,6 +32,7 @@ from recsys_ray.serving.answers.narrator import Narrator, open_narrator
 from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
+from recsys_ray.serving.background import every
 from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.facts import Facts, origin
 from recsys_ray.serving.problem import Problem
@@ -99,15 +100,15 @@ class Service:
         await self._refresh_forgotten()
         await self.runs.refresh()
         self._tasks = [
-            asyncio.create_task(_every(self.settings.poll_seconds, self._refresh_forgotten)),
-            asyncio.create_task(_every(self.settings.poll_seconds, self.runs.refresh)),
-            asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
-            asyncio.create_task(_every(SECONDS, self.facts.publish)),
+            asyncio.create_task(every(self.settings.poll_seconds, self._refresh_forgotten)),
+            asyncio.create_task(every(self.settings.poll_seconds, self.runs.refresh)),
+            asyncio.create_task(every(self.settings.feedback.roll_seconds, self.export_feedback)),
+            asyncio.create_task(every(SECONDS, self.facts.publish)),
         ]
         if self.exposures is not None:
             self._tasks += [
-                asyncio.create_task(_every(FLUSH_SECONDS, self.exposures.flush)),
-                asyncio.create_task(_every(self.exposures.settings.roll_seconds, self.export_exposures)),
+                asyncio.create_task(every(FLUSH_SECONDS, self.exposures.flush)),
+                asyncio.create_task(every(self.exposures.settings.roll_seconds, self.export_exposures)),
             ]
         await self.facts.publish()
 
@@ -199,6 +200,13 @@ class Service:
         await self._store(key, made.packed())
         self._record_exposure(name, run, user, made, False)
         return made.body, False
+
+    async def history(self, run: LiveRun, user: str) -> tuple[str, Histories]:
+        """What kind of user it is, and what a list for them would be based on, the oldest first."""
+        forgotten = user in self.forgotten
+        events = [] if forgotten or not await self.states.version(user) else await self.states.events(user)
+        request, _, kind = await self.in_thread(self._user_request, run, user, events)
+        return kind, request.histories
 
     async def recommend_history(self, history: Sequence[Event], params: RecommendParams, variant: str | None) -> bytes:
         """The same for a history without a user."""
@@ -338,14 +346,3 @@ class Service:
         self.metrics.count_exposure(variant, run.model, made.source, cached)
         if len(self.runs.slots) > 1:
             EXPOSURES.info('{"variant": "%s", "run_id": "%s", "user": %s}', variant, run.run_id, to_json(user).decode())
-
-
-async def _every(seconds: float, work: Any) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except RecsysError as error:
-            log.error("%s", error)
-        except Exception:  # it is tried again; a broken disk must not end the service
-            log.exception("background work failed")

@@ -42,6 +42,11 @@ class ItemCatalogue:
         return np.argsort(-self.counts_I, kind="stable")
 
     @cached_property
+    def newest_year(self) -> int | None:
+        """The last year of any item; None where no item has one."""
+        return max((year for year in self.years if year is not None), default=None)
+
+    @cached_property
     def genre_rows(self) -> dict[str, LongArray]:
         """Rows of every genre."""
         found: dict[str, list[int]] = {}

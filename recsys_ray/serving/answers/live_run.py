@@ -26,7 +26,7 @@ from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.profile import Profiler
 from recsys_ray.serving.users.histories import UserHistories, typed_id
-from recsys_ray.serving.users.journal import RATED, Event
+from recsys_ray.serving.users.journal import RATED, SEEN, Event
 
 MOST_MASKS = 64
 
@@ -81,8 +81,12 @@ class LiveRun:
         rows = [self.catalogue.rows.get(event.item) for event in events]
         found = [(row, event) for row, event in zip(rows, events, strict=True) if row is not None]
         newer = {row: event for row, event in found if event.kind == RATED}
-        wishes = {row: event.kind for row, event in found if event.kind != RATED}
+        wishes = {row: event.kind for row, event in found if event.kind not in (RATED, SEEN)}
         base = self._with_wishes(base, wishes) if wishes else base
+        only_seen = [row for row, event in found if event.kind == SEEN]
+        if only_seen:
+            seen = np.union1d(base.seen.items_E, np.array(only_seen, np.int32)).astype(np.int32)
+            base = replace(base, seen=ItemLists(np.array([0, len(seen)]), seen))
         for row, time in zip(base.histories.items_E.tolist(), base.histories.timestamps_E.tolist(), strict=True):
             if row in newer and newer[row].timestamp <= time:
                 del newer[row]

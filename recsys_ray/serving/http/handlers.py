@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys_ray import __version__
@@ -18,10 +18,12 @@ from recsys_ray.serving.facts import origin
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
 from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
+from recsys_ray.serving.overview import Overviews
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users import cold_start
+from recsys_ray.serving.users.checks import admitted
 from recsys_ray.serving.users.histories import typed_id
 from recsys_ray.serving.users.journal import RATED, Event
 
@@ -34,6 +36,7 @@ class Handlers:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.overviews = Overviews(service)
 
     # -- recommendations --------------------------------------------------------------------------------------
 
@@ -88,7 +91,9 @@ class Handlers:
         request.query(request_models.NoQuery)
         variant, run = self.service.run_for(None)
         row = self._row(run, request.parameter)
-        return self._respond(request, variant, run, {"items": [run.catalogue.describe(row)]})
+        catalogue = run.catalogue
+        more = {"text": catalogue.texts[row], "interactions": int(catalogue.counts_I[row])}
+        return self._respond(request, variant, run, {"items": [catalogue.describe(row) | more]})
 
     async def poster(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)
@@ -126,35 +131,38 @@ class Handlers:
         found: dict[tuple[str, str], list[request_models.FeedbackEvent]] = {}
         for event in body.events:
             found.setdefault((self._writable(run, event.user_id), event.kind), []).append(event)
-        events = {key: self._events(sent) for key, sent in found.items()}
-        unknown = await self._check_events(run, [event for sent in events.values() for event in sent])
-        if unknown and self.service.settings.feedback.unknown_items == "drop":
-            rows = run.catalogue.rows
-            events = {key: [event for event in sent if event.item in rows] for key, sent in events.items()}
+        events, unknown = await self._admitted(run, {key: self._events(sent) for key, sent in found.items()})
         sizes: Counter[str] = Counter()
-        for (user, _), sent in events.items():
-            sizes[user] += len(sent)
+        for (user, _), kept in events.items():
+            sizes[user] += len(kept)
         self.service.quota.take(request.holder, sizes)
         await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items() if sent))
         parts = {"accepted": sizes.total(), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
         return HttpResponse(encode(parts))
 
-    async def _check_events(self, run: LiveRun, events: Sequence[Event]) -> int:
-        """How many name unknown items. Raises Problem 422 where the next batch run could not read one, or would be led
-        astray by it: an id of another type, a rating outside the scale of the data."""
-        low, high = await self.service.in_thread(lambda: run.rating_scale)
-        for event in events:
-            if typed_id(event.item, run.bundle.item_ids.type) is None:
-                raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-            if event.kind == RATED and not (low <= event.rating <= high or event.rating == 1.0):
-                raise Problem(422, f"rating: {event.rating:g} is outside the scale of the data, {low:g} to {high:g}")
-        return sum(event.item not in run.catalogue.rows for event in events)
+    async def _admitted(self, run: LiveRun, sent: Mapping[Any, Sequence[Event]]) -> tuple[dict[Any, list[Event]], int]:
+        return await self.service.in_thread(admitted, run, sent, self.service.settings.feedback)  # type: ignore[no-any-return]
 
     async def _keep(self, user: str, kind: str, sent: Sequence[Event]) -> None:
         if kind == "clicked":
             await self.service.add_clicks(user, sent)
         else:
             await self.service.add_events(user, sent, hours=self._hours_kept(user))
+
+    async def history(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.HistoryQuery)
+        user = request.parameter
+        variant, run = self.service.run_for(query.variant, user)
+        self._page(query)
+        kind, histories = await self.service.history(run, user)
+        newest = slice(query.offset, query.offset + query.n)
+        columns = (histories.items_E[::-1], histories.ratings_E[::-1], histories.timestamps_E[::-1])
+        items = [
+            run.catalogue.describe(row) | {"rating": rating, "timestamp": time or None}
+            for row, rating, time in zip(*(column[newest].tolist() for column in columns), strict=True)
+        ]
+        parts = {"user_id": user, "user": kind, "history": len(histories.items_E), "items": items}
+        return self._respond(request, variant, run, parts)
 
     async def onboarding_items(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.OnboardingQuery)
@@ -186,7 +194,8 @@ class Handlers:
             user, sent_id = self._writable(run, body.user_id), body.user_id
         hours = self._hours_kept(user)
         expires = None if hours is None else int((time.time() + hours * 3600) * 1000)
-        await self.service.add_events(user, events, hours=hours)
+        kept, _ = await self._admitted(run, {user: events})
+        await self.service.add_events(user, kept[user], hours=hours)
         params = RecommendParams(n=body.n, explain=body.explain)
         found, cached = await self.service.recommend_user(user, sent_id, params, None)
         front = encode({"user_id": sent_id, "expires_at": expires, "strength": cold_start.strength(len(known))})
@@ -218,6 +227,10 @@ class Handlers:
             raise Problem(409, str(error)) from error
         return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
 
+    async def overview(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        return HttpResponse(encode(await self.overviews.now()))
+
     async def live(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(b'{"status":"live"}')
 
@@ -237,6 +250,7 @@ class Handlers:
             "users": int(run.bundle.manifest["num_users"]),
             "items": len(run.catalogue),
             "genres": list(run.catalogue.genre_rows),
+            "newest_year": run.catalogue.newest_year,
             "rating_scale": await self._scale(run),
             "evaluation": run.evaluation,
             "others": others,
@@ -297,8 +311,7 @@ class Handlers:
     def _writable(self, run: LiveRun, user_id: int | str) -> str:
         """A user id that interactions may be kept for."""
         user = self._id(user_id)
-        temporary = cold_start.is_temporary(user)
-        if not temporary and typed_id(user, run.bundle.user_id_type) is None:
+        if not cold_start.is_temporary(user) and typed_id(user, run.bundle.user_id_type) is None:
             raise Problem(422, "user_id: the users of this data have whole numbers as ids")
         return user
 

@@ -150,6 +150,13 @@ class PopularQuery(ContextQuery):
     """Which of the popular items."""
 
 
+class HistoryQuery(PageQuery):
+    """Which part of a history."""
+
+    variant: str | None = Field(default=None, max_length=64)
+    """Variant whose run is asked, instead of the user's own."""
+
+
 class SimilarQuery(RequestModel):
     """How many similar items."""
 
@@ -232,9 +239,10 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
-    kind: Literal["rated", "clicked", "hidden", "shown"] = "rated"
-    """rated: the user had to do with the item. clicked: it was opened, an outcome of an experiment, by which no list
-    changes. hidden: never recommend it to the user. shown: take that back."""
+    kind: Literal["rated", "seen", "clicked", "hidden", "shown"] = "rated"
+    """rated: the user had to do with the item. seen: the user knows it, which says nothing of how it was liked: it is
+    not recommended, and nothing is learned from it. clicked: it was opened, an outcome of an experiment, by which no
+    list changes. hidden: never recommend it to the user. shown: take that back."""
 
     @model_validator(mode="after")
     def _a_rating_is_rated(self) -> FeedbackEvent:

@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend.hidden import HIDDEN
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
 from recsys_ray.serving.users.database import is_damaged, open_database, set_aside, written_whole
@@ -46,7 +47,7 @@ READ_SECONDS = 0.2  # that an answer waits for a file which another process has 
 MOST_EVENTS = 2_000  # of a user, ratings and wishes each
 MOST_TOUCHED = 100_000  # users whose old events are looked for at the next export
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
-RATED = "rated"
+RATED, SEEN = "rated", "seen"
 _COLUMNS = "item, rating, timestamp, kind"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -76,7 +77,7 @@ class Event:
     rating: float
     timestamp: int
     kind: str = RATED
-    """RATED, or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
+    """RATED; SEEN, which teaches nothing; or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
 
 
 class UserStates(Protocol):
@@ -226,8 +227,9 @@ class Journal:
             loop.call_soon_threadsafe(_finish, write.done, error)
 
     def export(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
-        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide, as
-        ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets old rows.
+        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide or
+        only have seen, as ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets
+        old rows.
 
         Events whose ids are not of these types stay behind: another data set's.
         """
@@ -253,7 +255,9 @@ class Journal:
                 ).fetchall()
             table = _typed(rows, user_type, item_type)
             is_rated = pc.equal(table.column("kind"), RATED)
-            events = table.filter(is_rated).drop_columns("kind"), table.filter(pc.invert(is_rated))
+            kinds = pc.if_else(pc.equal(table.column("kind"), SEEN), HIDDEN, table.column("kind"))
+            named = table.set_column(table.schema.get_field_index("kind"), "kind", kinds)
+            events = table.filter(is_rated).drop_columns("kind"), named.filter(pc.invert(is_rated))
             for place, part in zip((folder, folder.parent / "hidden"), events, strict=True):
                 if part.num_rows:
                     (place / name).write_parquet(part)
