@@ -14,8 +14,9 @@ import ray
 import ray.data
 from ray.data import TaskPoolStrategy
 
+from recsys_ray.base.progress import Ticker
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
+from recsys_ray.cluster.session import Session, our_errors, set_threads
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.publish import whole_shards

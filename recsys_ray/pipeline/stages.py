@@ -11,7 +11,6 @@ from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
 from recsys_ray.base.manifest import damage, listed_files, read_manifest
 from recsys_ray.base.provenance import fingerprint, versions
-from recsys_ray.base.secrets import masked
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.features import MANIFEST as FEATURES_MANIFEST
@@ -26,6 +25,7 @@ from recsys_ray.data.prepare import driver as preparing
 from recsys_ray.data.prepare.shard import ITEMS, MANIFEST
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.models import Model
+from recsys_ray.planning.keys import fit_key, prepared_key
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.runs.fit import FitJob
 
@@ -80,8 +80,7 @@ class Stages:
         source = preparing.open_source(config.data, seed=config.seed)
         if forgotten := forgotten_users(self.output):
             source = WithoutUsers(source, forgotten)
-        key = fingerprint(preparing.FORMAT, dump(config.data), masked(source.fingerprint()), config.seed)
-        location = self.output / "prepared" / key[:12]
+        location = self.output / "prepared" / prepared_key(config, source)[:12]
         started = time.perf_counter()
         with self._alone("prepare", location):
             skipped = self._is_done("prepare", location / MANIFEST, preparing.FORMAT)
@@ -156,10 +155,7 @@ class Stages:
         fallbacks = config.fallbacks() if model == config.chosen_model() else {}
         needs_table = any(config.needs_content(fitted) for fitted in (model, *fallbacks.values()))
         table = Location(self.embed()["path"]) if needs_table else None
-        cold = None if config.training.cold_items is None else dump(config.training.cold_items)
-        inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
-        inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
-        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
+        key = fit_key(config, self.prepared.location.name, None if table is None else table.name, model, parts)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
         manifest = {
             "model": model.key,
