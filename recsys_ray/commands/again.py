@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from recsys_ray.commands import ConfigFile, Overrides, Result, open_pipeline
+from recsys_ray.commands.stages import show_summary
 from recsys_ray.console.reporter import Reporter
 
 REDONE = ("prepare", "embed", "train", "evaluate", "recommend")
@@ -28,4 +29,6 @@ def redo(
     first = 0 if stage == "all" else REDONE.index(stage)
     with open_pipeline(config, overrides, say) as pipeline, pipeline.only_once():
         pipeline.again = frozenset(REDONE[first:])
-        return pipeline.run()
+        pipeline.show = say.detail
+        result = pipeline.run()
+        return result | {"summary": show_summary(say, pipeline, result, config)}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recsys_ray.commands import ConfigFile, Overrides, Result, open_pipeline
 from recsys_ray.console.reporter import Reporter
+
+if TYPE_CHECKING:
+    from recsys_ray.pipeline import Pipeline
 
 WRITING = ("run", "prepare", "features", "embed", "train", "evaluate", "recommend")
 """Stages that one configuration does not do twice at once."""
@@ -134,5 +137,19 @@ def run_stage(
         pipeline = held.enter_context(opening)
         if stage in WRITING:
             held.enter_context(pipeline.only_once())
+        pipeline.show = say.detail if stage == "run" else say.show
         result: Result = getattr(pipeline, stage)(**options)
+        if stage == "run":
+            result |= {"summary": show_summary(say, pipeline, result, config)}
     return result
+
+
+def show_summary(say: Reporter, pipeline: Pipeline, results: Result, config: str) -> Result:
+    """The end of a run, shown and as JSON."""
+    from recsys_ray.console import panel
+    from recsys_ray.pipeline.summary import summarise
+
+    found = summarise(pipeline, results).to_json()
+    text = "\n".join(panel.lines(found, config))
+    say.show(text, lambda console: panel.paint(console, found, config))
+    return found

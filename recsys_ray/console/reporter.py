@@ -81,6 +81,11 @@ class Reporter:
         else:
             print(mask(text), file=stream, flush=True)
 
+    def detail(self, text: str) -> None:
+        """A table that a terminal shows with --verbose alone; a log keeps it."""
+        if self.verbose or not self.live:
+            self(text)
+
     def result(self, found: dict[str, Any]) -> None:
         """What the command found or did, as one line of JSON where that is wanted."""
         self.close()

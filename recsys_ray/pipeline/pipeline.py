@@ -41,13 +41,14 @@ class Pipeline(Judged):
 
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
-        self.prepare()
-        if self.config.content is not None:
-            self.embed()
-        self.train()
-        if self.config.has_split:
-            self.evaluate()
-        self.recommend()
+        with self.memory:
+            self.prepare()
+            if self.config.content is not None:
+                self.embed()
+            self.train()
+            if self.config.has_split:
+                self.evaluate()
+            self.recommend()
         track_run(self, self._results)
         return dict(self._results)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
 from recsys_ray.base.manifest import damage, listed_files, read_manifest
+from recsys_ray.base.memory import MemoryWatch
 from recsys_ray.base.provenance import fingerprint, versions
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
@@ -49,6 +50,9 @@ class Stages:
         self._prepared: Prepared | None = None
         self._results: dict[str, dict[str, Any]] = {}
         self._whole: set[str] = set()
+        self.memory = MemoryWatch()
+        self.show: Callable[[str], None] = session.progress
+        """Where tables for people go."""
 
     def _name(self) -> str:
         """Of the configuration, without what decides nothing of what is written."""
@@ -219,5 +223,8 @@ class Stages:
         if stage not in self._results:
             how = "unchanged, skipped" if skipped else f"done in {seconds} s"
             self.session.progress(f"{stage}: {how} -> {location}")
-        self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
+        seen = self.memory.take()
+        memory = {} if seen is None or stage in self._results else {"memory": seen}
+        told = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | memory
+        self._results[stage] = told | facts
         return self._results[stage]
