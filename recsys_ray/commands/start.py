@@ -143,7 +143,7 @@ def _marks(entry: object) -> str:
 
 
 def _title(one: Section) -> str:
-    name = (one.key or "(top)") + (f" = {one.kind}" if one.kind else "")
+    name = (one.path or "(top)") + (f" = {one.kind}" if one.kind else "")
     return f"{name:<38} {one.text.split(chr(10) + chr(10))[0].replace(chr(10), ' ')}"
 
 
@@ -152,6 +152,6 @@ def _section_text(one: Section) -> str:
     for key in one.keys:
         default = "must be set" if key.default is None else f"default {key.default}"
         bounds = f", {key.bounds}" if key.bounds else ""
-        lines.append(f"  {key.key}  ({key.type}{bounds}; {default})")
+        lines.append(f"  {key.path}  ({key.type}{bounds}; {default})")
         lines += [f"      {line}" for line in key.text.splitlines()]
     return "\n".join(lines)

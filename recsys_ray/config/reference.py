@@ -28,7 +28,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 class Key:
     """One setting."""
 
-    key: str
+    path: str
     """Dotted, from the top of the configuration."""
     type: str
     """As it is written in YAML: int, text, one of "a", "b", list of ..., section, or null."""
@@ -43,7 +43,7 @@ class Key:
 class Section:
     """A section, or one kind of it."""
 
-    key: str
+    path: str
     """Dotted; empty for the whole configuration."""
     kind: str | None
     """The value of the key that tells kinds apart: ``als`` of ``model``."""
@@ -70,7 +70,7 @@ def sections() -> list[Section]:
     """Every section with settings, in the order of the configuration; one of several kinds comes once for each."""
     found: dict[tuple[str, str | None], Section] = {}
     for one in _walk(Kind((Config,)), ""):
-        found.setdefault((one.key, one.kind), one)
+        found.setdefault((one.path, one.kind), one)
     return list(found.values())
 
 
@@ -81,16 +81,16 @@ def section(name: str) -> list[Section]:
         ConfigError: there is none of this name, and what may have been meant.
     """
     known = sections()
-    found = [one for one in known if one.key == name] or [one for one in known if one.kind == name]
+    found = [one for one in known if one.path == name] or [one for one in known if one.kind == name]
     if not found:  # a single key
         found = [
-            Section(one.key, one.kind, one.text, [key])
+            Section(one.path, one.kind, one.text, [key])
             for one in known
             for key in one.keys
-            if key.key == name or key.key.endswith(f".{name}")
+            if key.path == name or key.path.endswith(f".{name}")
         ]
     if not found:
-        names = {*(one.key for one in known), *(str(one.kind) for one in known if one.kind)}
+        names = {*(one.path for one in known), *(str(one.kind) for one in known if one.kind)}
         names |= {part for key in keys() for part in (key, key.rpartition(".")[2])}
         close = difflib.get_close_matches(name, sorted(names), 1, 0.6)
         hint = f"; did you mean {close[0]!r}?" if close else "; recsys-ray describe lists the sections"
@@ -100,17 +100,17 @@ def section(name: str) -> list[Section]:
 
 def keys() -> list[str]:
     """Every dotted key, of all kinds of all sections."""
-    return list(dict.fromkeys(key.key for one in sections() for key in one.keys))
+    return list(dict.fromkeys(key.path for one in sections() for key in one.keys))
 
 
 def kinds(name: str) -> list[str]:
     """The kinds of a section by its dotted key; none where it has one kind alone."""
-    return [str(one.kind) for one in sections() if one.key == name and one.kind is not None]
+    return [str(one.kind) for one in sections() if one.path == name and one.kind is not None]
 
 
 def models() -> list[ModelEntry]:
     """The models in the order of the registry."""
-    by_name = {one.kind: one for one in sections() if one.key == "model"}
+    by_name = {one.kind: one for one in sections() if one.path == "model"}
     found = []
     for name, model in MODELS.items():
         text = inspect.cleandoc(str(sys.modules[model.__module__].__doc__))
@@ -132,7 +132,20 @@ def json_schema() -> dict[str, Any]:
         for field, text in descriptions(kind).items():
             if field in definition.get("properties", {}):
                 definition["properties"][field]["description"] = text
-    return {"$schema": DRAFT} | schema
+    shortened: dict[str, Any] = _with_short_forms(schema)
+    return {"$schema": DRAFT} | shortened
+
+
+def _with_short_forms(node: Any) -> Any:
+    """The kind of a section may stand for it: ``model: ease``."""
+    if isinstance(node, list):
+        return [_with_short_forms(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    inner = {name: _with_short_forms(value) for name, value in node.items()}
+    if isinstance(told := node.get("discriminator"), dict):
+        return {"anyOf": [{"enum": list(told["mapping"])}, inner]}
+    return inner
 
 
 def _walk(kind: Kind, outer: str) -> Iterator[Section]:
