@@ -129,7 +129,7 @@ class Reporter:
             "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
             "run": self.run,
             "level": level,
-            "message": text,
+            "message": mask(text),
         }
         if step is not None and step.done is not None:
             entry |= {"done": step.done, "total": step.total}

@@ -37,8 +37,8 @@ TEXT = [
     "beschreibung", "content", "blurb",
 ]  # fmt: skip
 GENRE = [
-    "genre", "category", "cat", "tag", "class", "department", "topic", "subject", "kategorie", "style", "section",
-    "path",
+    "genre", "category", "cat", "tag", "class", "department", "dept", "group", "topic", "subject", "kategorie", "style",
+    "section", "path",
 ]  # fmt: skip
 YEAR = ["year", "release", "released", "launch", "launched", "published", "publication", "date", "jahr", "since"]
 COUNT = [
@@ -149,29 +149,36 @@ def _is_moment(one: Column) -> bool:
 
 
 def _events(tables: list[Table]) -> Table:
-    """The table in which two ids repeat, with a user's word or a time; of several, the longest."""
+    """The table in which two ids repeat and which leads to others, or has a time; of several, the longest."""
 
-    def score(table: Table) -> tuple[int, int, int]:
+    def score(table: Table) -> tuple[int, int, int, int]:
         ids = [one for one in table.columns if _is_id(one) and not one.is_unique]
         pair = len(ids) >= 2
         people = any(one.words & set(USER) for one in ids) and any(one.words & set(ITEM) for one in table.columns)
-        return int(pair) + int(people), int(any(one.is_time for one in table.columns)), table.rows
+        others = sum(other is not table and _leads(table, other) is not None for other in tables)
+        return int(pair) + int(people), others, int(any(one.is_time for one in table.columns)), table.rows
 
     return max(tables, key=score)
+
+
+def _leads(events: Table, other: Table) -> tuple[float, Column, Column] | None:
+    """The column whose values stand in one of the other table where each stands once, with how surely that is so."""
+    best: tuple[float, Column, Column] | None = None
+    for key in (one for one in other.columns if not one.is_list and one.is_unique):
+        known = set(key.values.astype(str))
+        for one in (one for one in events.columns if _is_id(one)):
+            values = one.values.drop_duplicates().astype(str)
+            share = float(values.isin(known).mean()) + 0.2 * bool(one.words & key.words) - 0.1 * one.is_time
+            if share >= LINKED and (best is None or share > best[0]):
+                best = share, one, key
+    return best
 
 
 def _link(found: Guesses, others: list[Table]) -> tuple[str | None, str | None]:
     """The columns of the events that lead to a catalogue, and to a table of users."""
     ends: dict[str, str] = {}
     for table in others:
-        best: tuple[float, Column, Column] | None = None
-        for key in (one for one in table.columns if one.is_unique and not one.is_list):
-            known = set(key.values.astype(str))
-            for one in (one for one in found.events.columns if _is_id(one)):
-                values = one.values.drop_duplicates().astype(str)
-                share = float(values.isin(known).mean()) + 0.2 * bool(one.words & key.words) - 0.1 * one.is_time
-                if share >= LINKED and (best is None or share > best[0]):
-                    best = share, one, key
+        best = _leads(found.events, table)
         if best is None:
             found.lines.append(f"not used: {table.path}, none of whose columns has the ids of the interactions")
             continue
@@ -184,7 +191,6 @@ def _link(found: Guesses, others: list[Table]) -> tuple[str | None, str | None]:
             continue
         setattr(found, role, table)
         ends[role] = one.name
-        share = best[0] if best[0] <= 1 else 1.0
         why = f"{one.distinct:,} different values, which stand in {key.name} of {table.path}"
         name = "user_id" if role == "users" else "item_id"
         found.columns[name] = Guess(name, one.name, why)
@@ -268,7 +274,7 @@ def _catalogue(found: Guesses, table: Table) -> None:
     lists = [one for one in rest if one.is_list]
     words = [one for one in rest if one.numbers is None and not one.is_list and not one.is_time]
     genres = named(GENRE, lists) or named(GENRE, [one for one in words if one.distinct < 0.7 * table.rows]) or lists
-    separated = [one for one in words if one.length < 80 and _separator(one)]
+    separated = [one for one in words if one.length < 80 and not one.words & set(TEXT) and _separator(one)]
     chosen = next(iter(genres or separated), None)
     if chosen is not None:
         found.genre_separator = None if chosen.is_list else _separator(chosen)

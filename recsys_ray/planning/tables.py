@@ -133,7 +133,7 @@ def _places(path: str) -> list[str]:
     top = Location.of(path)
     names = [] if any(sign in path for sign in "*?[") else sorted(top.names())
     if not names:
-        return [path]
+        return [path] if any(sign in path for sign in "*?[") or not _is_directory(top) else []
     here = path.rstrip("/")
     files = [name for name in names if name.endswith(ALL_SUFFIXES) and not NOTES.match(name)]
     inside = [name for name in names if name not in files and _holds_data(top / name)]
@@ -141,6 +141,11 @@ def _places(path: str) -> list[str]:
     if partitioned or (not inside and len({tuple(_columns(f"{here}/{name}")) for name in files}) == 1):
         return [path]
     return [f"{here}/{name}" for name in (*inside, *files)]
+
+
+def _is_directory(place: Location) -> bool:
+    filesystem, path = place.filesystem()
+    return bool(filesystem.isdir(path))
 
 
 def _holds_data(place: Location) -> bool:
