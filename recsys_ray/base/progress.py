@@ -31,21 +31,22 @@ class Step(str):
 
 
 class Ticker:
-    """Steps of work of known length, with the time that is left; none where there is no label."""
+    """Steps of work of known length, with the time that is left; none without a label."""
 
     def __init__(self, progress: Callable[[str], None], label: str | None, total: int) -> None:
         self._progress, self._label, self._total = progress, label, total
-        self._done = 0
+        self._done, self._told = 0, False
         self._started = self._last = time.monotonic()
 
     def step(self, note: str = "", count: int = 1) -> None:
         """So many more pieces are done."""
         self._done += count
         now = time.monotonic()
-        if self._label is None or self._done >= self._total or now - self._last < LOOK_SECONDS:
+        ends = self._done >= self._total and self._told
+        if self._label is None or (not ends and (self._done >= self._total or now - self._last < LOOK_SECONDS)):
             return
-        self._last = now
+        self._last, self._told = now, True
         # The first piece carries the start of workers and says little about the rest.
         left = (now - self._started) / self._done * (self._total - self._done)
-        estimate = f" (about {left:.0f} s left)" if self._done > 2 else ""
+        estimate = f" (about {left:.0f} s left)" if self._done > 2 and left else ""
         self._progress(Step(self._label, self._done, self._total, f"{note}{estimate}"))

@@ -146,6 +146,8 @@ class Reporter:
             self._bar.add_task(mask(step.what), total=step.total)
             self._work = step.what
         self._bar.update(self._bar.task_ids[0], completed=step.done or 0, total=step.total)
+        if step.done is not None and step.done == step.total:
+            self.close()
 
     def _forget(self, message: str) -> None:
         """Work of a stage ends with the stage."""

@@ -34,7 +34,7 @@ LINES = (
     rf"  [a-z_]\w*(?:@\d+)?(?: +{CELL})+",
     r"(?:popularity|ease|item_cf) on the same targets, and the difference of the model to it",
     r"where",
-    r"  [a-z_]+ +[ -~]+ \((?:higher|lower|says) [ -~]+\)",
+    r"  [a-z]\w* +[ -~]+ \((?:higher|lower|says) [ -~]+\)",
 )
 SUMMARY = r"(?:data|quality|stages|next|user \d+|/[ -~]+/recommendations/[\w-]+|  [ -~]+)"
 SHAPES = {"stderr": (*(HEAD + line for line in LINES), SUMMARY), "stdout": (r"\{.*\}",)}

@@ -80,7 +80,7 @@ def test_the_schema_takes_every_shipped_file_and_no_wrong_one() -> None:
     for file in CONFIGS:
         assert not list(validator.iter_errors(read(file))), file.name
     good = read(CONFIGS[0])
-    for wrong in ({"modle": 3}, {"recommend": {"n": 0}}, {"model": {"name": "easee"}}):
+    for wrong in ({"modell": 3}, {"recommend": {"n": 0}}, {"model": {"name": "easee"}}):
         assert list(validator.iter_errors(good | wrong))
     assert schema["properties"]["seed"]["description"] and set(Config.model_fields) == set(schema["properties"])
 

@@ -114,6 +114,17 @@ def test_work_that_is_done_at_once_or_has_no_label_says_nothing() -> None:
     assert said == []
 
 
+def test_the_last_step_takes_the_bar_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys_ray.base.progress.LOOK_SECONDS", 0.0)
+    say, _, _ = reporter(terminal=True)
+    ticker = Ticker(say, "recommend", 3)
+    ticker.step()
+    assert say._bar is not None
+    ticker.step()
+    ticker.step()
+    assert say._bar is None
+
+
 def test_an_exit_status_of_a_result_is_the_commands() -> None:
     say, _, found = reporter()
     assert reported(say, lambda: {"exit_status": 3}) == 3 and json.loads(found.getvalue()) == {"exit_status": 3}

@@ -178,3 +178,22 @@ def test_the_command_writes_once_and_says_what_is_next(
     summary = json.loads(out)["summary"]
     assert summary["published"] and len(summary["examples"]) == 3 and "recsys-ray serve orders.yaml" in err
     assert sum(count for what, count in summary["funnel"] if what != "read") == summary["funnel"][0][1] == ROWS
+
+
+@pytest.mark.slow
+def test_the_tutorial_is_what_the_commands_say(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its guesses line by line; its commands run, up to the published lists."""
+    told = (Path(__file__).parents[2] / "docs" / "tutorials" / "shop.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop").symlink_to(datasets / "shop")
+    assert main(["init", "shop"]) == 0
+    guesses = capsys.readouterr().err.strip().splitlines()
+    assert len(guesses) > 12 and all(line in told.splitlines() for line in guesses)
+    assert main(["plan", "shop.yaml"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] in told.splitlines()
+    with without_ray():
+        assert main(["run", "shop.yaml"]) == 0
+        assert main(["verify", "shop.yaml"]) == 0
+    assert "lists: 3,000 users with 60,000 rows pass the gate" in capsys.readouterr().err
