@@ -110,4 +110,4 @@ def _as_tasks(recommend: _Recommend, todo: Sequence[int], at_once: int, cpus: fl
 
 def _one_shard(recommend: _Recommend, shard: int) -> dict[str, Any]:
     found = recommend({"shard": np.array([shard])})
-    return {name: found[name][0] for name in COUNTS}
+    return {name: found[name][0].item() for name in COUNTS}
