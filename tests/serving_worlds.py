@@ -118,7 +118,7 @@ def listening(settings: ServingSettings, folder: Path) -> Iterator[str]:
 def client(folder: Path, **settings: Any) -> Iterator[TestClient]:
     """The service over everything published in the folder."""
     app = build_app(ServingSettings.model_validate(settings), str(folder))
-    with TestClient(app, raise_server_exceptions=True) as opened:  # type: ignore[arg-type]
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=True) as opened:  # type: ignore[arg-type]
         yield opened
 
 

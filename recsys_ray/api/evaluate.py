@@ -17,19 +17,24 @@ from recsys_ray.base.errors import ConfigError, DataError
 from recsys_ray.data.genres import item_genres
 from recsys_ray.data.prepared import Prepared, Targets
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, UserValues, evaluate_part
+from recsys_ray.recommend.rank import seen_items
 from recsys_ray.runs.scored import scored_values
 
 
-def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any) -> Report:
+def evaluate(
+    recs: Any, test: Dataset, k: Sequence[int] = (10,), *, filter_seen: bool = True, **settings: Any
+) -> Report:
     """How well lists rank what ``test`` holds out: metrics with intervals, over all users with a held-out item.
 
-    A user without a list counts as a miss, so lists of some users measure badly against a test part of all.
+    A user without a list counts as a miss, so lists of some users measure badly against a test part of all. A held-out
+    item that its user has seen before can't be listed: it counts for no metric (``counts["targets_seen"]``).
 
     Args:
         recs: what ``recommend`` gave (user_id, rank, item_id, score, source), for every user; or a model, which is
             then asked for as many rows as the largest k.
         test: the held-out part, from ``Dataset.split``.
         k: lengths of the top of a list, ascending.
+        filter_seen: False where the lists may hold what their users have seen; a model is asked for such lists.
         settings: further keys of the section ``evaluation``: ``bootstrap=0`` leaves the intervals out.
 
     Returns:
@@ -56,7 +61,7 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
         raise ConfigError(f"evaluate: {asked} needs the model's scores; give the model instead of its lists")
     if isinstance(recs, Recommender):
         _same_items(recs, prepared)
-        recs = recs.recommend(n=min(wanted.max_k, recs.num_items))
+        recs = recs.recommend(n=min(wanted.max_k, recs.num_items), filter_seen=filter_seen)
     table = _lists(to_arrow(recs, "recs"), prepared)
     part = test.parts[0]
     known = ("train",) if part == "valid" else ("train", "valid")
@@ -64,19 +69,20 @@ def evaluate(recs: Any, test: Dataset, k: Sequence[int] = (10,), **settings: Any
     items = ItemCounts(item_ids, prepared.item_counts(known), *item_genres(prepared.items))
     total = Partial()
     for shard in range(prepared.num_shards):
-        targets, lengths_B = prepared.targets(shard, part), prepared.requests(shard, known).histories.lengths_B
+        targets, requests = prepared.targets(shard, part), prepared.requests(shard, known)
         mine = table.filter(pc.is_in(table.column("user_id"), value_set=targets.user_ids))
         total = total.merge(
             evaluate_part(
                 mine,
                 targets.user_ids,
                 targets.items,
-                lengths_B,
+                requests.histories.lengths_B,
                 items,
                 wanted,
                 shard,
                 ratings_E=targets.ratings_E,
                 scored=None if model is None else _scored(model, targets, wanted),
+                seen=seen_items(requests) if filter_seen else None,
             )
         )
     return total.finish(wanted)

@@ -15,10 +15,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.storage import Location
+from recsys_ray.cluster.proxy import bounded, private_folder
 from recsys_ray.cluster.session import Session, set_threads
 from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run
 from recsys_ray.serving import ServingSettings, build_app
@@ -50,8 +52,8 @@ class Replica:
         return build_app(self._settings, self._output)
 
 
-def environment(settings: ServingSettings) -> dict[str, str]:
-    """Serve's switches for these settings.
+def environment(settings: ServingSettings, folder: Path) -> dict[str, str]:
+    """Serve's switches for these settings; the proxy keeps its files in ``folder``.
 
     Two services may share a machine: each gets free ports for HAProxy's pages and its way round HAProxy, and a range
     for its replicas. On Ray's fixed numbers the proxy of one would, while both start, ask the other.
@@ -60,15 +62,19 @@ def environment(settings: ServingSettings) -> dict[str, str]:
     free = map(str, free_ports())
     ports = {name: os.environ.get(name) or next(free) for name in OWN_PORTS}
     first = random.choice(REPLICA_PORTS)
-    return ports | {
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS.step - 1),
-        "RAY_SERVE_ENABLE_HA_PROXY": str(int(deployment.haproxy)),
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": START_SECONDS,
-    }
+    return (
+        ports
+        | bounded(folder, settings.limits.arrival_seconds)
+        | {
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS.step - 1),
+            "RAY_SERVE_ENABLE_HA_PROXY": str(int(deployment.haproxy)),
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
+            "RAY_SERVE_LOG_TO_STDERR": "0",
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": START_SECONDS,
+        }
+    )
 
 
 def application(settings: ServingSettings, output: Location) -> Any:
@@ -106,7 +112,12 @@ def deployed(session: Session, settings: ServingSettings, output: Location) -> I
         ConfigError: the port is taken. RecsysError: Serve or the replicas did not start, and why.
     """
     _refuse_taken(settings.host, settings.port)
-    variables = environment(settings)
+    with private_folder() as folder:
+        yield from _deployed(session, settings, output, folder)
+
+
+def _deployed(session: Session, settings: ServingSettings, output: Location, folder: Path) -> Iterator[str]:
+    variables = environment(settings, folder)
     os.environ.update(variables)
     session.connect()
     from ray import serve

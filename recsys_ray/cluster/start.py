@@ -38,6 +38,7 @@ def start_ray(settings: ClusterSettings, progress: Callable[[str], None]) -> Non
         _refuse_unreachable("cluster.address" if settings.address else "RAY_ADDRESS", address)
     else:
         _refuse_too_much_memory(settings)
+        _refuse_open_doors()
     set_environment()
     where = f"join {mask(address)}" if address else "start on this machine"
     for attempt in range(1, TRIES + 1):
@@ -92,6 +93,16 @@ def _refuse_too_much_memory(settings: ClusterSettings) -> None:
         raise ConfigError(
             f"cluster.object_store_mib={settings.object_store_mib} is more than the {total} MiB of this machine; "
             "set it lower"
+        )
+
+
+def _refuse_open_doors() -> None:
+    """Several of Ray's ports listen on all interfaces; only its tokens keep strangers from running code there."""
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if mode is not None and mode.lower() != "token":
+        raise ConfigError(
+            f"RAY_AUTH_MODE={mode} opens Ray's ports to everybody on the network; unset it, or start a Ray yourself "
+            "and set cluster.address"
         )
 
 

@@ -17,6 +17,7 @@ from recsys_ray.base.proportion import MANY
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.times import FIRST_TIME
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.data.rating_scale import rating_middle, share_below
 from recsys_ray.data.report.exploration import DAY, Explored, plain_names
 
 Severity = Literal["note", "warning", "error"]
@@ -49,7 +50,7 @@ def examine(prepared: Prepared, explored: Explored, settings: DataSettings, fact
         _doubles(prepared, settings),
         _orphans(prepared, facts),
         _collisions(prepared, explored),
-        _ratings(explored, settings, facts),
+        _ratings(explored, settings),
         _times(explored, facts),
         _crowds(facts),
     )
@@ -169,13 +170,11 @@ def _collisions(prepared: Prepared, explored: Explored) -> Iterator[Symptom]:
             yield Symptom("warning", "id collisions", found, "write ids in one way before they come here")
 
 
-def _ratings(explored: Explored, settings: DataSettings, facts: dict[str, Any]) -> Iterator[Symptom]:
-    counts = explored.counts["ratings"]
-    low, high = min(counts), max(counts)
-    if low == high or settings.filters.min_rating is not None:
+def _ratings(explored: Explored, settings: DataSettings) -> Iterator[Symptom]:
+    counted = [[value, count] for value, count in sorted(explored.counts["ratings"].items())]
+    if (middle := rating_middle(settings, counted)) is None:
         return
-    middle = (low + high) / 2
-    below = sum(count for value, count in counts.items() if value < middle) / facts["interactions"]
+    below = share_below(middle, counted)
     if below > FEW:
         found = f"{below:.0%} of the ratings lie below {middle:g}, the middle of their scale, and count as liked"
         cure = f"set data.filters.min_rating={middle:g} or higher, if lists are for what people like"

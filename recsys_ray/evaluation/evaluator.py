@@ -102,6 +102,7 @@ def evaluate_part(
     *,
     ratings_E: FloatArray | None = None,
     scored: UserValues | None = None,
+    seen: ItemLists | None = None,
 ) -> Partial:
     """The contribution of one shard.
 
@@ -109,7 +110,9 @@ def evaluate_part(
     ``user_ids``, ``targets`` (item rows) and ``history_lengths_B`` (interactions the model knew) are parallel.
     A user without targets counts for what the lists show, not for how well they rank; a user without a list counts as
     a miss. A target that is listed twice is one target. ``shard`` numbers the bootstrap's random stream. ``ratings_E``
-    are the ratings of the targets, for the graded NDCG; ``scored`` what only the model's scores can tell.
+    are the ratings of the targets, for the graded NDCG; ``scored`` what only the model's scores can tell. ``seen``
+    is what the lists leave out because the user has it, None where they don't: no list can hold such a target, so it
+    counts for no metric and is counted itself.
 
     Raises DataError for an unknown user or item, a user, rank or item that occurs twice, and ranks below 1.
     """
@@ -117,7 +120,9 @@ def evaluate_part(
         lengths = (len(user_ids), len(targets), len(history_lengths_B))
         raise DataError(f"evaluation: (users, target lists, history lengths) must agree, got {lengths}")
     items_BK, listed_B = read_lists(recommendations, user_ids, items.item_ids, settings.max_k)
-    hits = _match(items_BK, targets, ratings_E, len(items))
+    _check_rows(targets, len(items))
+    had_E = _among(targets, seen, len(items))
+    hits = _match(items_BK, targets.only(~had_E), None if ratings_E is None else ratings_E[~had_E], len(items))
     found = _Values(hits, items, _segments(hits, history_lengths_B, items, settings), settings, scored or {})
     values_BQ = np.stack([found.of(mean) for mean in means(settings)], axis=1)
     counts_BQ = (~np.isnan(values_BQ)).astype(np.float64)
@@ -128,6 +133,7 @@ def evaluate_part(
         "users_with_targets": np.array(with_targets, np.int64),
         "users_without_targets": np.array(len(user_ids) - with_targets, np.int64),
         "users_without_list": np.array(len(user_ids) - np.count_nonzero(listed_B), np.int64),
+        "targets_seen": np.array(np.count_nonzero(had_E), np.int64),
         "value": values_BQ.sum(axis=0),
         "weight": counts_BQ.sum(axis=0),
         "exposure": _exposure(items_BK, settings.k, len(items)),
@@ -158,16 +164,30 @@ def rating_errors(
     )
 
 
-def _match(items_BK: LongArray, targets: ItemLists, ratings_E: FloatArray | None, num_items: int) -> _Hits:
-    """Where the shown items are targets: both as sorted numbers user * I + item."""
-    num_users = len(items_BK)
+def _check_rows(targets: ItemLists, num_items: int) -> None:
     outside = (targets.items_E < 0) | (targets.items_E >= num_items)
     if outside.any():
         worst = int(targets.items_E[outside][0])
         raise DataError(f"evaluation: target item row {worst} is outside the catalogue of {num_items} items")
+
+
+def _keys(lists: ItemLists, num_items: int) -> LongArray:
+    """(E,) a number for every pair of a user and an item."""
+    return lists.rows_E.astype(np.int64) * num_items + lists.items_E
+
+
+def _among(targets: ItemLists, seen: ItemLists | None, num_items: int) -> BoolArray:
+    """(E,) targets that the same user has seen."""
+    if seen is None:
+        return np.zeros(len(targets.items_E), np.bool_)
+    return np.isin(_keys(targets, num_items), _keys(seen, num_items))
+
+
+def _match(items_BK: LongArray, targets: ItemLists, ratings_E: FloatArray | None, num_items: int) -> _Hits:
+    """Where the shown items are targets: both as sorted numbers user * I + item."""
+    num_users = len(items_BK)
     # The distinct targets of all users; a key falls apart into its user and its item again, and gains its best rating.
-    all_E = targets.rows_E.astype(np.int64) * num_items + targets.items_E
-    keys, place_E = np.unique(all_E, return_inverse=True)
+    keys, place_E = np.unique(_keys(targets, num_items), return_inverse=True)
     gains = np.zeros(len(keys))
     np.maximum.at(gains, place_E, 0.0 if ratings_E is None else ratings_E.astype(np.float64))
     lengths_B = np.bincount(keys // num_items, minlength=num_users)

@@ -95,6 +95,12 @@ class Partial:
             raise DataError("evaluation: nothing was evaluated; there are no users and no ratings")
         found: dict[str, Segment] = {}
         if "users" in counts:
+            if counts["users_with_targets"] == 0 and counts["targets_seen"]:
+                raise DataError(
+                    f"evaluation: all {counts['targets_seen']:,} held-out items are ones that their users have seen "
+                    "before, and lists leave those out; set recommend.filter_seen=false, or data.filters.duplicates to "
+                    "last"
+                )
             if counts["users_with_targets"] == 0:
                 raise DataError(f"evaluation: none of {counts['users']} users has a held-out item; set data.split")
             found = self._segments(settings, counts["users"])
@@ -217,6 +223,7 @@ class Report:
                 f"{counts['users']:,} users, {counts['users_with_targets']:,} with held-out items; "
                 f"{counts['users_without_list']:,} without a list; {self.settings.confidence:.0%} intervals"
             )
+            lines += [seen] if (seen := self._seen()) else []
             lines += _rows("", self._shown(), self.intervals, self.settings.k)
         plain = [name for name in (AUC, "rmse", "mae") if name in self.metrics]
         lines += [f"{name:<32}{_cell(self.metrics[name], self.intervals.get(name))}" for name in plain]
@@ -226,6 +233,12 @@ class Report:
         for name, segment in self.segments.items():
             lines += _rows(f"{name} ({segment.users:,} users)", segment.metrics, segment.intervals, self.settings.k)
         return "\n".join([*lines, "where", *legend([*self._shown(), *plain])])
+
+    def _seen(self) -> str:
+        """What is to be said of targets that no list can hold; empty where there are none."""
+        count = self.counts.get("targets_seen", 0)
+        what = "held-out items were seen before by their users, so that lists leave them out: they count for no metric"
+        return f"{count:,} {what}" if count else ""
 
     def _shown(self) -> dict[str, float]:
         """The metrics without one that says what another does: graded NDCG where all ratings are equal, MAP where every

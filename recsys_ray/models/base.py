@@ -61,6 +61,11 @@ class Model(Settings):
         return False
 
     @property
+    def weighs_ratings(self) -> bool:
+        """Whether a low rating speaks for its item less than a high one does, with these settings."""
+        return self.predicts_ratings or getattr(self, "weighting", "binary") == "rating"
+
+    @property
     def content_kinds(self) -> frozenset[str]:
         """Which of these it takes apart, beside the fused ones: "text", "image"."""
         return frozenset()

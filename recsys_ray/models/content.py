@@ -225,6 +225,10 @@ class Content(Model):
             rating_weight=self.rating_weight,
         )
 
+    @property
+    def weighs_ratings(self) -> bool:
+        return self.rating_weight != "none"
+
     def memory(self, counts: Counts) -> MemoryEstimate:
         vectors = 4 * counts.num_items * LONG_VECTOR
         return MemoryEstimate(

@@ -30,6 +30,10 @@ class MadeOfModels(Model):
     """The models."""
 
     @property
+    def weighs_ratings(self) -> bool:
+        return all(model.weighs_ratings for model in self.models.values())
+
+    @property
     def models(self) -> dict[str, Model]:
         """The members by name: their model's, with a number from the second of a kind on."""
         found: dict[str, Model] = {}

@@ -71,7 +71,9 @@ class Measured(Stages):
             result = read_manifest(location / METRICS)
         else:
             report = self._measure(lists)
-            result = evaluation_facts(self.prepared.location, bundle, run, self.config.evaluation)
+            result = evaluation_facts(
+                self.prepared.location, bundle, run, self.config.evaluation, self.config.recommend.filter_seen
+            )
             result |= {"model": report.to_json(), "runs": [str(run)], "baselines": {}}
             table = report.table()
             for name, other in self.config.baselines().items():
@@ -183,7 +185,8 @@ class Measured(Stages):
                     names = [name for name in run.names() if runs.is_part(name)]
                     write_manifest(run / WRITTEN, {"files": part_stamps(run, names, self.session.map_blocks)})
             settings, map_blocks = self.config.evaluation, self.session.map_blocks
-            report = evaluate_run(self.prepared.location, lists.models.bundle, run, settings, map_blocks)
+            filter_seen, bundle = lists.settings.filter_seen, lists.models.bundle
+            report = evaluate_run(self.prepared.location, bundle, run, settings, map_blocks, filter_seen=filter_seen)
             self._reports[str(run)] = report
         return report
 

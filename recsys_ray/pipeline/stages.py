@@ -25,6 +25,7 @@ from recsys_ray.data.forgotten import WithoutUsers, forgotten_users
 from recsys_ray.data.prepare import driver as preparing
 from recsys_ray.data.prepare.shard import ITEMS, MANIFEST
 from recsys_ray.data.prepared import Prepared
+from recsys_ray.data.rating_scale import low_ratings
 from recsys_ray.models import Model
 from recsys_ray.planning.keys import fit_key, prepared_key
 from recsys_ray.recommend import bundle as bundles
@@ -97,6 +98,8 @@ class Stages:
                     progress=self.session.progress,
                 )
         self._prepared = Prepared.open(location)
+        if not skipped and not config.chosen_model().weighs_ratings and (low := low_ratings(self._prepared)):
+            self.session.progress(f"prepare: {low}")
         interactions = self._prepared.manifest["interactions"]
         facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
         return self._done("prepare", location, skipped, facts, started)

@@ -98,6 +98,11 @@ class Bundle:
         return self.items.column("item_id").combine_chunks()
 
     @property
+    def rating_middle(self) -> float | None:
+        """The middle of the scale of the histories' ratings; None where they are no scale of liking."""
+        return self.manifest.get("rating_middle")
+
+    @property
     def user_id_type(self) -> pa.DataType:
         return pa.int64() if self.manifest["user_id_type"] == "int64" else pa.string()
 
@@ -222,6 +227,7 @@ def bundle_in_memory(
         "user_id_type": str(prepared.user_id_type),
         "item_id_type": str(items.column("item_id").type),
         "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
+        "rating_middle": prepared.manifest.get("rating_middle"),
     }
     location = prepared.location.parent.parent / "models" / "in-memory"
     bundle = Bundle(location, manifest, scorer, items, dict(fallbacks or {}))

@@ -94,7 +94,7 @@ class _History:
     items_H: IntArray
     ratings_H: FloatArray
     liked_H: npt.NDArray[np.bool_]
-    """Rated no lower than the user's mean."""
+    """Rated no lower than the user's mean, nor than the middle of a scale of liking."""
     is_rated: bool
 
 
@@ -119,7 +119,7 @@ def explain(
         rows_K = rows_BK[b][there_K]
         sources_K = np.zeros(len(rows_K), np.int8) if sources_BK is None else sources_BK[b][there_K]
         request = requests.slice(b, b + 1)
-        history = _history_of(request.histories)
+        history = _history_of(request.histories, bundle.rating_middle)
         of_request: dict[int, Reason] = {}
         for source in np.unique(sources_K).tolist():  # each by the scorer that listed it
             places = np.flatnonzero(sources_K == source)
@@ -208,12 +208,13 @@ def _listed(words: list[str]) -> str:
     return " and ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
 
 
-def _history_of(histories: Histories) -> _History:
+def _history_of(histories: Histories, middle: float | None) -> _History:
     items_H, last_H = np.unique(histories.items_E[::-1], return_index=True)
     ratings_H = histories.ratings_E[::-1][last_H]
     mean = float(ratings_H.mean(dtype=np.float64)) if len(ratings_H) else 0.0
+    least = mean if middle is None else max(mean, middle)
     is_rated = bool((ratings_H != 1).any())
-    return _History(items_H.astype(np.int32), ratings_H, ratings_H >= np.float32(mean), is_rated)
+    return _History(items_H.astype(np.int32), ratings_H, ratings_H >= np.float32(least), is_rated)
 
 
 def _cited(names: _Names, history: _History, items_H: IntArray, values_H: DoubleArray) -> tuple[Cited, ...]:

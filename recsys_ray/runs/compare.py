@@ -29,17 +29,18 @@ class Evaluated:
     bundle: Location
     run: Location
     settings: EvaluationSettings
+    filter_seen: bool = True
 
     def report(self, settings: EvaluationSettings, map_blocks: MapBlocks) -> Report:
-        return evaluate_run(self.prepared, self.bundle, self.run, settings, map_blocks)
+        return evaluate_run(self.prepared, self.bundle, self.run, settings, map_blocks, filter_seen=self.filter_seen)
 
 
 def evaluation_facts(
-    prepared: Location, bundle: Location, run: Location, settings: EvaluationSettings
+    prepared: Location, bundle: Location, run: Location, settings: EvaluationSettings, filter_seen: bool
 ) -> dict[str, Any]:
     """What is written beside the metrics, so that they can be compared later."""
     places = {"prepared": str(prepared), "bundle": str(bundle), "run": str(run)}
-    return places | {"evaluation": settings.model_dump(mode="json")}
+    return places | {"evaluation": settings.model_dump(mode="json"), "filter_seen": filter_seen}
 
 
 def find_evaluation(place: Location) -> Evaluated:
@@ -72,7 +73,8 @@ def _read(name: str, folder: Location) -> Evaluated:
     facts = (folder / METRICS).read_json()
     try:
         prepared, bundle, run = (Location(str(facts[key])) for key in ("prepared", "bundle", "run"))
-        return Evaluated(name, prepared, bundle, run, EvaluationSettings.model_validate(facts["evaluation"]))
+        settings = EvaluationSettings.model_validate(facts["evaluation"])
+        return Evaluated(name, prepared, bundle, run, settings, bool(facts.get("filter_seen", True)))
     except (KeyError, TypeError, ValidationError) as error:
         raise PublishError(f"{folder}: {METRICS} is of another version; evaluate the configuration again") from error
 

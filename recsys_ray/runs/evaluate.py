@@ -11,6 +11,7 @@ from recsys_ray.data.prepare.shard import part_file
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Partial, Report, evaluate_part
 from recsys_ray.recommend.bundle import Bundle, open_bundle
+from recsys_ray.recommend.rank import seen_items
 from recsys_ray.runs.scored import rating_part, scored_values
 
 
@@ -20,6 +21,7 @@ class _Shared:
     bundle: str
     run: str
     settings: EvaluationSettings
+    filter_seen: bool
 
 
 def evaluate_run(
@@ -28,9 +30,14 @@ def evaluate_run(
     run: Location,
     settings: EvaluationSettings,
     map_blocks: MapBlocks = map_blocks_here,
+    *,
+    filter_seen: bool = True,
 ) -> Report:
-    """Every metric of the run's Parquet; rating errors too when the model predicts ratings."""
-    shared = _Shared(str(prepared), str(bundle), str(run), settings)
+    """Every metric of the run's Parquet; rating errors too when the model predicts ratings.
+
+    ``filter_seen``: the lists were made without what their users have seen.
+    """
+    shared = _Shared(str(prepared), str(bundle), str(run), settings, filter_seen)
     total: Partial | None = None
     for partial in map_blocks(_evaluate_shard, range(Prepared.open(prepared).num_shards), shared, "evaluate"):
         total = partial if total is None else total.merge(partial)
@@ -57,6 +64,7 @@ def _evaluate_shard(shard: int, shared: _Shared) -> Partial:
         shard,
         ratings_E=targets.ratings_E,
         scored=scored_values(bundle, requests, targets, shared.settings),
+        seen=seen_items(requests) if shared.filter_seen else None,
     )
     if bundle.manifest["predicts_ratings"]:
         partial = partial.merge(rating_part(bundle, requests, targets))

@@ -16,7 +16,7 @@ from recsys_ray.models import ColdItemSettings, Model, check_size, extend_to_col
 from recsys_ray.recommend.bundle import bundle_in_memory
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.recommend.options import read_options
-from recsys_ray.recommend.rank import recommend
+from recsys_ray.recommend.rank import recommend, seen_items
 from recsys_ray.runs.fit import with_content
 
 TRAIN, VALID = ("train",), "valid"
@@ -81,7 +81,7 @@ def try_model(data: TrialData, model: Model, context: FitContext, memory_limit: 
         total = total.merge(
             evaluate_part(
                 lists, requests.user_ids, targets.items, lengths_B, items, data.evaluation, shard,
-                ratings_E=targets.ratings_E,
+                ratings_E=targets.ratings_E, seen=seen_items(requests) if options.filter_seen else None,
             )
         )  # fmt: skip
     return Tried(total.finish(data.evaluation), fitted - started, time.perf_counter() - fitted)

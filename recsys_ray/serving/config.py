@@ -63,6 +63,17 @@ class LimitSettings(Settings):
     """Requests one process works on at once; more are answered 503 with Retry-After."""
     retry_after_seconds: int = Field(default=1, ge=1)
     """What Retry-After says."""
+    answer_rows: int = Field(default=10_000, ge=1)
+    """Largest users * (offset + n) of one request; with reasons a tenth of it."""
+    arrival_seconds: float = Field(default=10.0, gt=0)
+    """Time for the body of a request to arrive, and for its answer to be taken. A request counts as in flight only once
+    it is there. The proxy cuts a connection that is silent for so long."""
+    arriving_mib: int = Field(default=64, ge=1)
+    """Bytes of bodies that have begun to arrive and are not complete; more are answered 503."""
+    answer_seconds: float = Field(default=30.0, gt=0)
+    """Time for an answer to be made, with all that it waits for; then it is 503."""
+    refused_key_seconds: float = Field(default=0.5, ge=0)
+    """How long the answer to a wrong key takes, so that keys can't be tried out."""
 
 
 class BatchingSettings(Settings):
@@ -200,6 +211,10 @@ class ServingSettings(Settings):
 
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all."""
+    hosts: list[str] | None = None
+    """Names that callers may use for the service, as they stand in the header Host, without a port; "*" for all. By
+    default localhost and the loopback addresses where ``host`` is one of them, so that no page of another name can
+    reach it through a browser; else all."""
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
     follow_latest: bool = True

@@ -181,11 +181,11 @@ class Service:
     # -- recommendations --------------------------------------------------------------------------------------
 
     async def recommend_user(
-        self, user: str, sent_id: int | str, params: RecommendParams, variant: str | None
+        self, user: str, sent_id: int | str, params: RecommendParams, variant: str | None, place: int = 0
     ) -> tuple[bytes, bool]:
         """JSON of one user's list, without its closing brace, and whether it was in the cache.
 
-        ``sent_id`` is the id as the caller wrote it, and as the response repeats it.
+        ``sent_id`` is the id as the caller wrote it, and as the response repeats it; ``place`` its place in the call.
         """
         name, run = self.run_for(variant, user)
         version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
@@ -198,7 +198,7 @@ class Service:
         events = await self.states.events(user) if version > 0 else []
         request, ignored, kind = await self.in_thread(self._user_request, run, user, events)
         about = {"user_id": sent_id, "user": kind, "ignored": ignored}
-        made = await self._recommend(name, run, request, params, moment, about)
+        made = await self._recommend(name, run, request, params, moment, about, place)
         await self._store(key, made.packed())
         self._record_exposure(name, run, user, made, False)
         return made.body, False
@@ -246,12 +246,19 @@ class Service:
         return request, ignored, "known" if request is base else "updated"
 
     async def _recommend(
-        self, name: str, run: LiveRun, request: Requests, params: RecommendParams, moment: Moment, about: dict[str, Any]
+        self,
+        name: str,
+        run: LiveRun,
+        request: Requests,
+        params: RecommendParams,
+        moment: Moment,
+        about: dict[str, Any],
+        place: int = 0,
     ) -> Listed:
         options = options_of(run, params, moment)
         items: list[dict[str, Any]] = []
         if options is not None:
-            ranked = await self.batcher.rank(run, request, options, (params.ranking, moment))
+            ranked = await self.batcher.rank(run, request, options, (params.ranking, moment), place)
             page = ranked.part(slice(None), slice(params.offset, None))
             items = list_items(run, page, params.offset)
             if params.explain and items:

@@ -14,8 +14,9 @@ from recsys_ray.cluster.serve import environment, why
 from recsys_ray.serving import ServingSettings
 
 
-def test_a_service_listens_on_no_port_that_another_would_share() -> None:
-    named = {name: value for name, value in environment(ServingSettings()).items() if name.endswith("_PORT")}
+def test_a_service_listens_on_no_port_that_another_would_share(tmp_path: Path) -> None:
+    found = environment(ServingSettings(), tmp_path)
+    named = {name: value for name, value in found.items() if name.endswith("_PORT")}
     assert {"RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "RAY_SERVE_HAPROXY_STATS_PORT"} <= set(named)
     assert len(set(named.values())) == len(named) and not {"8500", "9500", "8404", "30000"} & set(named.values())
 

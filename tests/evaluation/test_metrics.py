@@ -113,7 +113,13 @@ def test_segments_by_hand(report: Report) -> None:
 
 
 def test_counts(report: Report) -> None:
-    expected = {"users": 3, "users_with_targets": 2, "users_without_targets": 1, "users_without_list": 0}
+    expected = {
+        "users": 3,
+        "users_with_targets": 2,
+        "users_without_targets": 1,
+        "users_without_list": 0,
+        "targets_seen": 0,
+    }
     assert report.counts == expected
 
 
@@ -490,3 +496,31 @@ def test_names_of_history_segments() -> None:
     assert EvaluationSettings().history_segments == ["history 0", "history 1-4", "history 5-19", "history 20+"]
     assert EvaluationSettings(history_edges=[2, 3]).history_segments == ["history 0-1", "history 2", "history 3+"]
     assert EvaluationSettings(history_edges=[]).history_segments == ["history 0+"]
+
+
+# --- what users have seen before ---
+
+
+def test_a_target_that_no_list_can_hold_counts_for_no_metric() -> None:
+    """User one has b already, so d alone is asked for; user two has all of the targets, and counts for no ranking."""
+    seen = ItemLists.from_lists([[1, 0], [2, 4, 5], [3]])
+    table = table_of(USERS.to_pylist(), SHOWN)
+    ratings_E = np.array([4, 1, 2, 3, 5], np.float32)
+    part = evaluate_part(
+        table, USERS, TARGETS, HISTORY, CATALOGUE, SETTINGS, 0, ratings_E=ratings_E, seen=seen
+    )  # fmt: skip
+    only = ItemLists.from_lists([[3], [], []])
+    expected = evaluate_part(table, USERS, only, HISTORY, CATALOGUE, SETTINGS, 0, ratings_E=ratings_E[:1])
+    found, plain = part.finish(SETTINGS), expected.finish(SETTINGS)
+    assert found.metrics == plain.metrics and found.intervals == plain.intervals
+    assert found.metrics["recall@3"] == 1.0
+    assert (found.counts["targets_seen"], plain.counts["targets_seen"]) == (4, 0)
+    assert "4 held-out items were seen before" in found.table() and "seen before" not in plain.table()
+
+
+def test_where_all_targets_were_seen_before_one_line_says_what_to_set() -> None:
+    part = evaluate_part(
+        table_of(USERS.to_pylist(), SHOWN), USERS, TARGETS, HISTORY, CATALOGUE, SETTINGS, 0, seen=TARGETS
+    )
+    with pytest.raises(DataError, match=r"all 5 held-out items .* set recommend\.filter_seen=false"):
+        part.finish(SETTINGS)

@@ -187,6 +187,15 @@ def test_what_the_user_did_not_like_is_not_cited(sparse: bool) -> None:
     assert reason.cited == (Cited(0, "a", "Alpha", 3.0, 3.0, 0.75),)
 
 
+@pytest.mark.parametrize(("middle", "cited"), [(None, [0]), (2.0, [0]), (2.5, [])])
+def test_what_is_below_the_middle_of_the_scale_is_liked_by_nobody(middle: float | None, cited: list[int]) -> None:
+    """A harsh critic's mean is 1.5: the item rated 2 is above it, and no reason to say "because you liked"."""
+    bundle = linear()
+    bundle.manifest["rating_middle"] = middle
+    (reason,) = explain(bundle, one([0, 1], [2, 1]), np.array([[2]], np.int32))[0]
+    assert [found.row for found in reason.cited] == cited
+
+
 def test_nothing_is_cited_that_would_be_printed_as_none() -> None:
     (reason,) = explain(linear(), one([0, 1], [500, 500]), np.array([[2]], np.int32))[0]
     assert [cited.row for cited in reason.cited] == [0, 1]

@@ -39,6 +39,7 @@ from recsys_ray.data.prepare.told import say_left_out, say_times, say_unknown
 from recsys_ray.data.prepare.user_table import UserStageJob, check_user_type, stage_users
 from recsys_ray.data.prepare.vocabulary import build_items
 from recsys_ray.data.prepared import FORMAT, Prepared
+from recsys_ray.data.rating_scale import rating_middle
 from recsys_ray.data.sources import Source, open_source
 from recsys_ray.data.sources.base import notes_of
 from recsys_ray.data.sources.users import HasUsers
@@ -145,6 +146,7 @@ def prepare(
     if user_chunks:
         facts["user_columns"] = user_chunks[0].schema.names[1:]
     remove_strays(location, totals.files)
+    facts["rating_middle"] = rating_middle(settings, totals.ratings)
     write_manifest(location / MANIFEST, facts | totals.to_json())
     location.remove([STAGING])
     for line in funnel.lines():

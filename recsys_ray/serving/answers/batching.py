@@ -2,6 +2,9 @@
 
 While one batch is scored in a thread the next one gathers, so batches grow with the load and no request waits for
 others when there are none. Which requests share a call changes no response: ``rank`` promises that.
+
+One call has at most ROWS rows to find, and what one caller asks for at once takes its turns call by call: who asks for
+little meanwhile gets in between (start-time fair queueing, Goyal, Vin and Cheng 1996, a call being the unit of work).
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from recsys_ray.recommend.options import Options
 from recsys_ray.recommend.rank import Ranked
 from recsys_ray.serving.answers.live_run import LiveRun
 
+ROWS = 5_000
+"""Candidates that one call finds for all of its histories together: some tens of milliseconds."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -25,6 +31,8 @@ class _Waiting:
     options: Options
     request: Requests
     done: asyncio.Future[Ranked]
+    turn: int
+    """Number of the call that it may be part of at the earliest."""
 
 
 class Batcher:
@@ -36,11 +44,13 @@ class Batcher:
         self._executor, self._max_rows, self._max_wait, self._observe = executor, max_rows, max_wait, observe
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
+        self._turn = 0
 
-    async def rank(self, run: LiveRun, request: Requests, options: Options, key: Hashable) -> Ranked:
-        """The one list of a request of one row."""
+    async def rank(self, run: LiveRun, request: Requests, options: Options, key: Hashable, place: int = 0) -> Ranked:
+        """The one list of a request of one row, which is number ``place`` of all that its caller asks for at once."""
         done: asyncio.Future[Ranked] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(run, key, options, request, done))
+        turn = self._turn + place // self._histories(options)
+        self._waiting.append(_Waiting(run, key, options, request, done, turn))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return await done
@@ -48,9 +58,11 @@ class Batcher:
     async def _work(self) -> None:
         await asyncio.sleep(self._max_wait)  # with 0: everything that is ready to run joins first
         while self._waiting:
-            first = self._waiting[0]
+            first = min(self._waiting, key=lambda one: one.turn)  # of equal turns the one that came first
+            self._turn = max(self._turn, first.turn) + 1
             together = [one for one in self._waiting if one.run is first.run and one.key == first.key]
-            batch = together[: self._max_rows]
+            together.sort(key=lambda one: one.turn)
+            batch = together[: self._histories(first.options)]
             taken = set(map(id, batch))
             self._waiting = [one for one in self._waiting if id(one) not in taken]
             self._observe(len(batch))
@@ -66,3 +78,7 @@ class Batcher:
             for one, ranked in zip(batch, lists, strict=True):
                 if not one.done.done():  # its caller may have gone away
                     one.done.set_result(ranked)
+
+    def _histories(self, options: Options) -> int:
+        """How many one call takes."""
+        return max(1, min(self._max_rows, ROWS // options.num_candidates))

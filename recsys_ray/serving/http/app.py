@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.config import ServingSettings
-from recsys_ray.serving.http.auth import Keys, Refused
+from recsys_ray.serving.config import Role, ServingSettings
+from recsys_ray.serving.http.auth import Keys, Refused, WrongKey
 from recsys_ray.serving.http.handlers import Handlers
-from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, Receive, Scope, Send, decoded, encode, raw_path
+from recsys_ray.serving.http.messages import (
+    CLOSE,
+    HttpRequest,
+    HttpResponse,
+    Receive,
+    Scope,
+    Send,
+    decoded,
+    encode,
+    raw_path,
+)
 from recsys_ray.serving.http.openapi import description
 from recsys_ray.serving.http.routes import ROUTES, Route
 from recsys_ray.serving.problem import Problem
@@ -30,7 +42,8 @@ PAGE = {
     "/page.js": ("page.js", b"text/javascript; charset=utf-8"),
     "/page.css": ("page.css", b"text/css; charset=utf-8"),
 }
-HEADERS = [(b"x-content-type-options", b"nosniff")]
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 POLICY = (
     b"default-src 'self'; img-src 'self' data: https: http:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -60,7 +73,8 @@ class Application:
         for route in ROUTES:
             self._add(route)
         self._fixed = _fixed_responses()
-        self._in_flight = 0
+        self._hosts = _names(service.settings)
+        self._in_flight, self._arriving = 0, 0
         service.metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,18 +103,19 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        self._in_flight += 1
         name = "none"
         try:
             name, response = await self._respond(scope, receive, started)
         except Exception as error:
             response = _failed(error)
-        finally:
-            self._in_flight -= 1
         if scope["method"] == "HEAD":
             response.body = b""
         self.service.metrics.count_response(name, response.status, time.perf_counter() - started)
-        await response.send(send, HEADERS)
+        try:
+            async with asyncio.timeout(self.service.settings.limits.arrival_seconds):
+                await response.send(send, HEADERS)
+        except TimeoutError:  # the connection is closed, for the answer is incomplete
+            log.info("an answer was not taken in time")
 
     async def _respond(self, scope: Scope, receive: Receive, started: float) -> tuple[str, HttpResponse]:
         path = raw_path(scope)
@@ -123,15 +138,68 @@ class Application:
 
     async def _handle(self, route: Route, segment: str, scope: Scope, receive: Receive, started: float) -> HttpResponse:
         limits = self.service.settings.limits
-        if route.role is not None:
-            self._keys.check(scope["headers"], route.role)
-            if self._in_flight > limits.in_flight:
-                self.service.metrics.overloads.inc()
-                raise Problem(503, "too many requests at once; try again shortly", self.service.retry_after)
         request = HttpRequest(scope, receive, started, limits.body_kib << 10, limits.id_length)
+        if route.role is None:
+            return await route.handler(self._handlers, request)
+        self._check_host(request)
+        holder = await self._check_key(request, route.role)
+        if route.role == "admin":
+            log.info("%s is called with the key %s", route.path, holder)
+        if route.method == "POST":
+            await self._arrive(request)
         if segment:
             request.parameter = decoded(segment, limits.id_length)
-        return await route.handler(self._handlers, request)
+        if self._in_flight >= limits.in_flight:
+            raise self._overloaded()
+        self._in_flight += 1
+        try:
+            async with asyncio.timeout(limits.answer_seconds):
+                response = await route.handler(self._handlers, request)
+        except TimeoutError as error:
+            log.error("%s was not answered in %g s", route.path, limits.answer_seconds)
+            raise Problem(503, "the answer took too long; try again shortly", self.service.retry_after) from error
+        finally:
+            self._in_flight -= 1
+        response.headers.setdefault(b"cache-control", b"no-store")
+        return response
+
+    def _check_host(self, request: HttpRequest) -> None:
+        """Raises Problem 421."""
+        if self._hosts is not None and _host_name(request.header(b"host")) not in self._hosts:
+            raise Problem(421, "the service is not reached by this name; see serving.hosts")
+
+    async def _check_key(self, request: HttpRequest, role: Role) -> str | None:
+        """Who calls. A wrong key is answered late, and logged."""
+        try:
+            return self._keys.check(request.scope["headers"], role)
+        except WrongKey:
+            client = request.scope.get("client") or ("?", 0)
+            log.warning("a wrong key was sent from %s", client[0])
+            await asyncio.sleep(self.service.settings.limits.refused_key_seconds)
+            raise
+
+    async def _arrive(self, request: HttpRequest) -> None:
+        """Read the body in the time there is. Raises Problem 400, 408, 413, 503."""
+        limits, taken = self.service.settings.limits, 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._arriving + size > limits.arriving_mib << 20:
+                raise self._overloaded(CLOSE)
+            taken, self._arriving = taken + size, self._arriving + size
+
+        try:
+            async with asyncio.timeout(limits.arrival_seconds):
+                await request.arrive(take)
+        except TimeoutError as error:
+            message = f"the body did not arrive within {limits.arrival_seconds:g} s"
+            raise Problem(408, message, CLOSE) from error
+        finally:
+            self._arriving -= taken
+
+    def _overloaded(self, headers: Mapping[bytes, bytes] = MappingProxyType({})) -> Problem:
+        self.service.metrics.overloads.inc()
+        return Problem(503, "too many requests at once; try again shortly", self.service.retry_after | dict(headers))
 
     def _add(self, route: Route) -> None:
         if "{" not in route.path:
@@ -149,6 +217,21 @@ class Application:
             if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
                 return methods, path[len(before) : len(path) - len(after)]
         raise Problem(404, "nothing is answered here; see /openapi.json")
+
+
+def _names(settings: ServingSettings) -> frozenset[str] | None:
+    """What callers may call the service; None for anything."""
+    if settings.hosts is not None:
+        return None if "*" in settings.hosts else frozenset(name.lower() for name in settings.hosts)
+    return frozenset(LOOPBACK) if settings.host in LOOPBACK else None
+
+
+def _host_name(header: bytes) -> str:
+    """The header Host without its port, in lower case; an IPv6 address without brackets."""
+    text = header.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0]
 
 
 def _fixed_responses() -> dict[str, HttpResponse]:

@@ -18,6 +18,10 @@ class Refused(Exception):
         self.status = status
 
 
+class WrongKey(Refused):
+    """A key was given, and it is none of ours."""
+
+
 class Keys:
     """Who may call what."""
 
@@ -40,7 +44,7 @@ class Keys:
         digest = hashlib.sha256(given).digest()
         found = [(name, held) for known, name, held in self._keys if hmac.compare_digest(known, digest)]
         if not found:
-            raise Refused(401, "the API key is not valid")
+            raise WrongKey(401, "the API key is not valid")
         name, held = found[0]
         if role == "admin" and held != "admin":
             raise Refused(403, f"the key {name} may read, but this call needs an admin key")

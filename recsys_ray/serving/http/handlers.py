@@ -41,7 +41,7 @@ class Handlers:
         return _finished(body, request, cached)
 
     async def recommendations_posted(self, request: HttpRequest) -> HttpResponse:
-        body = await request.json(request_models.RecommendationsRequest)
+        body = request.json(request_models.RecommendationsRequest)
         params = self._params(body, body.allow, body.deny, body.context)
         if body.history is not None:
             history = self._events(body.history)
@@ -51,8 +51,14 @@ class Handlers:
             found, cached = await self.service.recommend_user(user, body.user_id, params, body.variant)
             return _finished(found, request, cached)
         users = body.user_ids or []
-        self._at_most(len(users), self.service.settings.limits.users, "user_ids")
-        work = [self.service.recommend_user(self._id(user), user, params, body.variant) for user in users]
+        limits = self.service.settings.limits
+        self._at_most(len(users), limits.users, "user_ids")
+        rows, most = len(users) * (params.offset + params.n), limits.answer_rows // (10 if params.explain else 1)
+        self._at_most(rows, most, "user_ids x (offset + n)" + (" with reasons" if params.explain else ""))
+        work = [
+            self.service.recommend_user(self._id(user), user, params, body.variant, place)
+            for place, user in enumerate(users)
+        ]
         lists = [finish(found, request.started, cached) for found, cached in await asyncio.gather(*work)]
         took = b'],"took_ms":%.3f}' % _milliseconds(request.started)
         return HttpResponse(b'{"results":[' + b",".join(lists) + took)
@@ -108,7 +114,7 @@ class Handlers:
     # -- users --------------------------------------------------------------------------------------------------
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
-        body = await request.json(request_models.FeedbackRequest)
+        body = request.json(request_models.FeedbackRequest)
         _, run = self.service.run_for(None)
         if self.service.exposures is None and any(event.kind == "clicked" for event in body.events):
             raise Problem(422, "kind: clicks are kept only where exposures are; set serving.exposures")
@@ -146,7 +152,7 @@ class Handlers:
         return self._respond(request, variant, run, parts)
 
     async def onboarding_ratings(self, request: HttpRequest) -> HttpResponse:
-        body = await request.json(request_models.OnboardingRequest)
+        body = request.json(request_models.OnboardingRequest)
         settings = self.service.settings.onboarding
         _, run = self.service.run_for(None)
         events = self._events(body.ratings)
@@ -180,7 +186,7 @@ class Handlers:
         return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
 
     async def activate(self, request: HttpRequest) -> HttpResponse:
-        body = await request.json(request_models.ActivateRequest)
+        body = request.json(request_models.ActivateRequest)
         variant = body.variant or self.service.runs.default
         self.service.run_for(variant)
         try:

@@ -24,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 JSON = b"application/json"
 LONGEST_NAME = 40
+CLOSE = {b"connection": b"close"}
+"""With the answer to a request that was not read to its end."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,8 @@ class HttpRequest:
     started: float
     max_body: int
     max_id: int
+    body: bytes = b""
+    """All of it, once ``arrive`` has read it."""
     parameter: str = ""
     """The decoded id of the path, where the route has one."""
 
@@ -73,19 +77,24 @@ class HttpRequest:
             raise Problem(422, "a parameter of the query is given twice")
         return _validated(model, values)
 
-    async def json(self, model: type[Model]) -> Model:
-        """The body as a model. Raises Problem 413, 415, 422."""
-        kind = next((value for name, value in self.scope["headers"] if name == b"content-type"), b"")
+    def json(self, model: type[Model]) -> Model:
+        """The body as a model. Raises Problem 415, 422."""
+        kind = self.header(b"content-type")
         # A page of another origin can send anything but this type without a preflight.
         if kind.partition(b";")[0].strip().lower() != JSON:
             raise Problem(415, "send the body with the header Content-Type: application/json")
-        body = await self._body()
         try:
-            return model.model_validate_json(body)
+            return model.model_validate_json(self.body)
         except ValidationError as error:
             raise Problem(422, validation_message(error)) from error
 
-    async def _body(self) -> bytes:
+    def header(self, wanted: bytes) -> bytes:
+        """The value of a header, its name in lower case; empty where there is none."""
+        found: bytes = next((value for name, value in self.scope["headers"] if name == wanted), b"")
+        return found
+
+    async def arrive(self, take: Callable[[int], None]) -> None:
+        """Read the body; ``take`` is told the size of every piece. Raises Problem 400, 413."""
         parts, size = [], 0
         while True:
             message = await self.receive()
@@ -94,10 +103,12 @@ class HttpRequest:
             part = message.get("body", b"")
             size += len(part)
             if size > self.max_body:
-                raise Problem(413, f"the body is larger than {self.max_body} bytes; send less at once")
+                raise Problem(413, f"the body is larger than {self.max_body} bytes; send less at once", CLOSE)
+            take(len(part))
             parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                self.body = b"".join(parts)
+                return
 
 
 def raw_path(scope: Scope) -> str:
