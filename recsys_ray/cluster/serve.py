@@ -158,7 +158,7 @@ def run_serve(session: Session, settings: ServingSettings, output: Location) -> 
     with deployed(session, settings, output) as address:
         # Only now: Ray sets handlers of its own when it starts.
         before = [signal.signal(number, lambda *_: stop.set()) for number in STOPS]
-        session.progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
+        session.progress(f"serve: {address} answers from {output}; open it in a browser; Ctrl-C stops it")
         while not stop.wait(1.0):  # short waits: a signal is only seen between them
             pass
         for number, handler in zip(STOPS, before, strict=True):

@@ -16,7 +16,6 @@ import numpy as np
 
 from recsys_ray.base.errors import PublishError, StorageError
 from recsys_ray.base.manifest import damage, write_manifest
-from recsys_ray.base.memory import PeakMemory
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
@@ -44,17 +43,14 @@ class Pipeline(Judged):
 
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
-        wanted = {
-            "prepare": True,
-            "embed": self.config.content is not None,
-            "train": True,
-            "evaluate": self.config.has_split,
-            "recommend": True,
-        }
-        with PeakMemory() as memory:
-            for stage in (stage for stage, asked in wanted.items() if asked):
-                getattr(self, stage)()
-                self._results[stage]["peak_mib"] = memory.take() >> 20
+        with self.memory:
+            self.prepare()
+            if self.config.content is not None:
+                self.embed()
+            self.train()
+            if self.config.has_split:
+                self.evaluate()
+            self.recommend()
         self._keep_timings()
         track_run(self, self._results)
         return dict(self._results)
@@ -63,9 +59,9 @@ class Pipeline(Judged):
         """What the stages took, beside the parts; a run that was there already keeps what it took then."""
         made = self._results["recommend"]
         if not made["skipped"]:
-            kept = ("seconds", "skipped", "peak_mib")
             stages = [
-                {"stage": name} | {key: result[key] for key in kept if key in result}
+                {"stage": name, "seconds": result["seconds"], "skipped": result["skipped"]}
+                | ({"peak_mib": result["memory"] >> 20} if "memory" in result else {})
                 for name, result in self._results.items()
             ]
             write_manifest(Location(made["path"]) / STAGES, {"stages": stages})
