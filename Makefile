@@ -5,6 +5,7 @@
 # make soak    the batch job killed again and again must lose and double nothing; the service under load for 10 minutes
 # make newest  the quick tests on the newest versions that pyproject.toml allows, in .venv-newest (a few GB)
 # make bench   the benchmarks, one after the other, each ending with one JSON line
+# make docs    the documentation as a site in build/site; a warning is an error
 # make clean   remove the environments, caches and runs
 #
 # Needs Python 3.11 or newer, make and a package index. Another interpreter: make PYTHON=/path/to/python run
@@ -21,7 +22,7 @@ QUICK := $(PARALLEL) -m "not ray and not slow and not browser" --ignore=tests/cl
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint check soak newest bench clean
+.PHONY: help run test quick lint check soak newest bench docs clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -56,15 +57,19 @@ newest:
 bench: $(VENV)/.installed-benchmarks
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) .venv-newest runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find recsys_ray jobs tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One environment, four stamps: each adds the extras its target needs. A change of the requirements reinstalls.
+# One environment, five stamps: each adds the extras its target needs. A change of the requirements reinstalls.
 $(VENV)/.installed-run: EXTRAS := s3,embeddings,report
 $(VENV)/.installed-test: EXTRAS := test
 $(VENV)/.installed-dev: EXTRAS := test,dev
 $(VENV)/.installed-benchmarks: EXTRAS := s3,embeddings,benchmarks
+$(VENV)/.installed-docs: EXTRAS := docs
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { $(create_environment); }

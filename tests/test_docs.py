@@ -1,0 +1,81 @@
+"""The documentation names every key, command and model; and no page, command or file that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from recsys_ray import cli
+from recsys_ray.config.reference import keys as every_key
+from recsys_ray.models.registry import MODELS
+
+ROOT = Path(__file__).parent.parent
+WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)")
+COMMANDS = [name for _, name, _ in cli.functions()]
+PLAIN = {"user_id", "item_id", "title", "low", "high", "users", "items", "genres", "name", "kind", "source"}
+"""Keys whose docstring is that of their section, and the names of kinds."""
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "docs" / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_key_has_a_row_that_says_what_it_means(generate: ModuleType) -> None:
+    page = generate.configuration_page()
+    rows = {row.split("`")[1]: row for row in page.splitlines() if row.startswith("| `")}
+    assert set(rows) >= set(every_key())
+    silent = [path for path, row in rows.items() if row.endswith("|  |") and path.rpartition(".")[2] not in PLAIN]
+    assert silent == []
+
+
+def test_every_command_and_every_model_is_described(generate: ModuleType) -> None:
+    page = generate.commands_page()
+    assert re.findall(r"^## `([\w-]+)`$", page, re.MULTILINE) == COMMANDS
+    assert all(f"recsys-ray {name}" in page for name in COMMANDS)
+    page = generate.models_page()
+    parts = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert list(parts) == list(MODELS) and all(len(text) > 100 for text in parts.values())
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_pages(path: Path, generate: ModuleType) -> None:
+    made = {(ROOT / "docs" / page).resolve() for page in generate.PAGES}
+    for link in LINK.findall(path.read_text(encoding="utf-8")):
+        target = (path.parent / link).resolve()
+        assert target.exists() or target in made, link
+
+
+def typed() -> Iterator[tuple[str, str]]:
+    """(page, line) of what a reader is told to type."""
+    for path in WRITTEN:
+        for block in FENCED.findall(path.read_text(encoding="utf-8")):
+            for line in block.splitlines()[1:-1]:
+                yield str(path.relative_to(ROOT)), line
+
+
+def test_commands_and_files_that_a_reader_is_told_to_type_exist() -> None:
+    names = [(page, name) for page, line in typed() for name in re.findall(r"\brecsys-ray (\w+)", line)]
+    files = [(page, name) for page, line in typed() for name in re.findall(r"\b(?:configs|jobs)/[\w/-]+\.\w+", line)]
+    assert names and files
+    assert [one for one in names if one[1] not in set(COMMANDS)] == []
+    assert [one for one in files if not (ROOT / one[1]).exists()] == []
+
+
+def test_every_page_stands_in_the_navigation(generate: ModuleType) -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = {page for entry in nav for page in ([entry] if isinstance(entry, str) else next(iter(entry.values())))}
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert listed == pages | set(generate.PAGES)
