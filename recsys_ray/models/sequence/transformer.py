@@ -55,7 +55,8 @@ class FrequencyFilter(nn.Module):
     def forward(self, values_GLD: Tensor, group: Group) -> Tensor:
         length = values_GLD.shape[1]
         low_GLD = self.matrix_WW[:length, :length] @ values_GLD
-        return low_GLD + self.root_D.square() * (values_GLD - low_GLD)
+        filtered_GLD: Tensor = low_GLD + self.root_D.square() * (values_GLD - low_GLD)
+        return filtered_GLD
 
 
 class Block(nn.Module):
@@ -113,7 +114,8 @@ class PointwiseBlock(nn.Module):
 
     def forward(self, values_PD: Tensor, places: Places) -> Tensor:
         dim = values_PD.shape[1]
-        gate_PD, others = functional.silu(self.widen(self.norm(values_PD))).split([dim, 3 * dim], dim=1)
+        wide = functional.silu(self.widen(self.norm(values_PD)))
+        gate_PD, others = wide[:, :dim], wide[:, dim:]
         gated_PD = self.inner_norm(places.mixed(others, self._attend)) * gate_PD
         result: Tensor = values_PD + self.narrow(functional.dropout(gated_PD, self.dropout, self.training))
         return result
@@ -179,9 +181,7 @@ class SequenceEncoder(nn.Module):
         table_ND: Tensor = weight_ND * self.trained_N[:, None] + self.content_map(self.content_NF)
         return table_ND
 
-    def forward(
-        self, items_BL: Tensor, table_ND: Tensor | None = None, times_BL: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, items_BL: Tensor, table_ND: Tensor | None = None, times_BL: Tensor | None = None) -> Tensor:
         """(P, D) the states at the P real positions, row by row; ``table_ND`` is ``table()`` where it is at hand,
         ``times_BL`` are needed with relative_time."""
         table_ND = self.table() if table_ND is None else table_ND
