@@ -24,6 +24,7 @@ from recsys_ray.training.config import CHUNK_BYTES, drawn
 
 if TYPE_CHECKING:
     from recsys_ray.models.sequence.network import SequenceJob
+    from recsys_ray.models.sequence.transformer import TransformerShape
     from recsys_ray.training.checkpoint import Progress
 
     Train = Callable[[SequenceJob, Worker], tuple[dict[str, FloatArray], Progress]]
@@ -38,24 +39,8 @@ def fit_sequence(
         ModelError: a loss or gradient was not finite, or memory ran out.
     """
     from recsys_ray.models.sequence.network import SequenceJob
-    from recsys_ray.models.sequence.transformer import TransformerShape
 
-    shape = TransformerShape(
-        num_embeddings=data.num_items + (1 if causal else 2),
-        embedding_dim=config.embedding_dim,
-        hidden_dim=config.hidden_multiple * config.embedding_dim,
-        blocks=config.blocks,
-        heads=config.heads,
-        max_length=config.max_length,
-        dropout=config.dropout,
-        causal=causal,
-        activation=config.activation,
-        attention=config.attention,
-        positions=config.positions,
-        relative_time=config.relative_time,
-        low_frequencies=config.low_frequencies,
-        filter_share=config.filter_share,
-    )
+    shape = shape_of(data.num_items, config, causal)
     if config.relative_time and not data.histories.timestamps_E.any():
         raise ModelError(f"{name}: relative_time needs timestamps, and the interactions have none; unset it")
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=True)
@@ -72,6 +57,28 @@ def fit_sequence(
         shape=asdict(shape),
         trained_I=trained_I if content is None else trained_I | content.present_I,
         similarity=config.similarity,
+    )
+
+
+def shape_of(num_items: int, config: SequenceConfig, causal: bool) -> TransformerShape:
+    """Of the network that the settings ask for; one that is not causal has a mask."""
+    from recsys_ray.models.sequence.transformer import TransformerShape
+
+    return TransformerShape(
+        num_embeddings=num_items + (1 if causal else 2),
+        embedding_dim=config.embedding_dim,
+        hidden_dim=config.hidden_multiple * config.embedding_dim,
+        blocks=config.blocks,
+        heads=config.heads,
+        max_length=config.max_length,
+        dropout=config.dropout,
+        causal=causal,
+        activation=config.activation,
+        attention=config.attention,
+        positions=config.positions,
+        relative_time=config.relative_time,
+        low_frequencies=config.low_frequencies,
+        filter_share=config.filter_share,
     )
 
 
