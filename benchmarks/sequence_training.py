@@ -117,7 +117,7 @@ class PlainTraining:
         losses_BL = functional.softplus(torch.logsumexp(negative_BLM, dim=2) - positive_BL)
         loss = losses_BL[inputs_BL != self.model.padding].mean()
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
     def vectors(self) -> tuple[FloatArray, FloatArray]:

@@ -127,7 +127,8 @@ class PointwiseBlock(nn.Module):
         if group.bias_GHLL is not None:
             scores_GHLL = scores_GHLL + group.bias_GHLL
         weights_GHLL = functional.silu(scores_GHLL) * group.visible_GLL[:, None] / self.max_length
-        return (weights_GHLL.to(value.dtype) @ value).transpose(1, 2).reshape(rows, length, -1)
+        mixed_GLD: Tensor = (weights_GHLL.to(value.dtype) @ value).transpose(1, 2).reshape(rows, length, -1)
+        return mixed_GLD
 
 
 class SequenceEncoder(nn.Module):
