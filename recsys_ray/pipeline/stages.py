@@ -162,7 +162,7 @@ class Stages:
         cold = None if config.training.cold_items is None else dump(config.training.cold_items)
         inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
         inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
-        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
+        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.fit_seed)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
         manifest = {
             "model": model.key,
@@ -178,7 +178,7 @@ class Stages:
             skipped = self._is_done("train", location / bundles.MANIFEST, bundles.FORMAT)
             if not skipped:
                 most = None if limit is None else int(limit * 2**30)
-                run_fit(self.session, job, config.seed, config.training.workers, most)
+                run_fit(self.session, job, config.fit_seed, config.training.workers, most)
         facts = {"model": model.key, "parts": list(parts)} | bundles.read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
