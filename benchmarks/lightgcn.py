@@ -7,8 +7,9 @@ The plain loop multiplies a coalesced torch.sparse matrix with the embeddings la
 layers, takes their mean, and steps torch's Adam; both train BPR with one uniform negative a pair, L2 on the embeddings
 of the batch, three layers, D = 64. The negatives of the plain loop are drawn vectorised too, which its usual form, a
 loop over pairs, is not. A few steps of each are timed in turn after a warm-up, and an epoch is so many of the median
-step. ratio_step_at_end is ours over ours with ``propagate = end``, softmax with 512 negatives in both. Without --data the
-interactions are synthetic, of Gowalla's size and skew. ratio_epoch is plain over ours: above 1 we are faster. ``propagation`` is one product of the adjacency with the embeddings, in milliseconds, by each way.
+step. ratio_step_at_end is ours over ours with ``propagate = end``, softmax with 512 negatives in both. Without --data
+the interactions are synthetic, of Gowalla's size and skew. ratio_epoch is plain over ours: above 1 we are faster.
+``propagation`` is one product of the adjacency with the embeddings, in milliseconds, by each way.
 
 With --floor (and --data) LightGCN is also trained with ``propagate = end`` on train.txt, until recall@20 of valid.txt,
 all items ranked, is at least that, or 30 epochs are over: seconds_to_floor are those of the whole fit up to there (the

@@ -14,7 +14,7 @@ from recsys_ray.recommend.config import fallback_names
 
 OTHERS = (
     "demo", "movielens-small-cold", "movielens-small-hybrid", "movielens-small-ranker", "ml100k-content", "table",
-    "gowalla-chebyshev", "gowalla-chebyshev-recent",
+    "gowalla-chebyshev", "gowalla-chebyshev-recent", "beauty-best",
 )  # fmt: skip
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 DEMO = str(Path(__file__).parent.parent / "configs" / "demo.yaml")

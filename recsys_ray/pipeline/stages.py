@@ -178,7 +178,7 @@ class Stages:
             skipped = self._is_done("train", location / bundles.MANIFEST, bundles.FORMAT)
             if not skipped:
                 most = None if limit is None else int(limit * 2**30)
-                run_fit(self.session, job, config.seed, config.training.workers, most)
+                run_fit(self.session, job, config.fit_seed, config.training.workers, most)
         facts = {"model": model.key, "parts": list(parts)} | bundles.read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 

@@ -24,4 +24,4 @@ def fit_key(config: Config, prepared: str, table: str | None, model: Model, part
     cold = None if config.training.cold_items is None else dump(config.training.cold_items)
     inputs = [prepared, *([table, cold] if table is not None else [])]
     inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
-    return fingerprint(bundles.FORMAT, inputs, model.key, dump(model), tuple(parts), config.seed)
+    return fingerprint(bundles.FORMAT, inputs, model.key, dump(model), tuple(parts), config.fit_seed)
