@@ -3,12 +3,12 @@
     python benchmarks/leaderboard.py measure configs/beauty-transitions.yaml [data.path=FILE ...] [--seeds 5]
     python benchmarks/leaderboard.py page        writes docs/leaderboard.md from docs/results/*.json
 
-``measure`` evaluates a configuration on its held-out part once for each seed 0, 1, ..., and stores every metric of every
-seed, the bootstrap replicates of two of them, the command, the commit and the settings. Results on the same held-out
-interactions (``targets``, a digest) stand in one table, whichever machine they are from. Their differences have paired
-intervals: replicates of the users, averaged over seeds, under the same draws on both sides. The spread over seeds stands
-beside it. ``looks`` counts how many different settings of a result's name were ever measured on the test part;
-``--earlier`` adds those from before it was kept.
+``measure`` evaluates a configuration on its held-out part once for each seed 0, 1, ..., and stores every metric of
+every seed, the bootstrap replicates of two of them, the command, the commit and the settings. Results on the same
+held-out interactions (``targets``, a digest) stand in one table, whichever machine they are from. Their differences
+have paired intervals: replicates of the users, averaged over seeds, under the same draws on both sides. The spread
+over seeds stands beside it. ``looks`` counts how many different settings of a result's name were ever measured on the
+test part; ``--earlier`` adds those from before it was kept.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/peers.py --data ../shared/datasets/ml-100k [--trials 40] [--seeds 5] [--environments DIRECTORY]
 
-Every rating is an event. Each user's last is the test part, the one before the validation part. Every library gets the
-same number of trials, dealt out evenly to its models: the first of a model is the library's own defaults, the others are
-drawn from the ranges below. The model and settings with the best NDCG@10 on the validation part are fitted once more
-with the validation part, for each of ``--seeds`` seeds where it draws at random, and only these are measured on the
-test part. All lists are measured by our evaluation; results go where leaderboard.py keeps them.
+Every rating is an event. Each user's last is the test part, the one before the validation part. Every library gets
+the same number of trials, dealt out evenly to its models: the first of a model is the library's own defaults, the
+others are drawn from the ranges below. The model and settings with the best NDCG@10 on the validation part are fitted
+once more with the validation part, for each of ``--seeds`` seeds where it draws at random, and only these are
+measured on the test part. All lists are measured by our evaluation; results go where leaderboard.py keeps them.
 
 Peers are installed from the package index into environments of their own, kept under ``--environments``. A file
 ``ratings.csv`` with user_id, movie_id, rating, unix_timestamp in another directory does as well.

@@ -110,9 +110,8 @@ class Handlers:
         query = request.query(request_models.PopularQuery)
         variant, run = self.service.run_for(None)
         self._page(query)
-        catalogue = run.catalogue
+        catalogue, filters = run.catalogue, query.filters
         rows_I = catalogue.by_popularity_I
-        filters = query.filters
         mask_I = None if filters is None else filter_mask(run, filters)
         allowed_I = run.allowed(run.moment(query.at), mask_I)
         if allowed_I is not None:
