@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recsys_ray.base.manifest import write_manifest
-from recsys_ray.base.memory import PeakMemory
+from recsys_ray.base.memory import MemoryWatch
 from recsys_ray.base.storage import Location
 from recsys_ray.evaluation import EvaluationSettings
 from recsys_ray.runs.compare import METRICS, evaluation_facts
@@ -131,7 +131,7 @@ def test_examples_are_the_published_lists_beside_the_histories(world: tuple[Loca
 
 
 def test_peak_memory_sees_what_was_held_and_let_go() -> None:
-    with PeakMemory() as memory:
+    with MemoryWatch() as memory:
         start = memory.take()
         held = np.ones(64 << 20, np.uint8)
         high = memory.take()

@@ -19,7 +19,6 @@ from recsys_ray.data.sources.columns import Columns
 from recsys_ray.data.sources.table_files import TableSettings, TableSource
 from recsys_ray.data.sources.users import HasUsers
 
-NOTHING = schema.interactions(pa.string(), pa.string()).append(pa.field("part", pa.uint8())).empty_table()
 COLUMNS = Columns(rating="rating", timestamp="timestamp")
 
 
@@ -48,7 +47,8 @@ class WithFeedback:
         try:
             return self._table().read(chunk)
         except DataError as error:
-            return Rows(NOTHING, {REFUSED: 1}, str(error))
+            columns = schema.interactions(pa.string(), pa.string()).append(pa.field("part", pa.uint8()))
+            return Rows(columns.empty_table(), {REFUSED: 1}, str(error))
 
     def items(self) -> pa.Table | None:
         items = self.source.items()

@@ -234,8 +234,12 @@ class Journal:
         Events whose ids are not of these types stay behind: another data set's.
         """
         written: list[Location] = []
-        while names := self._name_files():
-            written += self._export(names, folder, user_type, item_type)
+        while True:
+            written += self._export(self._name_files(), folder, user_type, item_type)
+            with self._lock:
+                [(waits,)] = self._db.execute("SELECT EXISTS (SELECT 1 FROM events WHERE step = ?)", (WAITS,))
+            if not waits:
+                break
         with self._lock:
             self._db.execute("DELETE FROM events WHERE until <= ? AND step IN (?, ?)", (time.time(), STAYS, WRITTEN))
             touched, self._touched = self._touched, set()
