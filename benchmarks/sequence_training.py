@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
+from recsys_ray.config import load_config
 from recsys_ray.models.sequence.fit import shape_of
 from recsys_ray.models.sequence.network import SequenceJob, encode, item_vectors
 from recsys_ray.models.sequence.padding import newest
@@ -217,9 +217,9 @@ def main() -> None:
         parser.error("--floor needs --data")
     rows, num_items = synthetic(0) if options.data is None else read(options.data)
     histories, targets_U = Histories.from_lists([row[:-2] for row in rows]), np.array([row[-2] for row in rows])
-    settings = {name: value for name, value in yaml.safe_load(CONFIGURATION.read_text())["model"].items()}
-    settings.pop("name")
-    config = SASRec(**settings | ({} if options.epochs is None else {"epochs": options.epochs}))
+    overrides = [] if options.epochs is None else [f"model.epochs={options.epochs}"]
+    config = load_config(str(CONFIGURATION), overrides).model
+    assert isinstance(config, SASRec)
     kinds: dict[str, type[Training]] = {"ours": OurTraining, "plain": PlainTraining}
     timed = {name: step_seconds(kind(histories, num_items, config), options.steps) for name, kind in kinds.items()}
     seconds: dict[str, list[float]] = {name: [] for name in timed}
