@@ -12,4 +12,4 @@ from recsys_ray.config import load_config
 def application(arguments: dict[str, Any]) -> Any:
     """``config`` is the path of a configuration, ``overrides`` a list of key=value."""
     config = load_config(arguments["config"], arguments.get("overrides", []))
-    return serve.application(config.serving, Location.of(config.output))
+    return serve.application(config.served(), Location.of(config.output))

@@ -4,9 +4,10 @@
 
 Bodies that never come, connections that say nothing, the dearest requests that are legal, one user's events without
 end, allow lists that never repeat, and wrong keys. Ordinary callers must not notice: under 0.1 % of their requests
-fail, p99 is under 250 ms, the replicas' memory stays where it was, the service says that it is ready. Then the state of what
-users sent is damaged, a replica is killed and the proxy, and each time the seconds are counted until all is answered
-again. At the end every event that was accepted is in the files for the next batch run once, and that run reads them.
+fail, p99 is under 250 ms, the replicas' memory stays where it was, the service says that it is ready. Then the state
+of what users sent is damaged, a replica is killed and the proxy, and each time the seconds are counted until all is
+answered again. At the end every event that was accepted is in the files for the next batch run once, and that run
+reads them.
 ``tests/cluster/test_siege.py`` runs the short form. The last line is one JSON object.
 """
 

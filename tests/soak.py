@@ -120,7 +120,7 @@ def kill_one_worker(driver: int, running: Callable[[], bool]) -> bool:
     while running():
         for process in psutil.Process(driver).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if "ray::MapBatches(_Recommend)" in " ".join(process.cmdline()):
+                if "ray::recommend_shard" in " ".join(process.cmdline()):
                     process.kill()
                     return True
     return False

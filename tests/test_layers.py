@@ -20,7 +20,7 @@ MAX_LINES = 350
 
 FLOORS = [
     {"base"},
-    {"pages"},
+    {"pages", "console"},
     {"data", "training", "retrieval", "evaluation"},
     {"models", "content"},
     {"recommend", "testing"},
@@ -28,10 +28,11 @@ FLOORS = [
     {"serving", "api", "tracking"},
     {"cluster"},
     {"config"},
+    {"planning"},
     {"pipeline", "deploy"},
     {"commands"},
     {"cli"},
-    {"jobs"},
+    {"jobs", "__main__"},
 ]
 HEIGHT = {room: height for height, floor in enumerate(FLOORS) for room in floor}
 MAY_IMPORT_RAY = {"cluster", "jobs"}

@@ -11,8 +11,9 @@ import numpy as np
 import ray
 import ray.data
 
+from recsys_ray.base.progress import Ticker
 from recsys_ray.cluster.config import ClusterSettings
-from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
+from recsys_ray.cluster.session import Session, our_errors, set_threads
 from recsys_ray.content.encode import ShardEncoder, ShardReader
 from recsys_ray.content.table import EmbedJob, add_up
 from recsys_ray.runs.publish import whole_shards

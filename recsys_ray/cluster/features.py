@@ -10,9 +10,10 @@ import ray
 import ray.data
 
 from recsys_ray.base.manifest import write_manifest
+from recsys_ray.base.progress import Ticker
 from recsys_ray.base.provenance import stamp
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.session import Session, Ticker, our_errors
+from recsys_ray.cluster.session import Session, our_errors
 from recsys_ray.data.feature_tables import ITEMS, FeatureJob, ItemSums, item_table, write_shard
 from recsys_ray.data.prepared import Prepared
 

@@ -1,27 +1,30 @@
-"""The batch job on Ray Data: shard numbers stream through worker processes, each of which holds one open bundle.
+"""The batch job: shard numbers go through worker processes, each of which holds one open bundle.
 
-On a CPU these are Ray's task workers, which outlive a job: the next one finds them started and warm. After a task on a
-GPU Ray ends the process, so there an actor holds the bundle.
+On a CPU these are tasks, whose workers outlive a job: the next one finds them started and warm. After a task on a GPU
+Ray ends the process, so there an actor of Ray Data holds the bundle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
-from ray.data import TaskPoolStrategy
 
+from recsys_ray.base.progress import Ticker
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.session import Session, Ticker, our_errors, set_threads
+from recsys_ray.cluster.session import Session, our_errors, set_threads
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs.batch import ShardRecommender
 from recsys_ray.runs.publish import whole_shards
 
 COUNTS = ("users", "score_seconds", "seconds")
 """What a shard tells of itself, each a column."""
+TASK = "recommend_shard"
+"""How the work is called in the names of processes."""
 
 
 @lru_cache(maxsize=1)
@@ -30,8 +33,7 @@ def _opened(bundle_url: str, run_url: str, settings: RecommendSettings, ranker_u
 
 
 class _Recommend:
-    """A batch of shard numbers in, a row of counts for each out. An object is a function for Ray Data's tasks, the
-    class one for its actors."""
+    """A batch of shard numbers in, a row of counts for each out."""
 
     def __init__(
         self, bundle_url: str, run_url: str, settings: RecommendSettings, ranker_url: str | None, threads: int
@@ -70,20 +72,42 @@ def run_batch(
     actors = min(cluster.actors or max(1, int(session.num_cpus / cluster.actor_cpus)), len(todo))
     ranker_url = None if ranker is None else str(ranker)
     arguments = (str(bundle), str(run), settings, ranker_url, max(1, int(cluster.actor_cpus)))
-    shards = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
-    batches: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy", "num_cpus": cluster.actor_cpus}
     if cluster.actor_gpus:
-        pool = ray.data.ActorPoolStrategy(size=actors)
-        batches["num_gpus"] = cluster.actor_gpus
-        results = shards.map_batches(_Recommend, compute=pool, fn_constructor_args=arguments, **batches)
+        shards = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
+        results = shards.map_batches(
+            _Recommend,
+            batch_size=1,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            fn_constructor_args=arguments,
+            num_cpus=cluster.actor_cpus,
+            num_gpus=cluster.actor_gpus,
+        ).iter_rows()
     else:
-        results = shards.map_batches(_Recommend(*arguments), compute=TaskPoolStrategy(actors), **batches)
+        results = _as_tasks(_Recommend(*arguments), todo, actors, cluster.actor_cpus)
     ticker = Ticker(session.progress, "recommend", len(todo))
     score_seconds = seconds = 0.0
     with our_errors():
-        for row in results.iter_rows():
+        for row in results:
             facts["users_written"] += row["users"]
             score_seconds, seconds = score_seconds + row["score_seconds"], seconds + row["seconds"]
             ticker.step(f", {facts['users_written']:,} users")
     run.remove(name for name in run.names() if name.endswith(".tmp"))  # left behind by killed attempts
     return facts | {"actors": actors, "score_seconds": round(score_seconds, 3), "shard_seconds": round(seconds, 3)}
+
+
+def _as_tasks(recommend: _Recommend, todo: Sequence[int], at_once: int, cpus: float) -> Iterator[dict[str, Any]]:
+    """The counts of each shard as it is finished; a lost worker's shard is done again by another."""
+    task: Any = ray.remote(num_cpus=cpus, max_retries=-1)(_one_shard).options(name=TASK)
+    held, waiting = ray.put(recommend), list(reversed(todo))
+    running: list[Any] = []
+    while waiting or running:
+        while waiting and len(running) < at_once:
+            running.append(task.remote(held, waiting.pop()))
+        (done, *_), running = ray.wait(running)
+        yield ray.get(done)
+
+
+def _one_shard(recommend: _Recommend, shard: int) -> dict[str, Any]:
+    found = recommend({"shard": np.array([shard])})
+    return {name: found[name][0].item() for name in COUNTS}

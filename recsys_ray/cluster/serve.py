@@ -118,6 +118,7 @@ def deployed(session: Session, settings: ServingSettings, output: Location) -> I
 
 def _deployed(session: Session, settings: ServingSettings, output: Location, folder: Path) -> Iterator[str]:
     variables = environment(settings, folder)
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     session.connect()
     from ray import serve
@@ -140,6 +141,8 @@ def _deployed(session: Session, settings: ServingSettings, output: Location, fol
         yield f"http://{_reachable(settings.host)}:{settings.port}"
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
+        for name, value in before.items():  # the next service of this process has others
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def run_serve(session: Session, settings: ServingSettings, output: Location) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def run_serve(session: Session, settings: ServingSettings, output: Location) -> 
     with deployed(session, settings, output) as address:
         # Only now: Ray sets handlers of its own when it starts.
         before = [signal.signal(number, lambda *_: stop.set()) for number in STOPS]
-        session.progress(f"serve: {address} answers from {output}; Ctrl-C stops it")
+        session.progress(f"serve: {address} answers from {output}; open it in a browser; Ctrl-C stops it")
         while not stop.wait(1.0):  # short waits: a signal is only seen between them
             pass
         for number, handler in zip(STOPS, before, strict=True):

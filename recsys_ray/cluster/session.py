@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
-import psutil
 import ray
 import ray.data
 
 from recsys_ray.base.errors import RecsysError, StorageError
+from recsys_ray.base.memory import available_memory as available_memory
+from recsys_ray.base.progress import Ticker
 from recsys_ray.base.storage_errors import foreign_storage_error
 from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Inlet
@@ -115,26 +115,6 @@ class Session:
         return result
 
 
-class Ticker:
-    """Progress lines for work of known length: one every few seconds, none for work that is done at once."""
-
-    def __init__(self, progress: Callable[[str], None], label: str | None, total: int, seconds: float = 5.0) -> None:
-        self._progress, self._label, self._total, self._seconds = progress, label, total, seconds
-        self._done = 0
-        self._started = self._last = time.monotonic()
-
-    def step(self, note: str = "") -> None:
-        self._done += 1
-        now = time.monotonic()
-        if self._label is None or self._done == self._total or now - self._last < self._seconds:
-            return
-        self._last = now
-        # The first piece carries the start of workers and says little about the rest.
-        left = (now - self._started) / self._done * (self._total - self._done)
-        estimate = f" (about {left:.0f} s left)" if self._done > 2 else ""
-        self._progress(f"{self._label}: {self._done}/{self._total}{note}{estimate}")
-
-
 class our_errors:
     """Re-raise an error of ours that crossed Ray as itself, and a full disk or lost worker as one clear line."""
 
@@ -176,17 +156,6 @@ def set_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     threadpoolctl.threadpool_limits(count)
-
-
-def available_memory() -> int:
-    """Bytes a new process could take here: the machine's free memory, or what its control group leaves."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            free = min(free, int(limit.read()) - int(used.read()))
-    except (OSError, ValueError):
-        pass  # no control group, or no limit ("max")
-    return free
 
 
 def largest_machine() -> int:

@@ -1,55 +1,60 @@
-"""Commands that are not stages of a run: one file each, named as it is typed.
+"""The commands: one function each, named as it is typed; its docstring is its help.
 
-A file has ``HELP``, one line; ``add_arguments(parser)``, for argparse; and ``run(parsed, progress)``, which returns
-what the command found or did, for the JSON line, and raises an error of ours otherwise. It imports nothing heavy:
-all of them are imported to print the help. Adding a command is one file, and one name in COMMANDS.
+A function takes a ``Reporter``, then its arguments, and returns what it found or did, for the JSON line. What
+``console.command`` makes of it has the options that all commands have, and gives the exit status. The modules import
+nothing heavy: all of them are imported to print the help. Adding a command is one function, and its name in GROUPS.
 """
 
 from __future__ import annotations
 
-import importlib
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from recsys_ray.base.process import kept_sigterm
+from recsys_ray.console.reporter import Reporter
 
 if TYPE_CHECKING:
     from recsys_ray.pipeline import Pipeline
 
-COMMANDS: tuple[str, ...] = ("choose", "tune", "doctor", "compare", "ab", "audience", "export", "forget", "redo")
-"""In the order of the help."""
+Result = dict[str, Any]
 
-Progress = Callable[[str], None]
-
-
-class Command(Protocol):
-    """What a file of this package has."""
-
-    HELP: str
-
-    def add_arguments(self, parser: ArgumentParser) -> None: ...
-
-    def run(self, parsed: Namespace, progress: Progress) -> dict[str, Any]: ...
-
-
-def command(name: str) -> Command:
-    """The module of a command."""
-    return cast(Command, importlib.import_module(f"recsys_ray.commands.{name}"))
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Start": {"start": ("init", "plan", "describe", "models", "schema")},
+    "Run": {"stages": ("run", "serve", "verify", "rollback")},
+    "Stages of a run": {
+        "stages": ("prepare", "features", "embed", "train", "evaluate", "recommend"),
+        "again": ("redo",),
+    },
+    "Choose and compare": {"choice": ("choose", "tune", "compare", "ab")},
+    "Look and take out": {"data": ("doctor", "report", "audience", "export", "forget")},
+}
+"""In the order of the help: commands by the module that has them."""
 
 
-def add_config(parser: ArgumentParser) -> None:
-    """The arguments of every command about a configuration: ``CONFIG [key=value ...]``."""
-    parser.add_argument("config", help="YAML file, see configs/")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="override a key, e.g. recommend.n=20"
-    )
+def _keys(incomplete: str) -> list[str]:
+    """Keys of the configuration that begin like this, for the shell."""
+    from recsys_ray.config.reference import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file; recsys-ray init writes one")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="key=value", help="other values for keys, e.g. recommend.n=20", autocompletion=_keys),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="key=value", help="another value for a key; may be repeated", autocompletion=_keys),
+]
 
 
 @contextmanager
 def open_pipeline(
-    config: str, overrides: Sequence[str] | Mapping[str, Any], progress: Progress, *, reads_input: bool = True
+    config: str, overrides: Sequence[str] | Mapping[str, Any] | None, say: Reporter, *, reads_input: bool = True
 ) -> Iterator[Pipeline]:
     """A configuration, validated, with the Ray session that its stages run in.
 
@@ -58,7 +63,7 @@ def open_pipeline(
     """
     from recsys_ray.config import load_config
 
-    loaded = load_config(config, overrides, progress)
+    loaded = load_config(config, overrides or (), say)
     if reads_input:
         from recsys_ray.data.first_look import look_at_inputs
 
@@ -71,5 +76,5 @@ def open_pipeline(
         from recsys_ray.pipeline import Pipeline
 
     workers = loaded.training.workers if loaded.trains_a_network else None
-    with Session(loaded.cluster, progress, workers) as session:
+    with Session(loaded.cluster, say, workers) as session:
         yield Pipeline(loaded, session)

@@ -53,6 +53,9 @@ class TrainingSettings(Settings):
     """Score items without training interactions by their embeddings, whatever the model; null leaves them out."""
     memory_limit_gib: float | None = Field(default=None, gt=0)
     """Refuse fits predicted to need more; by default what is free on the machine that fits."""
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of initial values and sampling in fits, so that several can be measured on one split; null takes that of the
+    run."""
 
 
 class RankerSection(RankerSettings):
@@ -101,9 +104,20 @@ class Config(Settings):
     def model_name(self) -> str:
         return str(self.model.name)
 
+    @property
+    def fit_seed(self) -> int:
+        """Of initial values and sampling; splits have ``seed``."""
+        return self.seed if self.training.seed is None else self.training.seed
+
     def chosen_model(self) -> Model:
         """``model`` as the object that fits."""
         return without_name(self.model)
+
+    def served(self) -> ServingSettings:
+        """``serving``, with the posters of the catalogue where it names no others."""
+        if self.serving.image is not None or self.content is None:
+            return self.serving
+        return self.serving.model_copy(update={"image": self.content.image})
 
     def chosen_ranker(self) -> Model | None:
         """The same of the model in ``recommend.ranker``; None without one."""

@@ -21,6 +21,7 @@ from recsys_ray.base.errors import DataError
 from recsys_ray.base.types import DoubleArray
 from recsys_ray.evaluation import metrics
 from recsys_ray.evaluation.config import EvaluationSettings
+from recsys_ray.evaluation.legend import legend
 
 EVERYONE = "all"
 HEAD, TAIL = "head items", "tail items"
@@ -231,7 +232,7 @@ class Report:
             lines.append(f"{known}, {counts['ratings_unpredicted']:,} are not (an item or user unknown to the model)")
         for name, segment in self.segments.items():
             lines += _rows(f"{name} ({segment.users:,} users)", segment.metrics, segment.intervals, self.settings.k)
-        return "\n".join(lines)
+        return "\n".join([*lines, "where", *legend([*self._shown(), *plain])])
 
     def _seen(self) -> str:
         """What is to be said of targets that no list can hold; empty where there are none."""
@@ -240,10 +241,17 @@ class Report:
         return f"{count:,} {what}" if count else ""
 
     def _shown(self) -> dict[str, float]:
-        """The metrics without a graded NDCG that says what NDCG does, because all ratings are equal."""
-        pairs = [(name, name.removeprefix("graded_")) for name in self.metrics if name.startswith("graded_")]
-        same = all(math.isclose(self.metrics[graded], self.metrics[plain]) for graded, plain in pairs)
-        return {name: value for name, value in self.metrics.items() if not (same and name.startswith("graded_"))}
+        """The metrics without one that says what another does: graded NDCG where all ratings are equal, MAP where every
+        user has one held-out item."""
+        said_twice = [
+            said
+            for said, other in (("graded_ndcg", "ndcg"), ("map", "mrr"))
+            if all(
+                math.isclose(self.metrics.get(f"{said}@{k}", 0), self.metrics.get(f"{other}@{k}", 0))
+                for k in self.settings.k
+            )
+        ]
+        return {name: value for name, value in self.metrics.items() if name.partition("@")[0] not in said_twice}
 
 
 def _rows(title: str, values: dict[str, float], intervals: dict[str, Interval], ks: list[int]) -> list[str]:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from recsys_ray.base.progress import Step
 from recsys_ray.base.types import Counts, FitContext, FloatArray, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.linalg.conjugate_gradient import improve_rows
@@ -76,7 +77,7 @@ class ALS(Model):
         items_ID = context.rng().standard_normal(shape, np.float32) * np.float32(std)
         users_UD = np.zeros((data.num_users, self.embedding_dim), np.float32)
         for epoch in range(1, self.epochs + 1):
-            context.progress(f"als: epoch {epoch}/{self.epochs}")
+            context.progress(Step("als: epoch", epoch, self.epochs))
             users_UD, items_ID, _ = half_step(user_side, items_ID, self, context, start_RD=users_UD)
             start_ID = items_ID if epoch < self.epochs else None
             items_ID, users_UD, _ = half_step(item_side, users_UD, self, context, start_RD=start_ID)

@@ -5,8 +5,9 @@
 Weights are given, or chosen on events held out of the training histories: every member is fitted without them, and a
 convex search looks for the weights with the best NDCG@20 over the candidates that any member would list. It starts from
 the best member alone, so the blend is never below it on those events, and moves weight from one member to another in
-ever smaller steps. Members that end with no weight are left out; the others are fitted again, on everything.
-Time and memory: those of the members, one after the other, twice with weights by validation.
+ever smaller steps. Members that end with no weight are left out; the others are fitted again, on everything, unless
+``refit`` is off.
+Time and memory: those of the members, one after the other, twice with weights by validation and ``refit``.
 """
 
 from __future__ import annotations
@@ -89,6 +90,9 @@ class Blend(MadeOfModels):
     """The events that weights are chosen on: a fifth of a user's at random, or the last one, as the split does."""
     validation_users: int = Field(default=2000, ge=1)
     """Users whose events are held out for it, at most."""
+    refit: bool = True
+    """Fit the members once more, with the held-out events, after weights were chosen on them. false keeps those that
+    the weights were chosen with: half the time, for members that take long to train and few events held out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -106,6 +110,8 @@ class Blend(MadeOfModels):
     def _some_weight(self) -> Blend:
         if self.weights == "given" and not any(member.weight for member in self.members):
             raise ValueError("all weights of members are 0; give one of them some")
+        if self.weights == "given" and not self.refit:
+            raise ValueError("refit: false needs weights: validation; given weights hold nothing out")
         return self
 
     def memory(self, counts: Counts) -> MemoryEstimate:
@@ -121,16 +127,21 @@ class Blend(MadeOfModels):
         """
         models = self.models
         weights = {name: member.weight for name, member in zip(models, self.members, strict=True)}
+        fitted: dict[str, Scorer] = {}
         if self.weights == "validation":
-            weights = self._chosen(models, data, context)
+            weights, fitted = self._chosen(models, data, context)
         used = {name: weight for name, weight in weights.items() if weight > 0}
-        scorers = {name: fit_member(self.key, name, models[name], data, context, "all") for name in used}
+        if self.refit:
+            fitted = {name: fit_member(self.key, name, models[name], data, context, "all") for name in used}
+        scorers = {name: fitted[name] for name in used}
         return BlendScorer(
             members=scorers, weights_M=list(used.values()), method=self.method, rank_constant=self.rank_constant
         )
 
-    def _chosen(self, models: dict[str, Model], data: TrainData, context: FitContext) -> dict[str, float]:
-        """The weights that rank held-out events best."""
+    def _chosen(
+        self, models: dict[str, Model], data: TrainData, context: FitContext
+    ) -> tuple[dict[str, float], dict[str, Scorer]]:
+        """The weights that rank held-out events best, and the members fitted without those events."""
         share = min(1.0, self.validation_users / max(1, data.num_users))
         left, held_out = hold_out(data.histories, share, context.rng(1), last=self.held_out == "last")
         if held_out is None:
@@ -146,7 +157,7 @@ class Blend(MadeOfModels):
         weights = {name: round(float(weight), 4) for name, weight in zip(models, found, strict=True)}
         shown = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
         context.progress(f"blend: NDCG@{TOP} on held-out events: {listed}; blend {task.quality(found):.4f} by {shown}")
-        return weights
+        return weights, dict(zip(models, scorers, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from pydantic import Field, model_validator
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.kernels import njit, prange
+from recsys_ray.base.progress import Step
 from recsys_ray.base.types import Counts, FitContext, FloatArray, ItemContent, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, history_matrix, require_finite
 from recsys_ray.models.content import attribute_vectors
@@ -92,7 +93,7 @@ class EASE(Model):
         users_items = history_matrix("ease", data, self.weighting)
         left, right = scaled(users_items.T.tocsr()), scaled(users_items)
         features = self._features(data)
-        context.progress(f"ease: Gram matrix of {data.num_items} items")
+        context.progress(Step(f"ease: Gram matrix of {data.num_items} items"))
         weights_II = np.zeros((data.num_items, data.num_items), np.float32)
         add_sparse_rows(left, right, weights_II)
         self._solve(weights_II, context)
@@ -155,7 +156,7 @@ def sweep(matrix_II: FloatArray, context: FitContext) -> None:
     """
     size = len(matrix_II)
     for first in range(0, size, BLOCK):
-        context.progress(f"ease: inverse, {100 * first // size} %")
+        context.progress(Step("ease: inverse, row", first, size))
         last = min(first + BLOCK, size)
         panel_RI = np.empty((last - first, size), np.float32)
         panel_RI[:, :first] = matrix_II[:first, first:last].T

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from recsys_ray.base.types import FloatArray, Histories, ItemLists, LongArray
 from recsys_ray.training.loop import generator, stream
-from recsys_ray.training.losses import hardest, sampled_softmax
+from recsys_ray.training.losses import HIDDEN, Ranking, direct_au, hardest, ranking_softmax
 from recsys_ray.training.negatives import NegativeSampler, Sample, is_member
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+from recsys_ray.training.workers import batch_rows, gather_rows, num_steps, own_rows
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 
 
-class Sampling(Protocol):
-    """What the settings of a model say of its negatives."""
+class Sampling(Ranking, Protocol):
+    """What the settings of a model say of its loss and its negatives."""
 
     @property
     def negatives(self) -> int: ...
@@ -106,9 +106,19 @@ class ObservedPairs:
         positive_B, negative_BM = scores
         if settings.negative_strategy == "hard":
             mine_BM = self.are_mine(users_B, sample.items[None, :])
-            return sampled_softmax(positive_B, hardest(negative_BM, settings.negatives, mine_BM))
-        expected_M = sample.log_expected if settings.correct_popularity else None
-        return sampled_softmax(positive_B, negative_BM, expected_M, sample.items == items_B[:, None])
+            negative_BM = hardest(negative_BM, settings.negatives, mine_BM)
+        else:
+            if settings.correct_popularity:
+                negative_BM = negative_BM - sample.log_expected
+            negative_BM = negative_BM.masked_fill(sample.items == items_B[:, None], HIDDEN)
+        # A user's pairs are spread over the workers: what counts a user as a whole is told of all.
+        together = settings.loss == "bilateral_softmax" and self.worker.world_size > 1
+        others = (gather_rows(positive_B, self.worker), gather_rows(users_B, self.worker)) if together else None
+        return ranking_softmax(positive_B, negative_BM, users_B, self.num_items, settings, others)
+
+    def direct_au(self, users_BD: Tensor, items_BD: Tensor, weight: float) -> Tensor:
+        """The loss of the pairs' vectors."""
+        return direct_au(users_BD, items_BD, weight, lambda rows: gather_rows(rows, self.worker))
 
     def are_mine(self, users_B: Tensor, items_BM: Tensor) -> Tensor:
         """(B, M) whether the users have the items; (1, M) items are the same for all."""

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.kernels import njit
+from recsys_ray.base.progress import Step
 from recsys_ray.base.types import (
     BoolArray,
     Counts,
@@ -82,7 +83,7 @@ class SVD(Model):
                 np.float32(self.learning_rate),
                 np.float32(self.regularization),
             )
-            context.progress(f"svd: epoch {epoch + 1}/{self.epochs}, training RMSE {np.sqrt(error):.4f}")
+            context.progress(Step("svd: epoch", epoch + 1, self.epochs, f", training RMSE {np.sqrt(error):.4f}"))
         require_finite("svd", "lower learning_rate", users_UD, items_ID, bias_I)
         return FactorScorer(
             users_UD=users_UD,

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from recsys_ray.base.kernels import njit
+from recsys_ray.base.progress import Step
 from recsys_ray.base.types import Counts, FitContext, MemoryEstimate, Scorer, TrainData
 from recsys_ray.models.base import Model, require_finite
 from recsys_ray.models.linalg.sparse import read_only
@@ -86,7 +87,7 @@ class SVDpp(Model):
                 np.float32(self.bias_regularization),
             )
             rate *= self.decay
-            context.progress(f"svdpp: epoch {epoch + 1}/{self.epochs}, training RMSE {np.sqrt(error):.4f}")
+            context.progress(Step("svdpp: epoch", epoch + 1, self.epochs, f", training RMSE {np.sqrt(error):.4f}"))
         require_finite("svdpp", "lower learning_rate", users_UD, items_ID, implicit_ID, bias_I)
         users_UD[:, :-1] += implicit_sums(histories, implicit_ID)
         return ImplicitFactorScorer(

@@ -72,6 +72,23 @@ def draw_points(
     return draw(name, SIZE, paint, label)
 
 
+def draw_intervals(
+    name: str, values: Sequence[float], intervals: Sequence[Sequence[float]], x: str, y: str, label: str
+) -> str:
+    """A dot for every value, in order, and its interval (low, high) as a line through it."""
+
+    def paint(axes: Any) -> None:
+        places = np.arange(1, len(values) + 1)
+        lows, highs = np.asarray(intervals, np.float64).T
+        axes.vlines(places, lows, highs, color=SOFT, linewidth=LINE_WIDTH)
+        axes.plot(places, values, color=ACCENT, linewidth=LINE_WIDTH, marker="o")
+        axes.set_xticks(places)
+        axes.margins(x=0.1)
+        _named(axes, x, y)
+
+    return draw(name, SIZE, paint, label)
+
+
 def draw_shades(name: str, shares: DoubleArray, x: str, y: str, label: str) -> str:
     """A rectangle of cells, the darker the larger their logarithm; cells of 0 stay empty. Row 0 is at the bottom."""
 

@@ -76,7 +76,7 @@ def choose(stages: Stages, *, networks: bool) -> Chosen:
             wanted.append(Candidate(label, sections[label], needed))
         except RecsysError as error:
             found.append(Candidate(label, sections[label], needed, problem=str(error)))
-    tried = stages.session.map_blocks(_try, wanted, (data, config.seed), "choose")
+    tried = stages.session.map_blocks(_try, wanted, (data, config.fit_seed), "choose")
     for candidate in tried:
         found.append(candidate)
         stages.session.progress(f"choose: {_said(candidate, _metric(config))}")
@@ -86,7 +86,7 @@ def choose(stages: Stages, *, networks: bool) -> Chosen:
     if not whole:
         raise ConfigError(f"choose: no model could be fitted, {ranked[0].label}: {ranked[0].problem}")
     if blend := _blend(whole):
-        (candidate,) = stages.session.map_blocks(_try, [blend], (data, config.seed), "choose")
+        (candidate,) = stages.session.map_blocks(_try, [blend], (data, config.fit_seed), "choose")
         stages.session.progress(f"choose: {_said(candidate, metric)}")
         ranked = sorted([*ranked, candidate], key=lambda one: -one.score(metric))
     place = stages.output / "choice" / fingerprint(data.prepared.name, dump(config), networks)[:12]

@@ -78,13 +78,14 @@ class Measured(Stages):
             table = report.table()
             for name, other in self.config.baselines().items():
                 baseline_run, baseline = self._beside(name, other)
-                result["baselines"][name] = baseline.to_json()
+                differences = {metric: list(found) for metric, found in report.compare(baseline).items()}
+                result["baselines"][name] = baseline.to_json() | {"differences": differences}
                 result["runs"].append(str(baseline_run))
                 table += "\n" + report.beside(baseline, name)
             result["table"] = table
             write_manifest(location / METRICS, result)
         if show:
-            self.session.progress(result["table"])
+            self.show(result["table"])
         facts = {"metrics": result["model"]["metrics"]}
         facts["baselines"] = {name: baseline["metrics"] for name, baseline in result["baselines"].items()}
         return self._done("evaluate", location, skipped, facts, started)
@@ -110,7 +111,7 @@ class Measured(Stages):
         paths = [fold["path"] for fold in folds]
         location = self.output / "evaluation" / f"folds-{fingerprint(paths)[:12]}"
         write_manifest(location / METRICS, report.to_json() | {"runs": places})
-        self.session.progress(report.table(self.config.evaluation))
+        self.show(report.table(self.config.evaluation))
         means = {name: value.mean for name, value in report.values.items()}
         skipped = all(fold["skipped"] for fold in folds)
         return self._done("evaluate", location, skipped, {"metrics": means, "folds": report.to_json()}, started)

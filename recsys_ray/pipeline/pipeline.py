@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from recsys_ray.base.errors import PublishError, StorageError
-from recsys_ray.base.manifest import damage
+from recsys_ray.base.manifest import damage, write_manifest
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
@@ -33,6 +33,8 @@ from recsys_ray.runs.config import GateSettings
 from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
 from recsys_ray.runs.published import RECORD, RunFacts, is_published, read_run
+from recsys_ray.runs.report.facts import STAGES
+from recsys_ray.runs.report.page import write_page
 from recsys_ray.runs.verify import verify
 
 
@@ -41,15 +43,28 @@ class Pipeline(Judged):
 
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
-        self.prepare()
-        if self.config.content is not None:
-            self.embed()
-        self.train()
-        if self.config.has_split:
-            self.evaluate()
-        self.recommend()
+        with self.memory:
+            self.prepare()
+            if self.config.content is not None:
+                self.embed()
+            self.train()
+            if self.config.has_split:
+                self.evaluate()
+            self.recommend()
+        self._keep_timings()
         track_run(self, self._results)
         return dict(self._results)
+
+    def _keep_timings(self) -> None:
+        """What the stages took, beside the parts; a run that was there already keeps what it took then."""
+        made = self._results["recommend"]
+        if not made["skipped"]:
+            stages = [
+                {"stage": name, "seconds": result["seconds"], "skipped": result["skipped"]}
+                | ({"peak_mib": result["memory"] >> 20} if "memory" in result else {})
+                for name, result in self._results.items()
+            ]
+            write_manifest(Location(made["path"]) / STAGES, {"stages": stages})
 
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""
@@ -160,6 +175,13 @@ class Pipeline(Judged):
         file.write_bytes(page.encode())
         return self._done("report", file, False, facts, started)
 
+    def report_run(self) -> dict[str, Any]:
+        """One HTML page about the published run, beside its parts."""
+        started, (place, _) = time.perf_counter(), self.published()
+        images = None if self.config.content is None else self.config.content.image
+        page = write_page(self.output, place, images, self.session.map_blocks)
+        return self._done("report", page, False, {"run": place.name}, started)
+
     def report_data(self) -> dict[str, Any]:
         """One HTML page about the prepared data, and its numbers beside it."""
         started = time.perf_counter()
@@ -169,7 +191,7 @@ class Pipeline(Judged):
 
     def serve(self) -> dict[str, Any]:
         """Answer online from what is published, until interrupted."""
-        return run_serve(self.session, self.config.serving, self.output)
+        return run_serve(self.session, self.config.served(), self.output)
 
     def verify(self, url: str | None = None) -> dict[str, Any]:
         """Is the published run whole, and does the service at ``url`` answer with it?"""

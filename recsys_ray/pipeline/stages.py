@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
 from recsys_ray.base.manifest import damage, listed_files, read_manifest
+from recsys_ray.base.memory import MemoryWatch
 from recsys_ray.base.provenance import fingerprint, versions
-from recsys_ray.base.secrets import masked
 from recsys_ray.base.storage import Location
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.features import MANIFEST as FEATURES_MANIFEST
@@ -27,6 +27,7 @@ from recsys_ray.data.prepare.shard import ITEMS, MANIFEST
 from recsys_ray.data.prepared import Prepared
 from recsys_ray.data.rating_scale import low_ratings
 from recsys_ray.models import Model
+from recsys_ray.planning.keys import fit_key, prepared_key
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.runs.fit import FitJob
 
@@ -50,6 +51,9 @@ class Stages:
         self._prepared: Prepared | None = None
         self._results: dict[str, dict[str, Any]] = {}
         self._whole: set[str] = set()
+        self.memory = MemoryWatch()
+        self.show: Callable[[str], None] = session.progress
+        """Where tables for people go."""
 
     def _name(self) -> str:
         """Of the configuration, without what decides nothing of what is written."""
@@ -81,8 +85,7 @@ class Stages:
         source = preparing.open_source(config.data, seed=config.seed)
         if forgotten := forgotten_users(self.output):
             source = WithoutUsers(source, forgotten)
-        key = fingerprint(preparing.FORMAT, dump(config.data), masked(source.fingerprint()), config.seed)
-        location = self.output / "prepared" / key[:12]
+        location = self.output / "prepared" / prepared_key(config, source)[:12]
         started = time.perf_counter()
         with self._alone("prepare", location):
             skipped = self._is_done("prepare", location / MANIFEST, preparing.FORMAT)
@@ -159,10 +162,7 @@ class Stages:
         fallbacks = config.fallbacks() if model == config.chosen_model() else {}
         needs_table = any(config.needs_content(fitted) for fitted in (model, *fallbacks.values()))
         table = Location(self.embed()["path"]) if needs_table else None
-        cold = None if config.training.cold_items is None else dump(config.training.cold_items)
-        inputs = [self.prepared.location.name, *([table.name, cold] if table else [])]
-        inputs += [{label: [other.key, dump(other)]} for label, other in fallbacks.items()]
-        key = fingerprint(bundles.FORMAT, inputs, model.key, dump(model), parts, config.seed)
+        key = fit_key(config, self.prepared.location.name, None if table is None else table.name, model, parts)
         location = self.output / "models" / f"{model.key}-{key[:12]}"
         manifest = {
             "model": model.key,
@@ -178,7 +178,7 @@ class Stages:
             skipped = self._is_done("train", location / bundles.MANIFEST, bundles.FORMAT)
             if not skipped:
                 most = None if limit is None else int(limit * 2**30)
-                run_fit(self.session, job, config.seed, config.training.workers, most)
+                run_fit(self.session, job, config.fit_seed, config.training.workers, most)
         facts = {"model": model.key, "parts": list(parts)} | bundles.read_manifest(location)["fit"]
         return self._done(stage, location, skipped, facts, started)
 
@@ -226,5 +226,8 @@ class Stages:
         if stage not in self._results:
             how = "unchanged, skipped" if skipped else f"done in {seconds} s"
             self.session.progress(f"{stage}: {how} -> {location}")
-        self._results[stage] = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | facts
+        seen = self.memory.take()
+        memory = {} if seen is None or stage in self._results else {"memory": seen}
+        told = {"stage": stage, "path": str(location), "skipped": skipped, "seconds": seconds} | memory
+        self._results[stage] = told | facts
         return self._results[stage]

@@ -228,6 +228,7 @@ def bundle_in_memory(
         "item_id_type": str(items.column("item_id").type),
         "vocabulary_sha256": vocabulary_sha256(items.column("item_id").combine_chunks()),
         "rating_middle": prepared.manifest.get("rating_middle"),
+        "rating_range": prepared.manifest.get("rating_range"),
     }
     location = prepared.location.parent.parent / "models" / "in-memory"
     bundle = Bundle(location, manifest, scorer, items, dict(fallbacks or {}))

@@ -1,54 +1,49 @@
-"""What a run found, as text for a person to look at."""
+"""Some users of a run with what they had and what they get, for a person to judge."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare.shard import part_file
-from recsys_ray.recommend.bundle import Bundle, open_bundle
-from recsys_ray.recommend.similar import similar_items
+from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs.gate_part import flat
 
-
-def users_sample(run: Location, bundle: Bundle, users: int = 2) -> str:
-    """The rows of the first users, with titles."""
-    titles = _titles(bundle)
-    rows = flat((run / part_file(0)).read_parquet()).slice(0, users * 100).to_pylist()
-    wanted = list(dict.fromkeys(row["user_id"] for row in rows))[:users]
-    lines = [f"{'user_id':>12} {'rank':>4} {'score':>10}  {'source':<12} {'item_id':<10} title"]
-    for row in rows:
-        if row["user_id"] in wanted:
-            lines.append(
-                f"{row['user_id']!s:>12} {row['rank']:>4} {row['score']:>10.4f}  {row['source']:<12} "
-                f"{row['item_id']!s:<10} {titles[row['item_id']] or ''}"
-            )
-    return "\n".join(lines)
+SHOWN = 5
 
 
-def similar_sample(bundle: Bundle, items: int = 5, n: int = 5) -> str:
-    """What the model finds most alike to the best known items, a line each; empty when it compares no items."""
-    titles = _titles(bundle)
-    known = np.argsort(-bundle.item_counts(), kind="stable")[:items].astype(np.int32)
-    rows = similar_items(bundle, known, min(n, bundle.num_items)).to_pylist()
-    lines = []
-    for item in bundle.item_ids.take(known).to_pylist():
-        like = [row for row in rows if row["item_id"] == item]
-        if like:
-            names = "; ".join(f"{_name(titles, row['similar_item_id'])} {row['score']:.2f}" for row in like)
-            lines.append(f"  like {_name(titles, item)}: {names}")
-    return "\n".join(lines)
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One user."""
+
+    user: str
+    had: list[str]
+    """The last items of the history, newest last, by title where there is one."""
+    gets: list[str]
+    """The first items of the list."""
 
 
-def preview(run: Location, bundle_at: Location) -> str:
-    """Both samples of a finished run."""
+def examples(run: Location, bundle_at: Location, users: int = 3) -> list[Example]:
+    """Users whose histories say something: those of about median length among the first with lists."""
     bundle = open_bundle(bundle_at)
-    return "\n\n".join(text for text in (users_sample(run, bundle), similar_sample(bundle)) if text)
-
-
-def _titles(bundle: Bundle) -> dict[object, str | None]:
-    return dict(zip(bundle.item_ids.to_pylist(), bundle.items.column("title").to_pylist(), strict=True))
-
-
-def _name(titles: dict[object, str | None], item: object) -> str:
-    return titles[item] or str(item)
+    ids, titles = bundle.item_ids.to_pylist(), bundle.items.column("title").to_pylist()
+    names = [str(title or item) for item, title in zip(ids, titles, strict=True)]
+    by_id = dict(zip(ids, names, strict=True))
+    requests = bundle.requests(0)
+    lengths_B = requests.histories.lengths_B
+    typical = np.median(lengths_B[lengths_B > 0]) if (lengths_B > 0).any() else 0
+    rows = np.argsort(np.abs(lengths_B - max(typical, SHOWN)), kind="stable")[: 4 * users]
+    part = flat((run / part_file(0)).read_parquet())
+    lists: dict[object, list[str]] = {}
+    for user, item in zip(part.column("user_id").to_pylist(), part.column("item_id").to_pylist(), strict=True):
+        lists.setdefault(user, []).append(by_id[item])
+    found = []
+    for row, user in zip(rows.tolist(), requests.user_ids.take(rows).to_pylist(), strict=True):
+        if user in lists:
+            had = requests.histories.items_E[
+                requests.histories.offsets_B1[row] : requests.histories.offsets_B1[row + 1]
+            ]
+            found.append(Example(str(user), [names[item] for item in had[-SHOWN:]], lists[user][:SHOWN]))
+    return found[:users]

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.optional import require
+from recsys_ray.base.progress import Step
 from recsys_ray.base.types import FloatArray, ItemVectors
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.options import sampled_queries
@@ -73,7 +74,7 @@ def export_to(
         payloads = payloads_of(bundle, block)
         points = models.Batch(ids=block.tolist(), vectors=points_IJ[block].tolist(), payloads=payloads)
         client.upsert(collection, points=points, wait=True)
-        progress(f"export: {min(start + BATCH, len(rows)):,} of {len(rows):,} items")
+        progress(Step("export: items", min(start + BATCH, len(rows)), len(rows)))
     recall = _recall(client, collection, bundle, items)
     if recall is not None and recall < LEAST_RECALL:
         client.delete_collection(collection)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from recsys_ray.base.types import Settings
+from recsys_ray.content.config import ImageSettings
 from recsys_ray.evaluation.experiment.config import ExperimentSettings
 
 Role = Literal["read", "admin"]
@@ -105,6 +106,13 @@ class FeedbackSettings(Settings):
     """How often accepted interactions become a Parquet file under <output>/feedback."""
     remember_days: float = Field(default=30.0, gt=0)
     """How long they count in answers; by then a batch run should have learned them."""
+    unknown_items: Literal["drop", "keep"] = "drop"
+    """Interactions with items that the catalogue of the run lacks. drop: they are counted in the answer and forgotten.
+    keep: they go to the next batch run, whose catalogue gets an item without a title where it lacks it, too."""
+    events_per_minute: int = Field(default=5_000, ge=1)
+    """Of one user; more are answered 429."""
+    events_per_minute_of_key: int = Field(default=500_000, ge=1)
+    """Of one API key, or of all who call without one, at one process; more are answered 429."""
 
 
 class PersonaSettings(Settings):
@@ -249,6 +257,8 @@ class ServingSettings(Settings):
     """Origins whose pages may call from a browser; none by default."""
     demo_users: int = Field(default=4, ge=0)
     """Most users of the data shown as examples on the page; 0 shows none."""
+    image: ImageSettings | None = None
+    """Where posters are and which of them are read; by default as content.image."""
     personas: list[PersonaSettings] = Field(default_factory=_personas)
     """Which users these are; by default fans of the two largest genres, who knows a lot, and a strict critic."""
     narrator: NarratorSettings | None = None

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
-from recsys_ray.base.errors import RecsysError
+from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
-from recsys_ray.base.types import Requests
+from recsys_ray.base.types import Histories, Requests
 from recsys_ray.recommend.moments import Moment
 from recsys_ray.recommend.rank import Ranked
 from recsys_ray.recommend.similar import similar_rows
@@ -32,13 +32,16 @@ from recsys_ray.serving.answers.narrator import Narrator, open_narrator
 from recsys_ray.serving.answers.params import RecommendParams, options_of
 from recsys_ray.serving.answers.reasons import list_reasons
 from recsys_ray.serving.answers.variants import Assignment
+from recsys_ray.serving.background import every
 from recsys_ray.serving.config import ServingSettings
+from recsys_ray.serving.facts import Facts, origin
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import Metrics
-from recsys_ray.serving.users.cold_start import TEMPORARY, stage
+from recsys_ray.serving.users.cold_start import is_temporary, stage
 from recsys_ray.serving.users.exposures import FLUSH_SECONDS, ExposureJournal
 from recsys_ray.serving.users.forgotten import Forgotten
 from recsys_ray.serving.users.journal import RATED, Event, Journal, UserStates, state_file
+from recsys_ray.serving.users.quota import Quota
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers
 
@@ -72,6 +75,7 @@ class Service:
         self.narrator: Narrator | None = None
         if settings.narrator is not None:
             self.narrator = open_narrator(settings.narrator, self.metrics, self.journal.file.parent, self._redis)
+        self.quota = Quota(settings.feedback)
         self.exposures: ExposureJournal | None = None
         if settings.exposures is not None:
             outbox = self.journal.file.with_name("exposures.sqlite")
@@ -79,6 +83,7 @@ class Service:
         self.forgotten = Forgotten(output, self.states)
         self.assignment = Assignment(settings.variants, settings.salt)
         self._io = ThreadPoolExecutor(4, "io")
+        self._posters = ThreadPoolExecutor(4, "posters")
         self._scoring = ThreadPoolExecutor(settings.threads, "scoring")
         self.runs = LiveRuns(settings, output, self._io, self.peers.name)
         self.runs.on_swap = self.metrics.set_run
@@ -87,6 +92,7 @@ class Service:
             self._scoring, batching.max_rows, batching.max_wait_ms / 1000, self.metrics.batch_rows.observe
         )
         self.started = time.time()
+        self.facts = Facts(self.runs, self.cache, self.metrics, self.peers, self.started)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -94,17 +100,17 @@ class Service:
         await self._refresh_forgotten()
         await self.runs.refresh()
         self._tasks = [
-            asyncio.create_task(_every(self.settings.poll_seconds, self._refresh_forgotten)),
-            asyncio.create_task(_every(self.settings.poll_seconds, self.runs.refresh)),
-            asyncio.create_task(_every(self.settings.feedback.roll_seconds, self.export_feedback)),
-            asyncio.create_task(_every(SECONDS, self.publish_facts)),
+            asyncio.create_task(every(self.settings.poll_seconds, self._refresh_forgotten)),
+            asyncio.create_task(every(self.settings.poll_seconds, self.runs.refresh)),
+            asyncio.create_task(every(self.settings.feedback.roll_seconds, self.export_feedback)),
+            asyncio.create_task(every(SECONDS, self.facts.publish)),
         ]
         if self.exposures is not None:
             self._tasks += [
-                asyncio.create_task(_every(FLUSH_SECONDS, self.exposures.flush)),
-                asyncio.create_task(_every(self.exposures.settings.roll_seconds, self.export_exposures)),
+                asyncio.create_task(every(FLUSH_SECONDS, self.exposures.flush)),
+                asyncio.create_task(every(self.exposures.settings.roll_seconds, self.export_exposures)),
             ]
-        await self.publish_facts()
+        await self.facts.publish()
 
     async def stop(self) -> None:
         """Write out what was taken and let go of everything."""
@@ -122,6 +128,7 @@ class Service:
             self.narrator.close()
         self._scoring.shutdown()
         self._io.shutdown()
+        self._posters.shutdown(wait=False, cancel_futures=True)
         self.journal.close()
 
     async def export_feedback(self) -> None:
@@ -139,28 +146,19 @@ class Service:
         if run is not None and self.exposures is not None:
             await self.exposures.export(self.output, run.bundle.user_id_type, run.bundle.item_ids.type)
 
-    async def publish_facts(self) -> dict[str, Any]:
-        """Publish what the other replicas report of this one."""
-        slots, cache = self.runs.slots, self.cache
-        looked_up = cache.hits + cache.misses
-        info = {
-            "replica": self.peers.name,
-            "variants": [origin(name, slot.current) for name, slot in slots.items() if slot.current is not None],
-            "cache": {
-                "entries": len(cache),
-                "bytes": cache.bytes,
-                "hit_rate": cache.hits / looked_up if looked_up else 0.0,
-            },
-            "uptime_seconds": time.time() - self.started,
-        }
-        facts = {"info": info, "metrics": self.metrics.families()}
-        await self.peers.publish(facts)
-        return facts
-
     async def all_replicas(self) -> list[dict[str, Any]]:
         """The facts of every replica, this one first and as of now."""
-        own, found = await self.publish_facts(), await self.peers.all()
-        return [own, *(facts for name, facts in found.items() if name != self.peers.name)]
+        return await self.facts.all()
+
+    @property
+    def troubles(self) -> list[str]:
+        """Optional parts that don't work now: what was asked of them goes on without."""
+        found = {"state": self.journal.problem, "replicas": self.facts.problem}
+        if self._redis is not None and self._redis.away:
+            found["redis"] = "away"
+        if self.narrator is not None and self.narrator.is_away:
+            found["narrator"] = "away"
+        return [name for name, why in found.items() if why is not None]
 
     # -- which run answers ------------------------------------------------------------------------------------
 
@@ -185,7 +183,7 @@ class Service:
     ) -> tuple[bytes, bool]:
         """JSON of one user's list, without its closing brace, and whether it was in the cache.
 
-        ``sent_id`` is the id as the caller wrote it, and as the response repeats it; ``place`` its place in the call.
+        ``sent_id``: the id as the caller wrote it; ``place``: of the user in the call.
         """
         name, run = self.run_for(variant, user)
         version = FORGOTTEN if user in self.forgotten else await self.states.version(user)
@@ -202,6 +200,13 @@ class Service:
         await self._store(key, made.packed())
         self._record_exposure(name, run, user, made, False)
         return made.body, False
+
+    async def history(self, run: LiveRun, user: str) -> tuple[str, Histories]:
+        """What kind of user it is, and what a list for them would be based on, the oldest first."""
+        forgotten = user in self.forgotten
+        events = [] if forgotten or not await self.states.version(user) else await self.states.events(user)
+        request, _, kind = await self.in_thread(self._user_request, run, user, events)
+        return kind, request.histories
 
     async def recommend_history(self, history: Sequence[Event], params: RecommendParams, variant: str | None) -> bytes:
         """The same for a history without a user."""
@@ -238,7 +243,7 @@ class Service:
     def _user_request(self, run: LiveRun, user: str, events: list[Event]) -> tuple[Requests, int, str]:
         """(request, events of unknown items, kind of user)."""
         forgotten = user in self.forgotten
-        known = None if user.startswith(TEMPORARY) or forgotten else run.users.find(user)
+        known = None if is_temporary(user) or forgotten else run.users.find(user)
         base = run.empty_request if forgotten else run.with_lists(known or run.empty_request, user)
         request, ignored = run.request(base, events)
         if known is None:
@@ -283,10 +288,19 @@ class Service:
         durable = hours is None
         rated = [event for event in events if event.kind == RATED]
         wishes = [event for event in events if event.kind != RATED]
+        try:
+            await self._keep(user, rated, wishes, hours, durable)
+        except StorageError as error:
+            log.error("%s", error)
+            raise Problem(503, "nothing can be kept now; send it again later", self.retry_after) from error
+        self.metrics.feedback.inc(len(events))
+
+    async def _keep(
+        self, user: str, rated: list[Event], wishes: list[Event], hours: float | None, durable: bool
+    ) -> None:
         for some, kept in ((rated, self.settings.feedback.remember_days * 24), (wishes, FOREVER)):
             if some:
                 await self.states.add(user, some, hours or kept, durable=durable)
-        self.metrics.feedback.inc(len(events))
 
     async def add_clicks(self, user: str, events: Sequence[Event]) -> None:
         """Keep that a user opened items: outcomes of an experiment, of which no list takes notice."""
@@ -314,6 +328,10 @@ class Service:
         """For what may read files."""
         return await asyncio.get_running_loop().run_in_executor(self._io, function, *args)
 
+    async def in_posters(self, function: Any, *args: Any) -> Any:
+        """For what may wait long for a file or another machine, and hold up nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._posters, function, *args)
+
     async def in_scoring(self, function: Any, *args: Any) -> Any:
         """For what computes."""
         return await asyncio.get_running_loop().run_in_executor(self._scoring, function, *args)
@@ -328,19 +346,3 @@ class Service:
         self.metrics.count_exposure(variant, run.model, made.source, cached)
         if len(self.runs.slots) > 1:
             EXPOSURES.info('{"variant": "%s", "run_id": "%s", "user": %s}', variant, run.run_id, to_json(user).decode())
-
-
-def origin(variant: str, run: LiveRun) -> dict[str, str]:
-    """The part of every response that names what made it."""
-    return {"run_id": run.run_id, "model": run.model, "variant": variant}
-
-
-async def _every(seconds: float, work: Any) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except RecsysError as error:
-            log.error("%s", error)
-        except Exception:  # it is tried again; a broken disk must not end the service
-            log.exception("background work failed")

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from recsys_ray.base.types import Settings
 
+CHUNK_BYTES = 1 << 24
+"""Of the scores that a softmax over all items holds at once."""
+
 
 class LoopConfig(Settings):
     """How a module is trained; models add what they are."""
@@ -33,6 +36,20 @@ class LoopConfig(Settings):
     """Stop after so many evaluations without a better one, and keep the best; needs validation_share above 0."""
     evaluate_every: int = Field(default=1, ge=1)
     """Epochs between two evaluations."""
+
+
+class RankingSettings(Settings):
+    """What the losses ask for that models of rankings share."""
+
+    bilateral_ratio: float = Field(default=1.0, gt=0)
+    """Temperature of the negatives over that of the positives, under loss = bilateral_softmax: below 1 what is noise
+    among a user's positives counts less."""
+    top_k: int = Field(default=20, ge=1)
+    """Length of the list that loss = softmax_at_k looks at."""
+    top_k_temperature: float = Field(default=1.0, gt=0)
+    """How softly loss = softmax_at_k tells what is in the list from what is not."""
+    uniformity_weight: float = Field(default=1.0, ge=0)
+    """What the spread of the vectors counts under loss = direct_au, beside 1 for the nearness of a pair."""
 
 
 class WorkerSettings(Settings):

@@ -20,6 +20,9 @@ from recsys_ray import cli
 from recsys_ray.base import kernels, process
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.process import Terminated, kept_sigterm, require_open_files, sigterm_raises
+from recsys_ray.commands import stages
+from recsys_ray.console import Reporter
+from recsys_ray.console.command import reported
 
 
 def test_sigterm_raises_once_and_the_handler_of_before_comes_back() -> None:
@@ -77,23 +80,23 @@ def raising(error: BaseException) -> Callable[..., Any]:
 def test_every_end_is_one_line(
     error: BaseException, status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_run", raising(error))
-    assert cli.run_stage("prepare", "config.yaml", []) == status
+    monkeypatch.setattr(stages, "open_pipeline", raising(error))
+    assert cli.main(["prepare", "config.yaml"]) == status
     said = capsys.readouterr()
     assert words in said.err and said.err.count("\n") == 1 and not said.out
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_run", raising(KeyError("x")))
+    monkeypatch.setattr(stages, "open_pipeline", raising(KeyError("x")))
     with pytest.raises(KeyError):
-        cli.run_stage("prepare", "config.yaml", [])
+        cli.main(["prepare", "config.yaml"])
 
 
 def test_an_ascii_terminal_gets_the_line_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     bytes_written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_written, encoding="ascii"))
-    monkeypatch.setattr(cli, "_run", lambda *_: print("Am\u00e9lie \U0001f600") or {"path": "x"})
-    assert cli.run_stage("prepare", "config.yaml", []) == 0
+    say = Reporter()
+    assert reported(say, lambda: print("Am\u00e9lie \U0001f600") or {"path": "x"}) == 0
     assert bytes_written.getvalue() == b'Am?lie ?\n{"path": "x"}\n'
 
 

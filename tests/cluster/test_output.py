@@ -20,29 +20,24 @@ from recsys_ray.cluster.session import Session, our_errors
 from tests.serving_worlds import prepared_world, publish_run
 from tests.soak import free_port
 from tests.test_imports import no_heavy_library, watch
-from tests.worlds import World
+from tests.worlds import TINY, World
 
 pytestmark = pytest.mark.ray
 
 CELL = r"[-+]?\d[\d.]*(?: \[[-+\d., ]+\])?"
-SHAPES = {
-    "stderr": (
-        r"(?:prepare|train|refit|evaluate|recommend|publish|popularity|als|ease|item_cf|lightgcn): [ -~]+",
-        r"(?:check the run|write user histories): \d+/\d+[ -~]*",  # on a slow machine
-        r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
-        r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
-        rf"  [a-z_]\w*(?:@\d+)?(?: +{CELL})+",
-        r"(?:popularity|ease|item_cf) on the same targets, and the difference of the model to it",
-    ),
-    "stdout": (
-        r"",
-        r"/[ -~]+/recommendations/[\w-]+",
-        r" +user_id rank +score  source +item_id +title",
-        r" *\d+ +\d+ +-?[\d.]+  (?:model|fallback:\w+) +\d+ [ -~]*",
-        r"  like [ -~]+: [ -~]+ -?\d\.\d\d",
-        r"\{.*\}",
-    ),
-}
+HEAD = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [0-9a-f]{6} "
+LINES = (
+    r"(?:prepare|embed|train|refit|evaluate|recommend|publish|popularity|als|ease|item_cf|lightgcn): [ -~]+",
+    r"check the run: \d+/\d+[ -~]*",  # on a slow machine
+    r"[\d,]+ users, [\d,]+ with held-out items; [ -~]+ intervals",
+    r"(?:history|head|tail)?[ -~]{0,40}(?: +@\d+)+",
+    rf"  [a-z_]\w*(?:@\d+)?(?: +{CELL})+",
+    r"(?:popularity|ease|item_cf) on the same targets, and the difference of the model to it",
+    r"where",
+    r"  [a-z]\w* +[ -~]+ \((?:higher|lower|says) [ -~]+\)",
+)
+SUMMARY = r"(?:data|quality|stages|next|user \d+|/[ -~]+/recommendations/[\w-]+|  [ -~]+)"
+SHAPES = {"stderr": (*(HEAD + line for line in LINES), SUMMARY), "stdout": (r"\{.*\}",)}
 
 
 def strange_lines(text: str, *streams: str) -> list[str]:
@@ -53,21 +48,25 @@ def strange_lines(text: str, *streams: str) -> list[str]:
 
 def fit_is_reported_before_its_end(said: str, model: str) -> bool:
     """What a worker says comes before the result of its work."""
-    return -1 < said.find(f"\ntrain: {model} fitted in") < said.find("\ntrain: done in")
+    return -1 < said.find(f" train: {model} fitted in") < said.find(" train: done in")
 
 
 def test_every_line_of_a_run_is_of_ours(tmp_path: Path) -> None:
-    """And with models that have no network, no process of the run imports a library that only networks need.
+    """Item vectors, whose actors Ray has much to say of, included. And with models that have no network, no process of
+    the run imports a library that only networks need.
 
     The lines of a neural training are looked at where one is killed and run again, in ``test_kill``.
     """
     baselines = {"bootstrap": 20, "baselines": ["popularity", "item_cf", "ease"]}
-    world = World(tmp_path / "world", model={"name": "als", "embedding_dim": 8, "epochs": 2}, evaluation=baselines)
+    model = {"name": "als", "embedding_dim": 8, "epochs": 2}
+    data, content = TINY["data"] | {"posters": True}, {"text": None, "image": {"encoder": "palette"}}
+    world = World(tmp_path / "world", model=model, evaluation=baselines, data=data, content=content)
     command = [sys.executable, "-m", "recsys_ray.cli", "run", str(world.config)]
     watched, seen = watch(tmp_path)
     variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | watched
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=280)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1 and " embed: done in" in done.stderr
     no_heavy_library(seen)
     assert strange_lines(done.stderr, "stderr") == [] == strange_lines(done.stdout, "stdout")
     assert fit_is_reported_before_its_end(done.stderr, "als")
@@ -106,8 +105,8 @@ def test_the_service_says_where_it_answers_and_that_it_stops(tmp_path: Path) -> 
         service.send_signal(signal.SIGINT)
         said += service.stderr.read().splitlines()
         printed = service.stdout.read().splitlines()
-    assert re.fullmatch(r"serve: http://[\d.:]+ answers from /[ -~]+; Ctrl-C stops it\n", said[0]), said
-    assert said[1:] == ["serve: stopping"] and service.returncode == 0
+    assert re.fullmatch(HEAD + r"serve: http://[\d.:]+ answers from /[ -~]+; Ctrl-C stops it\n", said[0]), said
+    assert [line.partition(" serve: ")[2] for line in said[1:]] == ["stopping"] and service.returncode == 0
     assert len(printed) == 1 and json.loads(printed[0])["stage"] == "serve", printed
 
 

@@ -17,7 +17,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "als": {"embedding_dim": 8, "epochs": 3},
     "ease": {},
     "content": {},
-    "sasrec": {"embedding_dim": 8, "blocks": 1, "heads": 1, "negatives": 16, "epochs": 1},
+    "sasrec": {
+        "embedding_dim": 8,
+        "blocks": 1,
+        "heads": 1,
+        "negatives": 16,
+        "epochs": 1,
+        "positions": "both",
+        "relative_time": True,
+    },
     "popularity": {},
 }
 BATCH: dict[str, dict[str, Any]] = {

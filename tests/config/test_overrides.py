@@ -182,8 +182,7 @@ def test_a_manifest_holds_only_what_its_stage_reads() -> None:
 def test_a_text_that_is_no_option_is_told_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
     from recsys_ray.cli import main
 
-    with pytest.raises(SystemExit):
-        main(["prepare", DEMO, "--recommend"])
+    assert main(["prepare", DEMO, "--recommend"]) == 2
     assert "recommend.n=20" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="is not an override"):
         load_config(DEMO, ["recommend.n"])

@@ -13,6 +13,7 @@ from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.types import ItemLists
 from recsys_ray.evaluation import EvaluationSettings, ItemCounts, Report, evaluate_part, metrics
+from recsys_ray.evaluation.legend import LEGEND, LESS, MORE, NEITHER
 
 K = 10
 SETTINGS = EvaluationSettings(k=[5, K], bootstrap=0, genres=["g0", "g2"])
@@ -142,3 +143,13 @@ def test_equal_ratings_hide_the_graded_ndcg_from_the_table() -> None:
     report = world.report()
     assert "graded_ndcg" not in report.table()
     assert report.metrics["graded_ndcg@5"] == pytest.approx(report.metrics["ndcg@5"])
+
+
+def test_every_metric_of_a_table_is_in_its_legend() -> None:
+    table = World(1).report().table()
+    shown, _, told = table.partition("\nwhere\n")
+    explained = {line.split()[0] for line in told.splitlines()}
+    for line in shown.splitlines():
+        name = line.split()[0] if line.startswith("  ") else ""
+        assert name.startswith("@") or not name or name in explained, name
+    assert explained <= set(LEGEND) and all(way in (MORE, LESS, NEITHER) for _, way in LEGEND.values())

@@ -80,7 +80,7 @@ def test_padding_is_never_masked_and_something_always_is(probability: float) -> 
     rows = [[1, 2], [3, 4, 5], list(range(ITEMS)), [6, 7]]
     model = model_of(rows, mask_probability=probability, batch_size=4)
     for epoch in range(20):
-        _, inputs, targets, _ = next(model.batches(epoch))
+        _, inputs, targets, *_ = next(model.batches(epoch))
         masked = inputs == MASK
         assert inputs.shape == (4, BOTH.max_length) and masked.any(axis=1).all()
         assert ((targets != PADDING) == masked).all() and (targets != MASK).all()

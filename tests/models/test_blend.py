@@ -104,6 +104,17 @@ def test_a_member_that_adds_nothing_is_left_out() -> None:
     assert list(scorer.members) == ["popularity"] and scorer.weights_M == [1.0]
 
 
+def test_without_refit_every_member_is_fitted_once_and_keeps_the_weights() -> None:
+    data = random_data(users=200, items=30, density=0.3)
+    lines: list[str] = []
+    once = Blend(members=TWO, weights="validation", refit=False).fit_scorer(data, FitContext(progress=lines.append))
+    twice = Blend(members=TWO, weights="validation").fit_scorer(data, FitContext())
+    assert sum(line.endswith("held-out data") for line in lines) == len(TWO)
+    assert not any(line.endswith("all data") for line in lines)
+    assert (list(once.members), once.weights_M) == (list(twice.members), twice.weights_M)
+    assert not np.array_equal(once.score(ask(data)), twice.score(ask(data)))
+
+
 def test_the_search_finds_the_top_of_a_hill() -> None:
     top = np.array([0.55, 0.1, 0.35])
     found = search(lambda weights: -float(((weights - top) ** 2).sum()), 3)
@@ -181,6 +192,7 @@ def test_a_preset_becomes_its_members() -> None:
         ({"members": [{"model": {"name": "nobody"}}]}, "'nobody'"),
         ({"members": [{"model": {"name": "ease", "neighbours": 3}}]}, "neighbours"),
         ({"members": TWO, "preset": "hybrid"}, "members or a preset"),
+        ({"members": TWO, "refit": False}, "refit: false needs weights: validation"),
     ],
 )
 def test_impossible_blends_are_refused(values: dict[str, Any], words: str) -> None:

@@ -13,6 +13,7 @@ from recsys_ray.models import MODELS, Model, load_scorer
 from recsys_ray.models.ease import EASE
 from recsys_ray.models.graph_filter import GraphFilter
 from recsys_ray.models.scorers.linear import LinearScorer
+from recsys_ray.models.sequence.sasrec import SASRec
 from recsys_ray.testing import ModelConformance
 
 SLOW = ("ncf", "sasrec", "bert4rec", "two_tower")
@@ -43,8 +44,15 @@ class FeaturesEASE(EASE):
     features: Literal["none", "attributes", "content"] = "content"
 
 
+class Pointwise(SASRec):
+    attention: Literal["softmax", "pointwise"] = "pointwise"
+    positions: Literal["absolute", "relative", "both"] = "both"
+    relative_time: bool = True
+
+
 VARIANTS = (Chebyshev, Truncated, Ideal, DropoutEASE, FeaturesEASE)
 PARAMS += [pytest.param(model, id=model.__name__) for model in VARIANTS]
+PARAMS += [pytest.param(Pointwise, id="Pointwise", marks=pytest.mark.slow)]
 
 
 class TestModels(ModelConformance):

@@ -13,7 +13,7 @@ from recsys_ray.models.two_tower.fit import TwoTower
 from recsys_ray.models.two_tower.inputs import TowerShape, pairs_of
 from recsys_ray.models.two_tower.objective import Compared, objective
 from recsys_ray.models.two_tower.towers import FUSIONS, Tower
-from tests.training.test_losses import row_loss
+from tests.training.test_losses import row_loss, whole_batch
 
 LOSSES = get_args(TwoTower.model_fields["loss"].annotation)
 
@@ -42,7 +42,16 @@ def one_by_one(compared: Compared, config: TwoTower, counts: list[int], line: tu
         share = {"mse": 1.0, "mse_bpr": config.mse_share}.get(config.loss, 0.0)
         error = (line[0] * positive + line[1] - float(compared.ratings_P[own])) ** 2
         name = "bpr" if "mse" in config.loss else config.loss
-        ranking = row_loss(name, positive, negatives / config.temperature, compared.expected_M.numpy(), config)
+        mates = [key for key in compared.own_R.tolist() if users[key] == users[own]]
+        rows = [compared.own_R.tolist().index(key) for key in mates]
+        mates = [
+            float(compared.queries_RD[row].double() @ compared.targets_PD[key].double()) / config.temperature
+            for row, key in zip(rows, mates, strict=True)
+        ]
+        if config.loss == "direct_au":
+            return whole_batch(compared.queries_RD, compared.targets_PD[compared.own_R], config.uniformity_weight)
+        logs = compared.expected_M.numpy()
+        ranking = row_loss(name, positive, negatives / config.temperature, logs, config, mates, len(counts))
         parts.append(share * error + (1 - share) * ranking)
     return float(np.mean(parts))
 
@@ -55,19 +64,29 @@ def test_every_loss_is_its_definition(loss: Any, correct: bool) -> None:
     vectors = torch.nn.functional.normalize(torch.randn((10, 3), generator=rng), dim=1)
     compared = Compared(
         queries_RD=vectors[:3],
-        own_R=torch.tensor([0, 2, 3]),
+        own_R=torch.tensor([0, 1, 3]),
         targets_PD=vectors[3:7],
         items_P=torch.tensor([1, 2, 1, 3]),
-        users_P=torch.tensor([0, 0, 1, 2]),
+        users_P=torch.tensor([4, 4, 1, 2]),
         ratings_P=torch.tensor([0.5, -1.0, 2.0, 0.1]),
         negatives_MD=vectors[7:],
         items_M=torch.tensor([1, 0, 3]),
         mine_RM=None,
         expected_M=torch.tensor([0.3, -0.5, 0.9]),
     )
-    config = TwoTower(loss=loss, correct_popularity=correct, temperature=0.5, margin=-0.2, mse_share=0.6)
+    config = TwoTower(
+        loss=loss,
+        correct_popularity=correct,
+        temperature=0.5,
+        margin=-0.2,
+        mse_share=0.6,
+        bilateral_ratio=0.7,
+        top_k=2,
+        top_k_temperature=0.4,
+        uniformity_weight=0.3,
+    )
     counts, line = [5, 4, 2, 1], (0.7, 0.2)
-    found = objective(compared, config, torch.tensor(counts), torch.tensor(line))
+    found = objective(compared, config, torch.tensor(counts), torch.tensor(line), lambda rows: rows)
     assert float(found) == pytest.approx(one_by_one(compared, config, counts, line), rel=1e-5)
 
 

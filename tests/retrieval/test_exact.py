@@ -166,6 +166,19 @@ def test_without_dimensions_the_bias_ranks() -> None:
     assert found.scores_BK[1].tolist() == [3.0, 1.0, 0.0, 0.0, -np.inf]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_one_order_for_all_is_a_full_sort_of_the_bias(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_rows, num_items, k = (int(rng.integers(1, high)) for high in (60, 400, 500))
+    bias_I = rng.integers(-3, 4, num_items).astype(np.float32)  # many ties
+    exclude = random_lists(rng, num_rows, num_items, 2 * num_items)  # some lists hide nearly all
+    allowed_I = rng.random(num_items) < rng.choice([0.2, 0.9])
+    found = ExactIndex(np.zeros((num_items, 0), np.float32), bias_I).search(
+        np.zeros((num_rows, 0), np.float32), k, exclude, allowed_I
+    )
+    assert_same(found, full_sort(np.tile(bias_I, (num_rows, 1)), k, exclude, allowed_I))
+
+
 @pytest.mark.parametrize("k", [300, 1000, 2999, 5000])
 def test_long_lists(k: int) -> None:
     rng = np.random.default_rng(k)

@@ -145,7 +145,7 @@ def test_from_answers_and_feedback_to_the_verdict(world: Path, capsys: pytest.Ca
     assert found["warning"] is None and a["shown"]["effect"] is None
 
     assert main(["ab", path, "serving.experiment.control=b"]) == 0
-    table = capsys.readouterr().out
+    table = capsys.readouterr().err
     assert "a: worse than b" in table and table.splitlines()[0].startswith("variant")
 
 

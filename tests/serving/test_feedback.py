@@ -17,7 +17,7 @@ def test_what_users_sent_is_in_the_next_run_and_not_recommended_again(tmp_path: 
     feedback = str(tmp_path / "feedback")
     before = prepared_world(tmp_path, feedback=feedback)  # there is none yet
     publish_run(tmp_path, before, tag="a")
-    with client(tmp_path) as service:
+    with client(tmp_path, feedback={"unknown_items": "keep"}) as service:
         first = service.get("/v1/recommendations/7").json()["items"]
         liked, again = first[0]["item_id"], histories(before)[7][0][0]
         new = [{"user_id": 9001, "item_id": first[1]["item_id"]}, {"user_id": 9001, "item_id": 999}]
@@ -57,7 +57,7 @@ def files(tmp_path: Path) -> dict[str, Any]:
 def send(folder: Path, events: list[dict[str, Any]], files: dict[str, Any], name: str) -> None:
     """Serve a run of these files, and take events."""
     publish_run(folder, prepare_values(folder / f"prepared-{name}", **files), tag=name, n=2)
-    with client(folder) as service:
+    with client(folder, feedback={"unknown_items": "keep"}) as service:
         assert service.post("/v1/feedback", json={"events": events}).status_code == 200
 
 

@@ -109,7 +109,7 @@ def test_a_history_without_a_user_is_answered_like_the_user_who_has_it(service: 
 
 
 def test_feedback_counts_in_the_next_answer_and_becomes_a_file(world: Path, tmp_path: Path) -> None:
-    with client(world, state=str(tmp_path)) as service:
+    with client(world, state=str(tmp_path), feedback={"unknown_items": "keep"}) as service:
         before = recommendations(service, 7)
         events = [
             {"user_id": 7, "item_id": before["items"][0]["item_id"], "rating": 5.0},
@@ -128,7 +128,8 @@ def test_feedback_counts_in_the_next_answer_and_becomes_a_file(world: Path, tmp_
         (7, 999, 1.0),
     }
     assert all(abs(row["timestamp"] - time.time() * 1000) < 60_000 for row in rows)
-    with client(world, state=str(tmp_path)) as service:  # another process finds what the first one took
+    with client(world, state=str(tmp_path), feedback={"unknown_items": "keep"}) as service:
+        # Another process finds what the first one took.
         assert ids(recommendations(service, 7)) == ids(after)
     assert sorted((world / "feedback").iterdir()) == files  # nothing is written twice
 
@@ -200,7 +201,7 @@ def test_similar_search_item_and_demo_users(service: TestClient) -> None:
     assert ids(found) == ids(get(service, "/v1/popular", schemas.PopularItems, n=3))
     title = found["items"][0]["title"]
     assert ids(found)[0] in ids(get(service, "/v1/items", schemas.Items, search=title.upper(), n=50))
-    assert ids(get(service, f"/v1/items/{ids(found)[1]}", schemas.Items)) == ids(found)[1:2]
+    assert ids(get(service, f"/v1/items/{ids(found)[1]}", schemas.DescribedItems)) == ids(found)[1:2]
     similar = get(service, f"/v1/items/{ids(found)[0]}/similar", schemas.SimilarItems, n=5)
     assert len(similar["items"]) == 5 and ids(found)[0] not in ids(similar)
     users = get(service, "/v1/demo/users", schemas.DemoUsers)["users"]
@@ -307,7 +308,7 @@ def test_ids_may_hold_slashes_and_any_unicode(tmp_path: Path) -> None:
             answer = recommendations(service, quote(name, safe=""), n=2)
             assert (answer["user_id"], answer["user"]) == (name, "known")
             assert ids(answer) == [row["item_id"] for row in published[name]]
-            assert ids(get(service, f"/v1/items/{quote(name, safe='')}", schemas.Items)) == [name]
+            assert ids(get(service, f"/v1/items/{quote(name, safe='')}", schemas.DescribedItems)) == [name]
             similar = get(service, f"/v1/items/{quote(name, safe='')}/similar", schemas.SimilarItems)
             assert similar["item"]["item_id"] == name and similar["items"]
 
@@ -343,7 +344,7 @@ def test_other_origins_may_call_only_when_they_are_named(world: Path, tmp_path: 
 
 
 def test_the_page_and_the_description_are_served(service: TestClient) -> None:
-    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+    for path, kind in (("/", "text/html"), ("/page/page.js", "text/javascript"), ("/page/page.css", "text/css")):
         answer = service.get(path)
         assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind)
     assert "script-src" not in service.get("/").headers["content-security-policy"]  # so default-src holds: own only

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +18,12 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from recsys_ray.base.errors import StorageError
 from recsys_ray.base.relative import beside
 from recsys_ray.base.storage import Location
+from recsys_ray.content.config import ImageSettings
 from recsys_ray.recommend.config import RecommendSettings
 from recsys_ray.runs import publish
 from recsys_ray.runs.history import activated
@@ -28,10 +32,12 @@ from recsys_ray.serving.answers import poster_images
 from recsys_ray.serving.answers.cache import OVERHEAD, AnswerCache
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue, poster_path
 from recsys_ray.serving.answers.live_run import open_run
+from recsys_ray.serving.answers.params import RecommendParams
 from recsys_ray.serving.answers.variants import Assignment
 from recsys_ray.serving.config import ServingSettings, VariantSettings
 from recsys_ray.serving.http.app import Application
 from recsys_ray.serving.http.messages import decoded
+from recsys_ray.serving.http.request_models import Interaction
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users.cold_start import onboarding_rows
 from recsys_ray.serving.users.histories import typed_id
@@ -52,7 +58,7 @@ def test_the_cache_keeps_to_its_bytes_and_drops_what_was_unused_longest() -> Non
     assert cache.get("a") is not None
     cache.put("d", b"x" * 10)
     assert cache.get("b") is None and cache.get("a") is not None and len(cache) == 3
-    cache.put("huge", b"x" * 1000)
+    cache.put("huge", b"x" * 4 * OVERHEAD)
     assert cache.get("huge") is None and cache.bytes == 3 * (10 + OVERHEAD)
     cache.put("a", b"y" * 5)
     assert cache.get("a") == b"y" * 5 and cache.bytes == 3 * OVERHEAD + 25
@@ -65,6 +71,38 @@ def test_cached_answers_die_of_age() -> None:
     assert cache.get("a") == b"x"
     time.sleep(0.03)
     assert cache.get("a") is None and cache.bytes == 0
+
+
+def test_old_answers_go_though_nobody_asks_for_them_again() -> None:
+    cache = AnswerCache(10_000, ttl_seconds=0.02)
+    for key in "abc":
+        cache.put(key, b"x")
+    time.sleep(0.03)
+    cache.put("d", b"x")
+    assert len(cache) == 1 and cache.bytes == 1 + OVERHEAD
+
+
+def test_the_cache_takes_no_more_memory_than_it_counts_whatever_was_asked() -> None:
+    cache = AnswerCache(1 << 18, ttl_seconds=60)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for user in range(1000):
+            allow = tuple(f"{user}-{place}" for place in range(200))
+            cache.put((user, RecommendParams(allow=allow)), b"x" * (user % 7))
+        del allow
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < after - before <= cache.bytes <= cache.max_bytes and len(cache) < 1000
+
+
+def test_what_users_sent_is_no_more_than_a_day_ahead() -> None:
+    now, hour = int(time.time() * 1000), 3_600_000
+    assert Interaction(item_id=1, timestamp=now + 23 * hour).timestamp == now + 23 * hour
+    for ahead in (now + 25 * hour, 10**14 - 1, 10**14):
+        with pytest.raises(ValidationError):
+            Interaction(item_id=1, timestamp=ahead)
 
 
 def test_users_stay_in_their_variant_and_shares_follow_the_weights() -> None:
@@ -123,14 +161,44 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 def test_posters_are_images_of_the_catalogue_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(PNG)
     (tmp_path / "secret.txt").write_bytes(b"password")
-    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * poster_images.MAX_BYTES)
+    (tmp_path / "huge.png").write_bytes(PNG + b"\0" * (2 << 20))
+    inside = ImageSettings(root=str(tmp_path), max_mib=1)
     inline = "data:image/png;base64," + base64.b64encode(PNG).decode()
-    for place in (str(tmp_path / "good.png"), f"file://{tmp_path}/good.png", inline):
-        assert poster_images.poster_image(place) == (PNG, b"image/png")
-    nothing = [None, *(str(tmp_path / name) for name in ("secret.txt", "huge.png", "none.png")), "nofs://x/y"]
+    for place in ("good.png", f"file://{tmp_path}/good.png", inline):
+        assert poster_images.poster_image(place, "1", inside) == (PNG, b"image/png")
+    nothing = [None, "secret.txt", "huge.png", "none.png", "nofs://x/y", "a\0b", "~nobody/x"]
     script = "data:text/html,<script>alert(1)</script>"
     for place in (*nothing, script, "data:image/png;base64,@@", "https://elsewhere.example/poster.png"):
-        assert poster_images.poster_image(place) is None
+        assert poster_images.poster_image(place, "1", inside) is None
+
+
+def test_posters_are_read_below_their_roots_alone_and_from_plain_files(tmp_path: Path) -> None:
+    """Whatever a catalogue says: no other file of the machine, no device, pipe, loop, chain of filesystems, no host."""
+    root, outside = tmp_path / "posters", tmp_path / "outside.png"
+    root.mkdir()
+    (root / "inside.png").write_bytes(PNG)
+    outside.write_bytes(PNG)
+    (root / "way-out.png").symlink_to(outside)
+    (root / "way-in.png").symlink_to(root / "inside.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(root / "pipe.png")
+    settings = ImageSettings(root=str(root))
+    for name in ("inside.png", "way-in.png", "../posters/inside.png"):
+        assert poster_images.poster_image(name, "1", settings) is not None, name
+    refused = ["way-out.png", "loop.png", "zero.png", "pipe.png", "../outside.png", str(outside), f"file://{outside}"]
+    refused += ["/dev/zero", "ftp://127.0.0.1/x.png", "github://a:b@c/x.png", "memory://x.png"]
+    refused += [
+        f"simplecache::file://{root}/inside.png",
+        f"filecache::{root}/inside.png",
+        "zip://x.png::http://a/b.zip",
+    ]
+    for name in refused:
+        assert poster_images.poster_image(name, "1", settings) is None, name
+    assert poster_images.poster_image(str(root / "inside.png"), "1", ImageSettings()) is None  # no root was named
+    by_item = ImageSettings(directory=str(root))
+    assert poster_images.poster_image(None, "inside", by_item) is not None
+    assert poster_images.poster_image(None, "../outside", by_item) is None
 
 
 def test_the_address_of_a_poster_leads_back_to_its_item() -> None:
@@ -453,7 +521,7 @@ async def status_of(application: Application, path: str, query: str) -> int:
     async def send(message: Any) -> None:
         messages.append(message)
 
-    await application(scope | {"headers": [], "root_path": ""}, receive, send)
+    await application(scope | {"headers": [(b"host", b"localhost")], "root_path": ""}, receive, send)
     return int(messages[0]["status"])
 
 
@@ -463,5 +531,5 @@ def test_a_poster_beside_the_catalogue_is_shown(tmp_path: Path) -> None:
     place = beside(Location.of(tmp_path / "items.csv"), "p/7.png")
     items = pa.table({"item_id": [7], "title": ["A"], "text": ["a"], "poster": [place], "genres": [["x"]], "year": [1]})
     catalogue = ItemCatalogue(items.append_column("count", pa.array([1])))
-    assert poster_images.poster_image(catalogue.posters[0]) == (PNG, b"image/png")
+    assert poster_images.poster_image(catalogue.posters[0], "7", ImageSettings()) == (PNG, b"image/png")
     assert catalogue.describe(0)["poster"] == "/v1/items/7/poster"

@@ -44,7 +44,7 @@ def read_posters(references: Sequence[str | None], item_ids: Sequence[str], sett
 
         def read(reference: str | None, item_id: str) -> Poster:
             try:
-                data = _bytes_of(_locate(reference, item_id, settings), settings, downloads)
+                data = _bytes_of(locate(reference, item_id, settings), settings, downloads)
             except PosterError as error:
                 return Poster(problem=str(error))
             return Poster(data)
@@ -62,7 +62,7 @@ def poster_stamps(references: Sequence[str | None], item_ids: Sequence[str], set
         settings = settings.model_copy(update={"directory": None})
     for reference, item_id in zip(references, item_ids, strict=True):
         try:
-            stamp = _stamp(_locate(reference, item_id, settings))
+            stamp = _stamp(locate(reference, item_id, settings))
         except PosterError as error:
             stamp = str(error)
         digest.update(f"{len(stamp)}:{stamp}".encode())
@@ -82,13 +82,13 @@ def _stamp(where: Path | str | None) -> str:
 def local_poster(reference: str | None, item_id: str, settings: ImageSettings) -> Path | None:
     """The file that an item's poster should be; None where it has none, or none on this machine."""
     try:
-        where = _locate(reference, item_id, settings)
+        where = locate(reference, item_id, settings)
     except PosterError:
         return None
     return where if isinstance(where, Path) else None
 
 
-def _locate(reference: str | None, item_id: str, settings: ImageSettings) -> Path | str | None:
+def locate(reference: str | None, item_id: str, settings: ImageSettings) -> Path | str | None:
     """Where an item's poster is: a local file, a URL, or nowhere."""
     if settings.directory is not None:
         found = _in_directory(Location.of(settings.directory), item_id)

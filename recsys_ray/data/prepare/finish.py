@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from recsys_ray.data.split import SplitPlan
 
 NUM_PARTS = len(schema.PARTS)
 SEEN_FOR = ("outside_time_window", "below_min_rating", "in_future", "beyond_newest_per_user", "unrated")
+T = TypeVar("T", int, float)
 LARGEST_SCALE = 100
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
@@ -62,6 +63,8 @@ class Totals:
     ratings: list[list[float]] | None = field(default_factory=list)
     """Ratings that teach or are targets, as given, and how often there is each; None where they are too many for a
     scale."""
+    rating_range: tuple[float, float] | None = None
+    """Lowest and highest of all ratings that were read, as given."""
     products_SS: LongArray = field(default_factory=lambda: np.zeros((NUM_PARTS, NUM_PARTS), np.int64))
     """Sum over users of (positives in one part) x (positives in the other)."""
     lengths: LongArray = field(default_factory=lambda: np.zeros(1, np.int64))
@@ -76,12 +79,12 @@ class Totals:
         self.seen_for += other.seen_for
         known = self.ratings is not None and other.ratings is not None
         self.ratings = _scale([*(self.ratings or ()), *(other.ratings or ())]) if known else None
+        self.rating_range = _widest(self.rating_range, other.rating_range)
         self.products_SS += other.products_SS
         longer, shorter = sorted((self.lengths, other.lengths), key=len, reverse=True)
         self.lengths = longer.copy()
         self.lengths[: len(shorter)] += shorter
-        ranges = [found for found in (self.time_range, other.time_range) if found is not None]
-        self.time_range = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+        self.time_range = _widest(self.time_range, other.time_range)
 
     def to_json(self) -> dict[str, Any]:
         def by_part(counts_S: LongArray) -> dict[str, int]:
@@ -100,6 +103,7 @@ class Totals:
             "num_seen_only": int(self.seen_only_S.sum()),
             "seen_only": by_part(self.seen_only_S),
             "ratings": self.ratings,
+            "rating_range": None if self.rating_range is None else list(self.rating_range),
             "pair_products": self.products_SS.tolist(),
             "history_length_quantiles": {
                 f"{q:g}": int(np.searchsorted(cumulative, rank, side="right"))
@@ -107,6 +111,12 @@ class Totals:
             },
             "timestamp_range": None if self.time_range is None else list(self.time_range),
         }
+
+
+def _widest(one: tuple[T, T] | None, two: tuple[T, T] | None) -> tuple[T, T] | None:
+    if one is None or two is None:
+        return one or two
+    return min(one[0], two[0]), max(one[1], two[1])
 
 
 def _scale(counted: list[list[float]]) -> list[list[float]] | None:
@@ -154,6 +164,7 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
     positive = final.positive_E
     values, counts = np.unique(left.ratings_E[positive], return_counts=True)
     per_part_SB = np.stack([final.per_row(positive & (parts_E == code)) for code in range(NUM_PARTS)])
+    rated = left.ratings_E[np.isfinite(left.ratings_E)]
     times = final.timestamps_E[(left.parts_E & (OUTSIDE | FUTURE)) == 0]
     return Totals(
         users_per_shard=[len(final.user_ids)],
@@ -162,6 +173,7 @@ def finish_shard(shard: int, job: FinishJob) -> Totals:
         seen_only_S=np.bincount(parts_E[~positive], minlength=NUM_PARTS),
         seen_for=_reasons(left.parts_E[~positive]),
         ratings=_scale(np.column_stack([values.astype(np.float64), counts]).tolist()),
+        rating_range=(float(rated.min()), float(rated.max())) if len(rated) else None,
         products_SS=per_part_SB @ per_part_SB.T,
         lengths=np.bincount(per_part_SB.sum(axis=0), minlength=1),
         time_range=(int(times.min()), int(times.max())) if len(times) else None,

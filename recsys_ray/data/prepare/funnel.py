@@ -11,6 +11,7 @@ from recsys_ray.data.prepare.staging import StageTotal
 
 WORDS = {
     "bad_rows": "can't be read",
+    "feedback_files_refused": "files of feedback that can't be used, each counted as one",
     "events_without_weight": "of a kind without a weight",
     "forgotten_users": "of forgotten users",
     "outside_time_window": "outside filters.start and end",

@@ -9,7 +9,7 @@ from recsys_ray.base.proportion import MANY, in_proportion
 from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.staging import StageTotal
 from recsys_ray.data.prepare.times import FIRST_TIME, day
-from recsys_ray.data.sources.base import BAD_ROWS
+from recsys_ray.data.sources.base import BAD_ROWS, REFUSED
 
 Say = Callable[[str], None]
 
@@ -30,6 +30,9 @@ def say_left_out(settings: DataSettings, total: StageTotal, say: Say) -> None:
     for reason, count in sorted(total.left_out.items()):
         loud = "warning: " if reason == BAD_ROWS and count >= MANY * every else ""
         first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
+        if reason == REFUSED:
+            say(f"prepare: warning: {count:,} files of feedback can't be used, and are left out ({total.bad_example})")
+            continue
         say(f"prepare: {loud}{count:,} rows left out: {reason}{first}")
 
 

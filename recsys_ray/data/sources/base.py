@@ -17,6 +17,7 @@ from recsys_ray.data.config import DataSettings
 from recsys_ray.data.prepare.files import Chunk
 
 BAD_ROWS = "bad_rows"
+REFUSED = "feedback_files_refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ class ItemColumns(Settings):
     """Which column of the catalogue is what. Further numeric columns are kept under their own names."""
 
     item_id: str = "item_id"
+    """A different value in every row."""
     title: str | None = None
+    """What people call it."""
     text: list[str] = Field(default_factory=list)
     """Columns joined, in this order, into the text that is embedded."""
     genres: str | None = None

@@ -27,7 +27,9 @@ class Columns(Settings):
     """Which column of the files is what."""
 
     user_id: str = "user_id"
+    """Who; numbers or text."""
     item_id: str = "item_id"
+    """What; numbers or text, as in the catalogue."""
     rating: str | None = None
     """Without it every interaction counts 1."""
     timestamp: str | None = None

@@ -24,6 +24,7 @@ class UserColumns(Settings):
     """Which column of the table of users is what."""
 
     user_id: str = "user_id"
+    """As in the interactions; a different value in every row."""
     numbers: list[str] = Field(default_factory=list)
     """Columns of numbers, such as an age; empty where unknown."""
     categories: list[str] = Field(default_factory=list)

@@ -25,10 +25,13 @@ class SyntheticSettings(DataSettings):
 
     source: Literal["synthetic"]
     users: int = Field(default=5000, ge=1)
+    """How many there are."""
     items: int = Field(default=2000, ge=1)
+    """How many there are, each with a title and a text."""
     interactions_per_user: float = Field(default=30.0, ge=1)
     """Mean; how many a user has follows a heavy-tailed law around it."""
     genres: int = Field(default=12, ge=1, le=len(world.GENRES))
+    """How many there are; an item has one or two."""
     themes: int = Field(default=4, ge=1, le=len(world.THEMES))
     """Clusters inside each genre; taste is for a theme, not only for a genre."""
     popularity_exponent: float = Field(default=0.8, ge=0)

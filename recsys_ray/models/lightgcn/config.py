@@ -8,27 +8,33 @@ from pydantic import Field, model_validator
 
 from recsys_ray.models.linalg.pooling import RecentSettings
 from recsys_ray.training import LoopConfig
+from recsys_ray.training.config import RankingSettings
 
 
-class LightGCNConfig(LoopConfig, RecentSettings):
+class LightGCNConfig(LoopConfig, RankingSettings, RecentSettings):
     embedding_dim: int = Field(default=64, ge=1)
     """D, the length of a user's and an item's vector."""
     layers: int = Field(default=3, ge=0)
     """Propagation steps; 0 is matrix factorization."""
-    loss: Literal["softmax", "bpr"] = "softmax"
-    """softmax: cross-entropy of a pair among the sampled items. bpr: pairwise, as in the paper."""
+    propagate: Literal["training", "end"] = "training"
+    """training: every step compares propagated vectors. end: steps compare the vectors themselves, and what is trained
+    is propagated once: many times as fast a step."""
+    loss: Literal["softmax", "bilateral_softmax", "softmax_at_k", "bpr", "direct_au"] = "softmax"
+    """softmax: cross-entropy of a pair among the sampled items. bilateral_softmax: also among a user's pairs.
+    softmax_at_k: the more, the nearer the pair is to the top of the list. bpr: pairwise, as in the paper. direct_au:
+    without negatives; compares all pairs of a batch with each other."""
     similarity: Literal["cosine", "inner"] = "cosine"
     """How the softmax compares a user with an item; bpr always takes the inner product."""
     temperature: float = Field(default=0.1, gt=0)
     """Divides the similarities of the softmax: the lower, the more the hardest negatives count."""
     negatives: int = Field(default=1024, ge=1)
-    """Negatives: of a batch under softmax, shared by its pairs; of each pair under bpr."""
+    """Negatives: of each pair under bpr; otherwise of a batch, shared by its pairs."""
     negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
     """Where negatives come from; hard: the best scored of hard_candidates."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     hard_candidates: int = Field(default=32, ge=1)
-    """Candidates under negative_strategy = hard: of a batch under softmax, of each pair under bpr."""
+    """Candidates under negative_strategy = hard: of each pair under bpr, otherwise of a batch."""
     correct_popularity: bool = False
     """Take the log of a negative's expected number of draws off its similarity (softmax)."""
     regularization: float = Field(default=0.0, ge=0)

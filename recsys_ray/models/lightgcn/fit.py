@@ -8,8 +8,10 @@ A the normalised adjacency of users and items (``propagation.py``), d the degree
 Where we depart: E starts at the leading singular vectors of the normalised interactions (``initialization = normal`` is
 the paper's start), and the loss is by default a softmax over the positive and sampled items (Wu et al., "On the
 Effectiveness of Sampled Softmax Loss for Item Recommendation", TOIS 2023) on cosine similarity, with one sample for all
-rows of a batch (``loss = bpr`` is the paper's). A new user has no row in E; but beyond layer 0 a user's part of F is a
-sum over the items of the history H,
+rows of a batch (``loss = bpr`` is the paper's). With ``propagate = end`` a step compares rows of E, and F is made once,
+after the last (Zhang et al., "Do We Really Need Graph Convolution During Training? Light Post-Training Graph-ODE for
+Recommendation", CIKM 2024, who integrate over the layers where we take their mean). A new user has no row in E; but
+beyond layer 0 a user's part of F is a sum over the items of the history H,
 
     F_u = E_u / (layers + 1) + q_u,    q_u = |H|^-1/2 * sum over i in H of P_i,
     P_i = d_i^-1/2 / (layers + 1) * sum over k = 1..layers of  [A^(k-1) E]_i
@@ -20,8 +22,9 @@ closest to a stored row on average: a history is answered with |H|^-1/2 * sum of
 The graph knows no order. What a user did last says more about what comes next than the rest of the history; with a
 ``recent_weight`` the answer adds it, for known users and new ones alike (``Recent`` in ``pooling.py``).
 
-Time per epoch: pairs / batch_size * 2 * layers products of 2 * pairs * D multiply-adds, and 3 * pairs * negatives * D
-of the loss. Memory: (users + items) * D * 36 bytes, 60 bytes a pair, batch_size * negatives * 24 bytes.
+Time per epoch: pairs / batch_size * 2 * layers products of 2 * pairs * D multiply-adds (none with ``propagate = end``),
+and 3 * pairs * negatives * D of the loss. Memory: (users + items) * D * 36 bytes, 60 bytes a pair, batch_size *
+negatives * 24 bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +72,9 @@ class LightGCN(LightGCNConfig, Model):
     def memory(self, counts: Counts) -> MemoryEstimate:
         table = (counts.num_users + counts.num_items) * self.embedding_dim * 4
         scored = drawn(self.negative_strategy, self.negatives, self.hard_candidates)
-        scores = self.batch_size * scored * (24 if self.loss == "softmax" else 24 * self.embedding_dim)
+        scores = self.batch_size * scored * (24 * self.embedding_dim if self.loss == "bpr" else 24)
+        if self.loss == "direct_au":
+            scores = 24 * self.batch_size**2
         advice = "lower model.embedding_dim, model.batch_size or model.negatives"
         # The table, its gradient, two moments, and the products of both directions; two orders of the pairs.
         return MemoryEstimate(9 * table + 60 * counts.num_interactions + scores, advice)

@@ -72,7 +72,8 @@ class LightGCNNetwork(nn.Module):
     def loss(self, batch: tuple[LongArray, torch.Generator]) -> Tensor:
         rows, random = batch
         users_B, items_B, own = self.pairs.of(rows)
-        final_ND = self.propagation(self.embeddings_ND)
+        at_end = self.config.propagate == "end"
+        final_ND = self.embeddings_ND if at_end else self.propagation(self.embeddings_ND)
         compute = self._bpr if self.config.loss == "bpr" else self._softmax
         return compute(final_ND, users_B, items_B, own, random)
 
@@ -92,9 +93,12 @@ class LightGCNNetwork(nn.Module):
     def _softmax(
         self, final_ND: Tensor, users_B: Tensor, items_B: Tensor, own: Tensor, random: torch.Generator
     ) -> Tensor:
-        sample = self.negatives.draw(random, items_B)
         users_BD = final_ND[users_B[own]]
         positives_BD = final_ND[self.num_users + items_B[own]]
+        if self.config.loss == "direct_au":
+            loss = self.pairs.direct_au(users_BD, positives_BD, self.config.uniformity_weight)
+            return loss + self._penalty(users_B[own], items_B[own])
+        sample = self.negatives.draw(random, items_B)
         negatives_MD = final_ND[self.num_users + sample.items]
         if self.config.similarity == "cosine":
             users_BD, positives_BD, negatives_MD = (

@@ -8,9 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from recsys_ray.models.linalg.pooling import RecentSettings
 from recsys_ray.training import LoopConfig
+from recsys_ray.training.config import RankingSettings
 
 
-class NCFConfig(LoopConfig, RecentSettings):
+class NCFConfig(LoopConfig, RankingSettings, RecentSettings):
     embedding_dim: int = Field(default=64, ge=1)
     """D, the length of a user's and an item's vector in the factor branch."""
     layers: int = Field(default=0, ge=0)
@@ -25,15 +26,16 @@ class NCFConfig(LoopConfig, RecentSettings):
     perceptron beside the vectors."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the perceptron's values set to 0 in training, after every layer."""
-    loss: Literal["softmax", "bce", "bpr"] = "softmax"
-    """softmax: cross-entropy of a pair among the sampled items. bce: a pair towards 1 and its negatives towards 0, as
-    in the paper. bpr: the pair above its negatives."""
+    loss: Literal["softmax", "bilateral_softmax", "softmax_at_k", "bce", "bpr"] = "softmax"
+    """softmax: cross-entropy of a pair among the sampled items. bilateral_softmax: also among a user's pairs.
+    softmax_at_k: the more, the nearer the pair is to the top of the list. bce: a pair towards 1 and its negatives
+    towards 0, as in the paper. bpr: the pair above its negatives."""
     negatives: int = Field(default=256, ge=1)
-    """Negatives: of a batch under softmax, shared by its pairs; of each pair under bce and bpr."""
+    """Negatives: of each pair under bce and bpr; otherwise of a batch, shared by its pairs."""
     negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "uniform"
     """Where negatives come from; hard: the best scored of hard_candidates."""
     hard_candidates: int = Field(default=1024, ge=1)
-    """Candidates under negative_strategy = hard: of a batch under softmax, of each pair under bce and bpr."""
+    """Candidates under negative_strategy = hard: of each pair under bce and bpr, otherwise of a batch."""
     popularity_power: float = Field(default=1.0, ge=0)
     """Power of an item's count under negative_strategy = popularity."""
     correct_popularity: bool = False

@@ -77,7 +77,7 @@ class NCF(NCFConfig, Model):
         dims = self.embedding_dim + max(self.mlp_dim, self.hidden_layers[0])
         table = 4 * (counts.num_users + counts.num_items) * dims
         scored = self.batch_size * drawn(self.negative_strategy, self.negatives, self.hard_candidates)
-        per_pair = 12 * sum(self.hidden_layers) + (24 if self.loss == "softmax" else 24 * dims)
+        per_pair = 12 * sum(self.hidden_layers) + (24 * dims if self.loss in ("bce", "bpr") else 24)
         advice = "lower model.embedding_dim, model.batch_size or model.negatives"
         # The tables, gradients, two moments and the finished rows; two orders of the pairs.
         return MemoryEstimate(7 * table + 60 * counts.num_interactions + scored * per_pair, advice)

@@ -118,7 +118,7 @@ class NCFNetwork(nn.Module):
         rows, random = batch
         users_B, items_B, own = self.pairs.of(rows)
         final_ND = self.final()
-        if self.config.loss == "softmax":
+        if self.config.loss not in ("bce", "bpr"):
             return self._softmax(final_ND, users_B[own], items_B, own, random)
 
         def score(items_BK: Tensor) -> Tensor:

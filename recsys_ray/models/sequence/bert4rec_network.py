@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys_ray.base.types import BoolArray, FloatArray, LongArray
 from recsys_ray.models.sequence.network import Examples, NextItem, SequenceJob, train_model
-from recsys_ray.models.sequence.padding import newest
+from recsys_ray.models.sequence.padding import newest, newest_times
 from recsys_ray.training.checkpoint import Progress
 from recsys_ray.training.worker import Worker
 
@@ -25,7 +25,10 @@ class BERT4RecNetwork(NextItem):
         real_BL = items_BL != self.encoder.padding
         masked_BL = masked_places(real_BL, draws_BJ, config.mask_probability, config.last_item_share)
         inputs_BL = np.where(masked_BL, self.encoder.mask, items_BL)
-        return inputs_BL, np.where(masked_BL, items_BL, self.encoder.padding)
+        targets_BL = np.where(masked_BL, items_BL, self.encoder.padding)
+        if not config.relative_time:
+            return inputs_BL, targets_BL, None
+        return inputs_BL, targets_BL, newest_times(self.job.histories, users_B, config.max_length)
 
 
 def masked_places(real_BL: BoolArray, draws_BJ: FloatArray, probability: float, last_share: float) -> BoolArray:

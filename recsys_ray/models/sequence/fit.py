@@ -2,7 +2,7 @@
 
 Time per epoch: positions * (12 D^2 blocks + L D blocks) and predicted positions * D * scores, times six; scores are
 the negatives, or all items under cross_entropy. Memory: (items + network) * D * 16 bytes, and predicted positions of a
-batch * scores * 8.
+batch * negatives * 8; under cross_entropy no more than some megabytes of scores.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from recsys_ray.models.holdout import hold_out
 from recsys_ray.models.sequence.config import SequenceConfig
 from recsys_ray.models.sequence.scorer import SequenceScorer
 from recsys_ray.training import Worker, run_workers
-from recsys_ray.training.config import drawn
+from recsys_ray.training.config import CHUNK_BYTES, drawn
 
 if TYPE_CHECKING:
     from recsys_ray.models.sequence.network import SequenceJob
+    from recsys_ray.models.sequence.transformer import TransformerShape
     from recsys_ray.training.checkpoint import Progress
 
     Train = Callable[[SequenceJob, Worker], tuple[dict[str, FloatArray], Progress]]
@@ -38,19 +39,10 @@ def fit_sequence(
         ModelError: a loss or gradient was not finite, or memory ran out.
     """
     from recsys_ray.models.sequence.network import SequenceJob
-    from recsys_ray.models.sequence.transformer import TransformerShape
 
-    shape = TransformerShape(
-        num_embeddings=data.num_items + (1 if causal else 2),
-        embedding_dim=config.embedding_dim,
-        hidden_dim=config.hidden_multiple * config.embedding_dim,
-        blocks=config.blocks,
-        heads=config.heads,
-        max_length=config.max_length,
-        dropout=config.dropout,
-        causal=causal,
-        activation=config.activation,
-    )
+    shape = shape_of(data.num_items, config, causal)
+    if config.relative_time and not data.histories.timestamps_E.any():
+        raise ModelError(f"{name}: relative_time needs timestamps, and the interactions have none; unset it")
     histories, held_out = hold_out(data.histories, config.validation_share, context.rng(1), last=True)
     if config.use_content and data.content is None:
         raise ModelError(f"{name}: use_content needs item vectors; add a section content or unset it")
@@ -68,18 +60,43 @@ def fit_sequence(
     )
 
 
+def shape_of(num_items: int, config: SequenceConfig, causal: bool) -> TransformerShape:
+    """Of the network that the settings ask for; one that is not causal has a mask."""
+    from recsys_ray.models.sequence.transformer import TransformerShape
+
+    return TransformerShape(
+        num_embeddings=num_items + (1 if causal else 2),
+        embedding_dim=config.embedding_dim,
+        hidden_dim=config.hidden_multiple * config.embedding_dim,
+        blocks=config.blocks,
+        heads=config.heads,
+        max_length=config.max_length,
+        dropout=config.dropout,
+        causal=causal,
+        activation=config.activation,
+        attention=config.attention,
+        positions=config.positions,
+        relative_time=config.relative_time,
+        low_frequencies=config.low_frequencies,
+        filter_share=config.filter_share,
+    )
+
+
 def sequence_memory(counts: Counts, config: SequenceConfig, predicted_share: float = 1.0) -> MemoryEstimate:
     """``predicted_share`` of the positions have a loss."""
     dim = config.embedding_dim
     parameters = (counts.num_items + config.max_length + config.blocks * (4 + 2 * config.hidden_multiple) * dim) * dim
-    scores = (
-        counts.num_items
-        if config.loss == "cross_entropy"
-        else drawn(config.negative_strategy, config.negatives, config.hard_candidates)
-    )
     mean_length = counts.num_interactions / max(counts.num_users, 1)
-    positions = config.batch_size * min(config.max_length, 4 * mean_length + 1)
-    work = positions * (3 * predicted_share * scores + 30 * config.blocks * dim)
+    longest = min(config.max_length, 4 * mean_length + 1)
+    positions = config.batch_size * longest
+    predicted = predicted_share * positions
+    # All items are scored for some positions at a time; under direct_au positions are compared with each other.
+    scores = drawn(config.negative_strategy, config.negatives, config.hard_candidates)
+    scored = {"cross_entropy": 2 * CHUNK_BYTES / 4, "direct_au": 6 * predicted**2}.get(
+        config.loss, 3 * predicted * scores
+    )
+    biases = 4 * config.heads * positions * longest * (config.positions != "absolute" or config.relative_time)
+    work = scored + biases + positions * 30 * config.blocks * dim
     return MemoryEstimate(
         int(4 * (6 * parameters + work)) + 40 * counts.num_interactions, "lower model.batch_size or model.embedding_dim"
     )

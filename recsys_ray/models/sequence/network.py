@@ -16,29 +16,31 @@ from torch.nn import functional
 
 from recsys_ray.base.types import FloatArray, Histories, ItemContent, ItemLists, LongArray
 from recsys_ray.models.holdout import ranking_quality
-from recsys_ray.models.sequence.padding import newest
+from recsys_ray.models.sequence.padding import newest, newest_times
 from recsys_ray.models.sequence.transformer import SequenceEncoder, TransformerShape
 from recsys_ray.training.checkpoint import Progress, snapshot
 from recsys_ray.training.loop import Task, generator, stream, train
 from recsys_ray.training.losses import (
     HIDDEN,
     binary_cross_entropy,
-    full_cross_entropy,
+    direct_au,
     generalized_bce,
     hardest,
-    sampled_softmax,
+    ranking_softmax,
+    softmax_over_all,
 )
 from recsys_ray.training.negatives import NegativeSampler, is_member
 from recsys_ray.training.worker import Worker
-from recsys_ray.training.workers import batch_rows, num_steps, own_rows
+from recsys_ray.training.workers import batch_rows, gather_rows, num_steps, own_rows
 
 if TYPE_CHECKING:
     from recsys_ray.models.sequence.config import SequenceConfig
 
 ENCODE_ROWS = 256  # histories encoded at once
 
-Examples = tuple[LongArray, LongArray]
-"""(B, L) what the network sees, and what it should say at each position, the padding where nothing."""
+Examples = tuple[LongArray, LongArray, LongArray | None]
+"""(B, L) what the network sees, what it should say at each position, the padding where nothing, and when the events
+were, None where the network does not ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ class SequenceJob:
     """Vectors of the items' texts and posters, where the model takes them."""
 
 
-Batch = tuple[LongArray, LongArray, LongArray, torch.Generator]
-"""(B,) users, their examples, and the step's random numbers."""
+Batch = tuple[LongArray, LongArray, LongArray, torch.Generator, LongArray | None]
+"""(B,) users, their inputs and targets, the step's random numbers, and the times of the inputs."""
 
 
 class NextItem(nn.Module):
@@ -100,9 +102,11 @@ class NextItem(nn.Module):
             # Drawn for all workers' rows: a row's example is the same however many share the batch.
             draws_BJ = rng.random((len(rows), self.config.max_length + 1), np.float32)
             own = own_rows(np.arange(len(rows)), self.worker)
+            # Of like length together: the encoder takes groups of neighbours as rectangles.
+            own = own[np.argsort(self.job.histories.lengths_B[self.users[rows[own]]], kind="stable")]
             users_B = self.users[rows[own]]
-            inputs_BL, targets_BL = self.examples(users_B, draws_BJ[own])
-            yield users_B, inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step)
+            inputs_BL, targets_BL, times_BL = self.examples(users_B, draws_BJ[own])
+            yield users_B, inputs_BL, targets_BL, generator(self.worker.device, self.job.seed, epoch, step), times_BL
 
     def loss(self, batch: Batch) -> Tensor:
         users_B, inputs_BL, targets_BL = (torch.from_numpy(array).to(self.worker.device) for array in batch[:3])
@@ -112,7 +116,8 @@ class NextItem(nn.Module):
         wanted = targets != self.encoder.padding
         users_P = users_B[:, None].expand_as(inputs_BL)[real_BL][wanted]
         table_ND = self.encoder.table()
-        states_PD = self.encoder(inputs_BL, table_ND)[wanted]
+        times_BL = None if batch[4] is None else torch.from_numpy(batch[4]).to(self.worker.device)
+        states_PD = self.encoder(inputs_BL, table_ND, times_BL)[wanted]
         return self._against_items(states_PD, table_ND, targets[wanted], users_P, batch[3])
 
     def _against_items(
@@ -123,7 +128,9 @@ class NextItem(nn.Module):
             states_PD = functional.normalize(states_PD, dim=1) / config.temperature
             items_ND = functional.normalize(items_ND, dim=1)
         if config.loss == "cross_entropy":
-            return full_cross_entropy(states_PD @ items_ND[: self.job.num_items].T, targets_P)
+            return softmax_over_all(states_PD, items_ND[: self.job.num_items], targets_P)
+        if config.loss == "direct_au":
+            return direct_au(states_PD, items_ND[targets_P], config.uniformity_weight, self._of_all)
         sample = self.negatives.draw(random, targets_P)
         positive_P = (states_PD * items_ND[targets_P]).sum(dim=1)
         negative_PM = states_PD @ items_ND[sample.items].T
@@ -133,12 +140,17 @@ class NextItem(nn.Module):
             negative_PM, expected_M = hardest(negative_PM, config.negatives, mine_PM), None
         else:
             negative_PM = negative_PM.masked_fill(sample.items == targets_P[:, None], HIDDEN)
-        if config.loss == "sampled_softmax":
-            return sampled_softmax(positive_P, negative_PM, expected_M)
         if config.loss == "bce":
             return binary_cross_entropy(positive_P, negative_PM)
-        rate = min(1.0, config.negatives / max(self.job.num_items - 1, 1))
-        return generalized_bce(positive_P, negative_PM, rate, config.calibration)
+        if config.loss == "gbce":
+            rate = min(1.0, config.negatives / max(self.job.num_items - 1, 1))
+            return generalized_bce(positive_P, negative_PM, rate, config.calibration)
+        if expected_M is not None:
+            negative_PM = negative_PM - expected_M
+        return ranking_softmax(positive_P, negative_PM, users_P, self.job.num_items, config)
+
+    def _of_all(self, rows_PD: Tensor) -> Tensor:
+        return gather_rows(rows_PD, self.worker)
 
     def quality(self) -> float:
         """NDCG of the held-out items of the watched users."""
@@ -171,9 +183,13 @@ def encode(encoder: SequenceEncoder, histories: Histories, rows_B: LongArray, de
         for start in range(0, len(order_B), ENCODE_ROWS):
             places = order_B[start : start + ENCODE_ROWS]
             items_BL = newest(histories, rows_B[places], events, encoder.padding)
+            times_BL = newest_times(histories, rows_B[places], events) if encoder.shape.relative_time else None
             if not encoder.shape.causal:
                 items_BL = np.pad(items_BL, ((0, 0), (0, 1)), constant_values=encoder.mask)
-            states_PD = encoder(torch.from_numpy(items_BL).to(device))
+                # Nobody knows when the next event will be; the mask stands at the time of the newest.
+                times_BL = None if times_BL is None else np.pad(times_BL, ((0, 0), (0, 1)), mode="edge")
+            times = None if times_BL is None else torch.from_numpy(times_BL).to(device)
+            states_PD = encoder(torch.from_numpy(items_BL).to(device), times_BL=times)
             # The encoder gives the states of real positions only, row by row: the last of a row is where these end.
             last_B = (items_BL != encoder.padding).sum(axis=1).cumsum() - 1
             queries_BD[places] = states_PD[torch.from_numpy(last_B)].float().cpu().numpy()

@@ -1,9 +1,9 @@
-"""A transformer over item sequences, shared by the sequence models: causal or in both directions.
+"""An encoder of item sequences, shared by the sequence models: causal or in both directions.
 
 Sequences are padded on the left, and positions are counted from the newest event, so that what an event means does not
 depend on how long the history before it is, nor on the other rows of a batch.
 
-P are the real positions of all rows end to end.
+P are the real positions of all rows end to end; G, L the rectangle of a group of rows, H heads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys_ray.base.types import BoolArray, FloatArray, ItemContent
+from recsys_ray.models.sequence.attention import Group, Places, RelativeBias, low_pass, places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,55 +32,103 @@ class TransformerShape:
     dropout: float
     causal: bool
     activation: str
+    attention: str = "softmax"
+    positions: str = "absolute"
+    relative_time: bool = False
+    low_frequencies: int = 0
+    filter_share: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the P real positions of a padded rectangle are. All but attention works on these alone: most histories are
-    short, and most of the rectangle is padding."""
+class FrequencyFilter(nn.Module):
+    """Low frequencies of the positions' values as they are, the others times the square of a trained number for each
+    dimension (Shin et al., "An Attentive Inductive Bias for Sequential Recommendation Beyond the Self-Attention", AAAI
+    2024)."""
 
-    real_BL: Tensor
-    visible_BLL: Tensor
+    matrix_WW: Tensor
 
-    def spread(self, values_PD: Tensor) -> Tensor:
-        """(B, L, D) with zeros at the padding."""
-        flat = values_PD.new_zeros(self.real_BL.numel(), values_PD.shape[1])
-        flat = flat.index_copy(0, torch.nonzero(self.real_BL.flatten())[:, 0], values_PD)
-        return flat.view(*self.real_BL.shape, -1)
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        matrix_WW = low_pass(shape.max_length, shape.low_frequencies, shape.max_length, shape.causal)
+        self.register_buffer("matrix_WW", matrix_WW)
+        self.root_D = nn.Parameter(torch.randn(shape.embedding_dim))
+
+    def forward(self, values_GLD: Tensor, group: Group) -> Tensor:
+        length = values_GLD.shape[1]
+        low_GLD = self.matrix_WW[:length, :length] @ values_GLD
+        filtered_GLD: Tensor = low_GLD + self.root_D.square() * (values_GLD - low_GLD)
+        return filtered_GLD
 
 
 class Block(nn.Module):
-    """Self-attention and a position-wise network, each with a residual around it and normalised before."""
+    """Self-attention, with a share of the frequency filter where one is asked for, and a position-wise network, each
+    with a residual around it and normalised before."""
 
     def __init__(self, shape: TransformerShape) -> None:
         super().__init__()
         dim = shape.embedding_dim
-        self.heads, self.dropout = shape.heads, shape.dropout
+        self.heads, self.dropout, self.filter_share = shape.heads, shape.dropout, shape.filter_share
         self.attention_norm, self.network_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query_key_value, self.output = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.filter = FrequencyFilter(shape) if shape.filter_share else None
         self.widen, self.narrow = nn.Linear(dim, shape.hidden_dim), nn.Linear(shape.hidden_dim, dim)
         self.activation = functional.gelu if shape.activation == "gelu" else functional.relu
 
     def forward(self, values_PD: Tensor, places: Places) -> Tensor:
-        values_PD = values_PD + self._drop(self._attend(self.attention_norm(values_PD), places))
+        normal_PD = self.attention_norm(values_PD)
+        mixed_PD: Tensor = self.output(places.mixed(self.query_key_value(normal_PD), self._attend))
+        if self.filter is not None:
+            filtered_PD = places.mixed(normal_PD, self.filter)
+            mixed_PD = torch.lerp(mixed_PD, filtered_PD.to(mixed_PD.dtype), self.filter_share)
+        values_PD = values_PD + self._drop(mixed_PD)
         inner = self._drop(self.activation(self.widen(self.network_norm(values_PD))))
         result: Tensor = values_PD + self._drop(self.narrow(inner))
         return result
 
-    def _attend(self, values_PD: Tensor, places: Places) -> Tensor:
-        rows, length = places.real_BL.shape
-        heads, dim = self.heads, values_PD.shape[1]
-        # From real positions to rectangles, a head and a kind (query, key, value) apart: each (B, heads, L, D / heads).
-        padded = places.spread(self.query_key_value(values_PD)).view(rows, length, 3, heads, dim // heads)
-        query, key, value = padded.permute(2, 0, 3, 1, 4)
+    def _attend(self, padded: Tensor, group: Group) -> Tensor:
+        rows, length = group.real_GL.shape
+        # A head and a kind (query, key, value) apart: each (G, H, L, D / H).
+        query, key, value = padded.view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mask = group.visible_GLL[:, None]
+        if group.bias_GHLL is not None:
+            mask = group.bias_GHLL.masked_fill(~mask, float("-inf")).to(query.dtype)
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=places.visible_BLL[:, None], dropout_p=self.dropout if self.training else 0.0
+            query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
-        output: Tensor = self.output(mixed.transpose(1, 2).reshape(rows, length, dim)[places.real_BL])
-        return output
+        return mixed.transpose(1, 2).reshape(rows, length, -1)
 
     def _drop(self, values: Tensor) -> Tensor:
         return functional.dropout(values, self.dropout, self.training)
+
+
+class PointwiseBlock(nn.Module):
+    """A block of HSTU (Zhai et al., "Actions Speak Louder than Words", ICML 2024): attention whose weights are each by
+    itself, no softmax over a history, so that how much there is of something counts; a gate in place of the
+    position-wise network, which the block has not."""
+
+    def __init__(self, shape: TransformerShape) -> None:
+        super().__init__()
+        dim = shape.embedding_dim
+        self.heads, self.dropout, self.max_length = shape.heads, shape.dropout, shape.max_length
+        self.norm, self.inner_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
+
+    def forward(self, values_PD: Tensor, places: Places) -> Tensor:
+        dim = values_PD.shape[1]
+        wide = functional.silu(self.widen(self.norm(values_PD)))
+        gate_PD, others = wide[:, :dim], wide[:, dim:]
+        gated_PD = self.inner_norm(places.mixed(others, self._attend)) * gate_PD
+        result: Tensor = values_PD + self.narrow(functional.dropout(gated_PD, self.dropout, self.training))
+        return result
+
+    def _attend(self, padded: Tensor, group: Group) -> Tensor:
+        rows, length = group.real_GL.shape
+        query, key, value = padded.view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        scores_GHLL = query @ key.transpose(2, 3)
+        if group.bias_GHLL is not None:
+            scores_GHLL = scores_GHLL + group.bias_GHLL
+        weights_GHLL = functional.silu(scores_GHLL) * group.visible_GLL[:, None] / self.max_length
+        mixed_GLD: Tensor = (weights_GHLL.to(value.dtype) @ value).transpose(1, 2).reshape(rows, length, -1)
+        return mixed_GLD
 
 
 class SequenceEncoder(nn.Module):
@@ -102,8 +151,15 @@ class SequenceEncoder(nn.Module):
             self.content_NF = _with_tokens(content.vectors_ID, shape.num_embeddings)
             self.trained_N = _with_tokens(trained_I, shape.num_embeddings)
         self.embedding = nn.Embedding(shape.num_embeddings, shape.embedding_dim)
-        self.position = nn.Embedding(shape.max_length, shape.embedding_dim)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.blocks))
+        self.position = None
+        if shape.positions != "relative":
+            self.position = nn.Embedding(shape.max_length, shape.embedding_dim)
+        self.bias = None
+        if shape.positions != "absolute" or shape.relative_time:
+            by_place = shape.positions != "absolute"
+            self.bias = RelativeBias(shape.max_length, shape.heads, shape.causal, by_place, shape.relative_time)
+        block = PointwiseBlock if shape.attention == "pointwise" else Block
+        self.blocks = nn.ModuleList(block(shape) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.embedding_dim)
         self.apply(_initialise)
 
@@ -126,21 +182,19 @@ class SequenceEncoder(nn.Module):
         table_ND: Tensor = weight_ND * self.trained_N[:, None] + self.content_map(self.content_NF)
         return table_ND
 
-    def forward(self, items_BL: Tensor, table_ND: Tensor | None = None) -> Tensor:
-        """(P, D) the states at the P real positions, row by row; ``table_ND`` is ``table()`` where it is at hand."""
+    def forward(self, items_BL: Tensor, table_ND: Tensor | None = None, times_BL: Tensor | None = None) -> Tensor:
+        """(P, D) the states at the P real positions, row by row; ``table_ND`` is ``table()`` where it is at hand,
+        ``times_BL`` are needed with relative_time."""
         table_ND = self.table() if table_ND is None else table_ND
         length = items_BL.shape[1]
         real_BL = items_BL != self.padding
-        from_newest_BL = torch.arange(length - 1, -1, -1, device=items_BL.device).expand_as(items_BL)
         # P: real positions alone, row by row; each position's vector counts from the newest of its row.
         values_PD = functional.embedding(items_BL[real_BL], table_ND) * self.shape.embedding_dim**0.5
-        values_PD = values_PD + self.position(from_newest_BL[real_BL])
+        if self.position is not None:
+            from_newest_BL = torch.arange(length - 1, -1, -1, device=items_BL.device).expand_as(items_BL)
+            values_PD = values_PD + self.position(from_newest_BL[real_BL])
         values_PD = functional.dropout(values_PD, self.shape.dropout, self.training)
-        # A padded position sees itself: a row of nothing but hidden entries would be 0 / 0.
-        visible_BLL = real_BL[:, None, :] | torch.eye(length, dtype=torch.bool, device=items_BL.device)
-        if self.shape.causal:
-            visible_BLL = visible_BLL.tril()
-        places = Places(real_BL, visible_BLL)
+        places = places_of(real_BL, times_BL, self.shape.causal, self.bias)
         for block in self.blocks:
             values_PD = block(values_PD, places)
         result: Tensor = self.norm(values_PD)

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from recsys_ray.models.linalg.pooling import Pooling, RecentSettings
 from recsys_ray.training import LoopConfig
+from recsys_ray.training.config import RankingSettings
 
 
-class TwoTowerConfig(LoopConfig, RecentSettings):
+class TwoTowerConfig(LoopConfig, RankingSettings, RecentSettings):
     embedding_dim: int = Field(default=128, ge=1)
     """Length of the vector of an id, and the width to which inputs are brought before they are fused."""
     feature_dim: int = Field(default=32, ge=1)
@@ -64,12 +65,23 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     """Divides cosines before the loss; not used by inner and cosine_contrastive."""
     length_power: float = Field(default=0.0, ge=0)
     """Under cosine, item vectors are ranked with their length to this power, which grows with popularity."""
-    loss: Literal["sampled_softmax", "info_nce", "cosine_contrastive", "bpr", "bce", "mse", "mse_bpr"] = (
-        "sampled_softmax"
-    )
-    """sampled_softmax: the target among the negatives. info_nce: the target among the targets of the whole batch.
-    cosine_contrastive: the target towards cosine 1, negatives below the margin. bpr, bce: pairwise and pointwise,
-    against the negatives. mse: the squared error of the ratings. mse_bpr: both."""
+    loss: Literal[
+        "sampled_softmax",
+        "bilateral_softmax",
+        "softmax_at_k",
+        "info_nce",
+        "direct_au",
+        "cosine_contrastive",
+        "bpr",
+        "bce",
+        "mse",
+        "mse_bpr",
+    ] = "sampled_softmax"
+    """sampled_softmax: the target among the negatives. bilateral_softmax: also among its user's targets. softmax_at_k:
+    the more, the nearer the target is to the top of the list. info_nce: the target among the targets of the whole
+    batch. direct_au: without negatives; compares all targets of a batch with each other. cosine_contrastive: the target
+    towards cosine 1, negatives below the margin. bpr, bce: pairwise and pointwise, against the negatives. mse: the
+    squared error of the ratings. mse_bpr: both."""
     margin: float = Field(default=0.8, ge=-1, lt=1)
     """Cosine up to which a negative costs nothing under loss = cosine_contrastive."""
     negative_weight: float = Field(default=150.0, gt=0)
@@ -77,7 +89,7 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     mse_share: float = Field(default=0.7, gt=0, lt=1)
     """Weight of the rating error under loss = mse_bpr; the rest is bpr's."""
     negatives: int = Field(default=1024, ge=1)
-    """Negatives of a batch, shared by all its targets; not used by info_nce and mse."""
+    """Negatives of a batch, shared by all its targets; not used by info_nce, direct_au and mse."""
     negative_strategy: Literal["uniform", "popularity", "in_batch", "mixed", "hard"] = "mixed"
     """Where negatives come from; mixed: half from the batch, half uniform; hard: the best scored of hard_candidates."""
     hard_candidates: int = Field(default=4096, ge=1)
@@ -99,9 +111,9 @@ class TwoTowerConfig(LoopConfig, RecentSettings):
     def _possible(self) -> TwoTowerConfig:
         if any(width < 1 for width in self.layers):
             raise ValueError(f"layers: widths must be positive, found {self.layers}")
-        of_cosines = self.loss in ("info_nce", "cosine_contrastive")
+        of_cosines = self.loss in ("info_nce", "direct_au", "cosine_contrastive")
         if self.similarity == "inner" and (self.length_power or self.recent_weight or of_cosines):
-            losses = "loss = info_nce or cosine_contrastive"
+            losses = "loss = info_nce, direct_au or cosine_contrastive"
             raise ValueError(f"similarity: inner goes without length_power, recent_weight and {losses}")
         if self.negative_strategy == "hard" and self.hard_candidates < self.negatives:
             raise ValueError("negative_strategy: hard needs hard_candidates >= negatives")

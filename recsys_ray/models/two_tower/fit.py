@@ -125,7 +125,9 @@ class TwoTower(TwoTowerConfig, Model):
         per_user = 4 * counts.num_interactions / max(counts.num_users, 1) + 1
         targets = self.batch_size * min(per_user, self.positives_per_user or per_user)
         rivals = (
-            targets if self.loss == "info_nce" else drawn(self.negative_strategy, self.negatives, self.hard_candidates)
+            targets
+            if self.loss in ("info_nce", "direct_au")
+            else drawn(self.negative_strategy, self.negatives, self.hard_candidates)
         )
         # The parameters, gradients and two moments of ids; finished vectors; inputs; one batch.
         vectors = 2 * counts.num_items * (self.layers or [self.embedding_dim])[-1]

@@ -180,7 +180,7 @@ class TwoTowerNetwork(nn.Module):
         history_E = self.job.pairs.items_E[batch.pairs_E]
         targets_P = self._tensor(history_E[batch.is_target_E])
         drawn_M, expected_M = torch.zeros(0, dtype=torch.int64), None
-        if self.config.loss not in ("info_nce", "mse"):
+        if self.config.loss not in ("info_nce", "direct_au", "mse"):
             sample = self.negatives.draw(batch.random, targets_P)
             drawn_M, expected_M = sample.items.cpu(), sample.log_expected
         # N: the items of all histories and the drawn ones, each once; a spot is an item's place among them.
@@ -202,8 +202,11 @@ class TwoTowerNetwork(nn.Module):
             items_M=self._tensor(drawn_M.numpy()),
             expected_M=expected_M,
         )
-        loss = objective(compared, self.config, self.counts_I, self.rating_line)
+        loss = objective(compared, self.config, self.counts_I, self.rating_line, self._of_all)
         return loss * (len(own_R) * self.worker.world_size / len(targets_P))
+
+    def _of_all(self, rows_RD: Tensor) -> Tensor:
+        return gather_rows(rows_RD, self.worker)
 
     def _mine(self, users_R: LongArray, drawn_M: Tensor) -> Tensor | None:
         """(R, M) which drawn items the users have, where negatives are chosen by their scores."""

@@ -5,6 +5,7 @@ P are the targets of all workers, R the queries of this one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ from recsys_ray.training.losses import (
     binary_cross_entropy,
     bpr,
     cosine_contrastive,
+    direct_au,
     hardest,
     info_nce,
     log_expected,
-    sampled_softmax,
+    ranking_softmax,
 )
 
 if TYPE_CHECKING:
@@ -47,10 +49,20 @@ class Compared:
     """Log of how often each negative was to be expected."""
 
 
-def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rating_line: Tensor | None) -> Tensor:
-    """The mean loss over the queries. ``rating_line`` are slope and intercept from a similarity to a rating."""
+def objective(
+    compared: Compared,
+    config: TwoTowerConfig,
+    counts_I: Tensor,
+    rating_line: Tensor | None,
+    gather: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The mean loss over the queries. ``rating_line`` are slope and intercept from a similarity to a rating; ``gather``
+    gives the rows of all workers."""
     if config.loss == "info_nce":
         return _in_batch(compared, config, counts_I)
+    if config.loss == "direct_au":
+        targets_RD = compared.targets_PD[compared.own_R]
+        return direct_au(compared.queries_RD, targets_RD, config.uniformity_weight, gather)
     scaled = config.similarity == "cosine" and config.loss != "cosine_contrastive"
     queries_RD = compared.queries_RD / (config.temperature if scaled else 1.0)
     positive_R = (queries_RD * compared.targets_PD[compared.own_R]).sum(dim=1)
@@ -63,13 +75,15 @@ def objective(compared: Compared, config: TwoTowerConfig, counts_I: Tensor, rati
     else:
         same_RM = compared.items_M == compared.items_P[compared.own_R, None]
         expected_M = compared.expected_M if config.correct_popularity else None
-    if config.loss == "sampled_softmax":
-        return sampled_softmax(positive_R, negative_RM, expected_M, same_RM)
     negative_RM = negative_RM.masked_fill(same_RM, HIDDEN)
     if config.loss == "cosine_contrastive":
         return cosine_contrastive(positive_R, negative_RM, config.margin, config.negative_weight)
     if config.loss == "bce":
         return binary_cross_entropy(positive_R, negative_RM)
+    if config.loss not in ("bpr", "mse_bpr"):
+        corrected_RM = negative_RM if expected_M is None else negative_RM - expected_M
+        users_R = compared.users_P[compared.own_R]
+        return ranking_softmax(positive_R, corrected_RM, users_R, len(counts_I), config)
     ranking = bpr(positive_R, negative_RM)
     if config.loss == "bpr":
         return ranking

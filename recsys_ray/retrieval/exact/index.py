@@ -15,6 +15,7 @@ import numpy as np
 
 from recsys_ray.base.errors import ModelError
 from recsys_ray.base.types import BoolArray, FloatArray, ItemLists
+from recsys_ray.retrieval.exact.common import walk_down
 from recsys_ray.retrieval.exact.product import bfloat16_is_fast, loaded_torch
 from recsys_ray.retrieval.exact.scan_items import PreparedItems, prepare_items
 from recsys_ray.retrieval.exact.search import Search
@@ -67,7 +68,7 @@ class ExactIndex:
         self._multiplications = 0.0
         self._prepared: dict[str, PreparedItems] = {}
         self._limited: dict[str, tuple[BoolArray, PreparedItems]] = {}
-        if self._items_ID.size:
+        if self._items_ID.size:  # without dimensions there is one order for all, and nothing to scan
             self._consider_bfloat16(0.0)
             self._prepare(self._scans[0], None)
 
@@ -99,10 +100,12 @@ class ExactIndex:
         exclude, allowed_I = checked_filters(len(queries_BD), self.num_items, k, exclude, allowed_I)
         rows_P = np.arange(self.num_items) if allowed_I is None else np.flatnonzero(allowed_I)
         top = TopK.nothing(len(queries_BD), min(k, len(rows_P)))
-        if top.rows_BK.size:
+        if top.rows_BK.size and self.dim == 0:
+            walk_down(self._bias_I, rows_P.astype(np.int32), exclude, top)
+        elif top.rows_BK.size:
             self._consider_bfloat16(float(len(queries_BD)) * len(rows_P) * self.dim)
             # A list that holds a quarter of the catalogue leaves the scan nothing to leave out.
-            scans = self._scans if self.dim and 4 * top.rows_BK.shape[1] < len(rows_P) else ()
+            scans = self._scans if 4 * top.rows_BK.shape[1] < len(rows_P) else ()
             Search(
                 self._items_ID,
                 self._bias_I,

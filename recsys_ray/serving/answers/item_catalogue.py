@@ -11,7 +11,6 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recsys_ray.base.relative import joined
 from recsys_ray.base.types import BoolArray, LongArray
 
 WEB = ("http://", "https://")
@@ -20,13 +19,16 @@ WEB = ("http://", "https://")
 class ItemCatalogue:
     """The item table of a bundle; items in vocabulary order."""
 
-    def __init__(self, items: pa.Table) -> None:
+    def __init__(self, items: pa.Table, *, by_item: bool = False) -> None:
+        """``by_item``: there are posters that are named after items, which the table need not name."""
+        self._by_item = by_item
         self.ids: list[Any] = items.column("item_id").to_pylist()
         self.rows = {str(item): row for row, item in enumerate(self.ids)}
         """Rows by the text of the id, as callers write it."""
         self.titles = _texts(items, "title")
         self.texts = _texts(items, "text")
-        self.posters = [poster and joined(poster) for poster in _texts(items, "poster")]
+        self.posters = [poster and poster.strip() for poster in _texts(items, "poster")]
+        """As ``content.posters`` reads them."""
         self.genres: list[list[str]] = [list(genres or []) for genres in _values(items, "genres")]
         self.years: list[int | None] = _values(items, "year")
         self.counts_I: LongArray = np.asarray(items.column("count").to_numpy(), np.int64)
@@ -38,6 +40,11 @@ class ItemCatalogue:
     def by_popularity_I(self) -> LongArray:
         """Rows, most interactions first, ties in vocabulary order."""
         return np.argsort(-self.counts_I, kind="stable")
+
+    @cached_property
+    def newest_year(self) -> int | None:
+        """The last year of any item; None where no item has one."""
+        return max((year for year in self.years if year is not None), default=None)
 
     @cached_property
     def genre_rows(self) -> dict[str, LongArray]:
@@ -65,14 +72,19 @@ class ItemCatalogue:
 
     def describe(self, row: int) -> dict[str, Any]:
         """``response_models.Item`` of a row. Posters that aren't on the web are fetched from the service itself."""
-        poster = self.posters[row]
         return {
             "item_id": self.ids[row],
             "title": self.titles[row],
             "genres": self.genres[row],
             "year": self.years[row],
-            "poster": poster if poster is None or poster.startswith(WEB) else poster_path(self.ids[row]),
+            "poster": self._poster(row),
         }
+
+    def _poster(self, row: int) -> str | None:
+        poster = self.posters[row]
+        if not self._by_item and (poster is None or poster.startswith(WEB)):
+            return poster
+        return poster_path(self.ids[row])
 
     @cached_property
     def _folded(self) -> list[str]:

@@ -26,7 +26,7 @@ from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.profile import Profiler
 from recsys_ray.serving.users.histories import UserHistories, typed_id
-from recsys_ray.serving.users.journal import RATED, Event
+from recsys_ray.serving.users.journal import RATED, SEEN, Event
 
 MOST_MASKS = 64
 
@@ -63,7 +63,9 @@ class LiveRun:
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:
-        """Lowest and highest rating of the first shard that has any."""
+        """Lowest and highest rating of the data; of a run of a version before, of the first shard that has any."""
+        if (known := self.bundle.manifest.get("rating_range")) is not None:
+            return float(known[0]), float(known[1])
         for shard in range(self.bundle.num_shards):
             ratings_E = self.users.shard(shard).histories.ratings_E
             if len(ratings_E):
@@ -79,8 +81,12 @@ class LiveRun:
         rows = [self.catalogue.rows.get(event.item) for event in events]
         found = [(row, event) for row, event in zip(rows, events, strict=True) if row is not None]
         newer = {row: event for row, event in found if event.kind == RATED}
-        wishes = {row: event.kind for row, event in found if event.kind != RATED}
+        wishes = {row: event.kind for row, event in found if event.kind not in (RATED, SEEN)}
         base = self._with_wishes(base, wishes) if wishes else base
+        only_seen = [row for row, event in found if event.kind == SEEN]
+        if only_seen:
+            seen = np.union1d(base.seen.items_E, np.array(only_seen, np.int32)).astype(np.int32)
+            base = replace(base, seen=ItemLists(np.array([0, len(seen)]), seen))
         for row, time in zip(base.histories.items_E.tolist(), base.histories.timestamps_E.tolist(), strict=True):
             if row in newer and newer[row].timestamp <= time:
                 del newer[row]
@@ -162,7 +168,9 @@ class LiveRun:
         return [ranked.part(slice(row, row + 1)) for row in range(len(requests))]
 
 
-def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: bool = False) -> LiveRun:
+def open_run(
+    output: Location, run_id: str, user_cache_bytes: int, *, degraded: bool = False, posters_by_item: bool = False
+) -> LiveRun:
     """Open a published run and rank some requests with it, so that the first real one finds it warm; ``degraded``:
     without its model.
 
@@ -179,7 +187,7 @@ def open_run(output: Location, run_id: str, user_cache_bytes: int, *, degraded: 
         model=found.record.model.name,
         bundle=found.bundle,
         options=found.options,
-        catalogue=ItemCatalogue(found.bundle.items),
+        catalogue=ItemCatalogue(found.bundle.items, by_item=posters_by_item),
         users=UserHistories(found.bundle, user_cache_bytes),
         min_rating=found.record.min_rating,
         published_at=found.record.published_at,

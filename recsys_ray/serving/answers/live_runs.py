@@ -62,6 +62,9 @@ class LiveRuns:
     def __init__(self, settings: ServingSettings, output: Location, executor: Executor, replica: str = "one") -> None:
         self._settings, self._executor = settings, executor
         self._replica, self._said_at = replica, 0.0
+        by_item = settings.image is not None and settings.image.directory is not None
+        size = settings.user_cache_mib << 20
+        self._open_run = partial(open_run, user_cache_bytes=size, posters_by_item=by_item)
         self._said: dict[Location, list[str]] = {}
         self.on_swap: Callable[[str, LiveRun], None] = lambda variant, run: None
         self.slots = {
@@ -131,8 +134,7 @@ class LiveRuns:
     async def _answer_without_model(self, slot: Slot, run_id: str) -> None:
         """Nothing else answers for the variant: what the run falls back on does, until its model can be opened."""
         try:
-            size = self._settings.user_cache_mib << 20
-            run = await self._in_thread(partial(open_run, slot.output, run_id, size, degraded=True))
+            run = await self._in_thread(partial(self._open_run, slot.output, run_id, degraded=True))
         except RecsysError as error:
             log.error("variant %s: its fallbacks can't answer either: %s", slot.settings.name, error)
             return
@@ -190,7 +192,7 @@ class LiveRuns:
             run = slot.previous
         else:
             slot.failed, slot.retry_at = run_id, time.monotonic() + RETRY_SECONDS
-            run = await self._in_thread(open_run, slot.output, run_id, self._settings.user_cache_mib << 20)
+            run = await self._in_thread(self._open_run, slot.output, run_id)
         self.on_swap(slot.settings.name, run)
         slot.previous = slot.previous if slot.current is None or slot.current.degraded else slot.current
         slot.current = run

@@ -23,6 +23,7 @@ from recsys_ray.serving.users.redis_state import Redis, SharedCache
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 8 << 20
+GRACE_SECONDS = 0.2
 PAUSE_SECONDS = 20.0  # without the language model, after a call that failed or would have cost too much
 
 
@@ -75,6 +76,11 @@ class Narrator:
                 self._cache.put(key, found)
         return None if found is None else found.decode()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the model failed lately, so that it is not asked."""
+        return self._pause == "spared" and time.monotonic() < self._paused_until
+
     async def _written(self, facts: str) -> tuple[str | None, str]:
         """(text, outcome); no text when the call fails, is late, says nothing of use, or is above the limit."""
         if time.monotonic() < self._paused_until:
@@ -85,8 +91,13 @@ class Narrator:
                 reserved = self._model.most_cost(facts)
                 if not await self._reserve(day, reserved, self._settings.daily_limit):
                     return None, "limit"
-            found = await asyncio.get_running_loop().run_in_executor(self._pool, self._model.write, facts)
+            work = asyncio.get_running_loop().run_in_executor(self._pool, self._model.write, facts)
+            # The model's own time-out is one of silence: an answer in drops would last.
+            found = await asyncio.wait_for(work, self._settings.timeout_seconds + GRACE_SECONDS)
             await self._count(day, found, reserved)
+        except TimeoutError:
+            self._pause_for("spared", f"no answer in {self._settings.timeout_seconds:g} s")
+            return None, "failed"
         except StorageError as error:  # nothing is spent that isn't counted
             self._pause_for("spared", str(error))
             return None, "failed"

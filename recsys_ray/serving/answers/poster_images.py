@@ -1,16 +1,19 @@
-"""Posters that are not on the web: data URIs and files that the catalogue names, as images or not at all."""
+"""Posters that are not on the web: data URIs and files that the catalogue names, as images or not at all.
+
+They are read as the batch job reads them, by ``content.posters``, and only from where the posters of this catalogue
+are: below ``content.image.directory`` and ``root``, or beside the catalogue. Links are followed first.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-from urllib.parse import unquote_to_bytes
+from pathlib import Path
 
-from recsys_ray.base.errors import StorageError
+from recsys_ray.base.relative import apart
 from recsys_ray.base.storage import Location
-from recsys_ray.serving.answers.item_catalogue import WEB
+from recsys_ray.content.config import ImageSettings
+from recsys_ray.content.encoders.problems import PosterError
+from recsys_ray.content.posters.reader import CHAIN, locate, read_posters
 
-MAX_BYTES = 8 << 20
 KINDS = (
     (b"\x89PNG\r\n\x1a\n", 0, b"image/png"),
     (b"\xff\xd8\xff", 0, b"image/jpeg"),
@@ -19,32 +22,34 @@ KINDS = (
 )
 
 
-def poster_image(place: str | None) -> tuple[bytes, bytes] | None:
-    """(image, its type), None where there is none: no address, nothing there, too large, or not an image.
+def poster_image(reference: str | None, item_id: str, settings: ImageSettings) -> tuple[bytes, bytes] | None:
+    """(image, its type), None where there is none: nothing there, outside of where posters are, too large, no image.
 
-    The place comes out of the catalogue, never from a caller.
+    The reference is the catalogue's own, never a caller's.
     """
-    if place is None or place.startswith(WEB):
+    try:
+        where = locate(reference, item_id, settings)
+    except (PosterError, ValueError):
         return None
-    data = _inline(place) if place.startswith("data:") else _file(place)
+    if where is None or not _is_ours(where, reference, settings):
+        return None
+    one = settings.model_copy(update={"threads": 1})
+    data = read_posters([reference], [item_id], one)[0].data
     for magic, at, kind in KINDS:
         if data is not None and data[at : at + len(magic)] == magic:
             return data, kind
     return None
 
 
-def _inline(uri: str) -> bytes | None:
-    head, _, text = uri.partition(",")
-    raw = unquote_to_bytes(text)
-    try:
-        return base64.b64decode(raw, validate=True) if head.endswith(";base64") else raw
-    except binascii.Error:
-        return None
-
-
-def _file(place: str) -> bytes | None:
-    try:
-        location = Location.of(place)
-        return location.read_bytes() if location.size() <= MAX_BYTES else None
-    except StorageError:
-        return None
+def _is_ours(where: Path | str, reference: str | None, settings: ImageSettings) -> bool:
+    roots = [root for root in (settings.directory, settings.root, apart(reference or "")[0]) if root is not None]
+    if isinstance(where, Path):
+        try:
+            file = where.resolve()
+            return any(file.is_relative_to(Path(root).resolve()) for root in roots if Location.of(root).is_local)
+        except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
+            return False
+    if where[:5].lower() == "data:":
+        return True
+    inside = CHAIN not in where and ".." not in where.split("/")
+    return inside and any(where.startswith(f"{root.rstrip('/')}/") for root in roots)

@@ -7,7 +7,6 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
@@ -30,6 +29,7 @@ from recsys_ray.serving.http.messages import (
     raw_path,
 )
 from recsys_ray.serving.http.openapi import description
+from recsys_ray.serving.http.pages import ASSETS, pages, zipped
 from recsys_ray.serving.http.routes import ROUTES, Route
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.service import Service
@@ -37,16 +37,8 @@ from recsys_ray.serving.service import Service
 log = logging.getLogger(__name__)
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-PAGE = {
-    "/": ("index.html", b"text/html; charset=utf-8"),
-    "/page.js": ("page.js", b"text/javascript; charset=utf-8"),
-    "/page.css": ("page.css", b"text/css; charset=utf-8"),
-}
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-POLICY = (
-    b"default-src 'self'; img-src 'self' data: https: http:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
 def build_app(settings: ServingSettings, output: str) -> App:
@@ -73,6 +65,7 @@ class Application:
         for route in ROUTES:
             self._add(route)
         self._fixed = _fixed_responses()
+        self._zipped = zipped(self._fixed)
         self._hosts = _names(service.settings)
         self._in_flight, self._arriving = 0, 0
         service.metrics.in_flight.set_function(lambda: self._in_flight)
@@ -119,11 +112,13 @@ class Application:
 
     async def _respond(self, scope: Scope, receive: Receive, started: float) -> tuple[str, HttpResponse]:
         path = raw_path(scope)
-        fixed = self._fixed.get(path)
+        accepted = dict(scope["headers"]).get(b"accept-encoding", b"")
+        fixed = (self._zipped if b"gzip" in accepted else self._fixed).get(path)
         if fixed is not None:
             if scope["method"] not in ("GET", "HEAD"):
                 return path, _problem(Problem(405, "only GET is answered here", {b"allow": b"GET"}))
-            return path, HttpResponse(fixed.body, content_type=fixed.content_type, headers=dict(fixed.headers))
+            name = ASSETS if path.startswith(ASSETS) else path
+            return name, HttpResponse(fixed.body, content_type=fixed.content_type, headers=dict(fixed.headers))
         methods, segment = self._find(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         route = methods.get(method)
@@ -142,9 +137,9 @@ class Application:
         if route.role is None:
             return await route.handler(self._handlers, request)
         self._check_host(request)
-        holder = await self._check_key(request, route.role)
+        request.holder = await self._check_key(request, route.role)
         if route.role == "admin":
-            log.info("%s is called with the key %s", route.path, holder)
+            log.info("%s is called with the key %s", route.path, request.holder)
         if route.method == "POST":
             await self._arrive(request)
         if segment:
@@ -235,16 +230,8 @@ def _host_name(header: bytes) -> str:
 
 
 def _fixed_responses() -> dict[str, HttpResponse]:
-    """The page and the API's description: the same bytes for every caller."""
-    page = resources.files("recsys_ray.serving") / "page"
-    responses = {
-        path: HttpResponse(
-            (page / file).read_bytes(),
-            content_type=kind,
-            headers={b"cache-control": b"no-cache", b"content-security-policy": POLICY},
-        )
-        for path, (file, kind) in PAGE.items()
-    }
+    """The pages and the API's description: the same bytes for every caller."""
+    responses = pages()
     responses["/openapi.json"] = HttpResponse(json.dumps(description(ROUTES)).encode())
     return responses
 

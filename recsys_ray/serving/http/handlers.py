@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recsys_ray import __version__
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.content.config import ImageSettings
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
+from recsys_ray.serving.facts import origin
 from recsys_ray.serving.http import request_models
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
 from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
+from recsys_ray.serving.overview import Overviews
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
-from recsys_ray.serving.service import Service, origin
+from recsys_ray.serving.service import Service
 from recsys_ray.serving.users import cold_start
+from recsys_ray.serving.users.checks import admitted
 from recsys_ray.serving.users.histories import typed_id
 from recsys_ray.serving.users.journal import RATED, Event
 
@@ -31,6 +36,7 @@ class Handlers:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.overviews = Overviews(service)
 
     # -- recommendations --------------------------------------------------------------------------------------
 
@@ -85,13 +91,17 @@ class Handlers:
         request.query(request_models.NoQuery)
         variant, run = self.service.run_for(None)
         row = self._row(run, request.parameter)
-        return self._respond(request, variant, run, {"items": [run.catalogue.describe(row)]})
+        catalogue = run.catalogue
+        more = {"text": catalogue.texts[row], "interactions": int(catalogue.counts_I[row])}
+        return self._respond(request, variant, run, {"items": [catalogue.describe(row) | more]})
 
     async def poster(self, request: HttpRequest) -> HttpResponse:
         request.query(request_models.NoQuery)
         _, run = self.service.run_for(None)
-        place = run.catalogue.posters[self._row(run, request.parameter)]
-        found = await self.service.in_thread(poster_image, place)
+        row = self._row(run, request.parameter)
+        place = run.catalogue.posters[row]
+        settings = self.service.settings.image or ImageSettings()
+        found = await self.service.in_posters(poster_image, place, str(run.catalogue.ids[row]), settings)
         if found is None:
             raise Problem(404, "this item has no poster that can be shown")
         return HttpResponse(found[0], content_type=found[1], headers={b"cache-control": b"public, max-age=86400"})
@@ -100,9 +110,8 @@ class Handlers:
         query = request.query(request_models.PopularQuery)
         variant, run = self.service.run_for(None)
         self._page(query)
-        catalogue = run.catalogue
+        catalogue, filters = run.catalogue, query.filters
         rows_I = catalogue.by_popularity_I
-        filters = query.filters
         mask_I = None if filters is None else filter_mask(run, filters)
         allowed_I = run.allowed(run.moment(query.at), mask_I)
         if allowed_I is not None:
@@ -121,20 +130,38 @@ class Handlers:
         found: dict[tuple[str, str], list[request_models.FeedbackEvent]] = {}
         for event in body.events:
             found.setdefault((self._writable(run, event.user_id), event.kind), []).append(event)
-        events = {key: self._events(sent) for key, sent in found.items()}
-        for item in (event.item for sent in events.values() for event in sent):
-            if typed_id(item, run.bundle.item_ids.type) is None:
-                raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-        await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items()))
-        unknown = sum(event.item not in run.catalogue.rows for sent in events.values() for event in sent)
-        parts = {"accepted": len(body.events), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
+        events, unknown = await self._admitted(run, {key: self._events(sent) for key, sent in found.items()})
+        sizes: Counter[str] = Counter()
+        for (user, _), kept in events.items():
+            sizes[user] += len(kept)
+        self.service.quota.take(request.holder, sizes)
+        await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items() if sent))
+        parts = {"accepted": sizes.total(), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
         return HttpResponse(encode(parts))
+
+    async def _admitted(self, run: LiveRun, sent: Mapping[Any, Sequence[Event]]) -> tuple[dict[Any, list[Event]], int]:
+        return await self.service.in_thread(admitted, run, sent, self.service.settings.feedback)  # type: ignore[no-any-return]
 
     async def _keep(self, user: str, kind: str, sent: Sequence[Event]) -> None:
         if kind == "clicked":
             await self.service.add_clicks(user, sent)
         else:
             await self.service.add_events(user, sent, hours=self._hours_kept(user))
+
+    async def history(self, request: HttpRequest) -> HttpResponse:
+        query = request.query(request_models.HistoryQuery)
+        user = request.parameter
+        variant, run = self.service.run_for(query.variant, user)
+        self._page(query)
+        kind, histories = await self.service.history(run, user)
+        newest = slice(query.offset, query.offset + query.n)
+        columns = (histories.items_E[::-1], histories.ratings_E[::-1], histories.timestamps_E[::-1])
+        items = [
+            run.catalogue.describe(row) | {"rating": rating, "timestamp": time or None}
+            for row, rating, time in zip(*(column[newest].tolist() for column in columns), strict=True)
+        ]
+        parts = {"user_id": user, "user": kind, "history": len(histories.items_E), "items": items}
+        return self._respond(request, variant, run, parts)
 
     async def onboarding_items(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.OnboardingQuery)
@@ -166,7 +193,8 @@ class Handlers:
             user, sent_id = self._writable(run, body.user_id), body.user_id
         hours = self._hours_kept(user)
         expires = None if hours is None else int((time.time() + hours * 3600) * 1000)
-        await self.service.add_events(user, events, hours=hours)
+        kept, _ = await self._admitted(run, {user: events})
+        await self.service.add_events(user, kept[user], hours=hours)
         params = RecommendParams(n=body.n, explain=body.explain)
         found, cached = await self.service.recommend_user(user, sent_id, params, None)
         front = encode({"user_id": sent_id, "expires_at": expires, "strength": cold_start.strength(len(known))})
@@ -198,13 +226,17 @@ class Handlers:
             raise Problem(409, str(error)) from error
         return HttpResponse(encode({"variants": await self.service.in_thread(self.service.runs.describe)}))
 
+    async def overview(self, request: HttpRequest) -> HttpResponse:
+        request.query(request_models.NoQuery)
+        return HttpResponse(encode(await self.overviews.now()))
+
     async def live(self, request: HttpRequest) -> HttpResponse:
         return HttpResponse(b'{"status":"live"}')
 
     async def ready(self, request: HttpRequest) -> HttpResponse:
         if not self.service.runs.ready:
             raise Problem(503, "not every variant has a run loaded", self.service.retry_after)
-        degraded = self.service.runs.degraded
+        degraded = [*self.service.runs.degraded, *self.service.troubles]
         return HttpResponse(encode({"status": "degraded" if degraded else "ready", "degraded": degraded}))
 
     async def info(self, request: HttpRequest) -> HttpResponse:
@@ -217,6 +249,7 @@ class Handlers:
             "users": int(run.bundle.manifest["num_users"]),
             "items": len(run.catalogue),
             "genres": list(run.catalogue.genre_rows),
+            "newest_year": run.catalogue.newest_year,
             "rating_scale": await self._scale(run),
             "evaluation": run.evaluation,
             "others": others,
@@ -277,14 +310,13 @@ class Handlers:
     def _writable(self, run: LiveRun, user_id: int | str) -> str:
         """A user id that interactions may be kept for."""
         user = self._id(user_id)
-        temporary = user.startswith(cold_start.TEMPORARY)
-        if not temporary and typed_id(user, run.bundle.user_id_type) is None:
+        if not cold_start.is_temporary(user) and typed_id(user, run.bundle.user_id_type) is None:
             raise Problem(422, "user_id: the users of this data have whole numbers as ids")
         return user
 
     def _hours_kept(self, user: str) -> float | None:
         """Hours that interactions of a temporary user are kept; None for those of a user of the data."""
-        return self.service.settings.onboarding.hours if user.startswith(cold_start.TEMPORARY) else None
+        return self.service.settings.onboarding.hours if cold_start.is_temporary(user) else None
 
     async def _scale(self, run: LiveRun) -> dict[str, float]:
         lowest, highest = await self.service.in_thread(lambda: run.rating_scale)

@@ -57,6 +57,8 @@ class HttpRequest:
     started: float
     max_body: int
     max_id: int
+    holder: str | None = None
+    """Name of the key it came with."""
     body: bytes = b""
     """All of it, once ``arrive`` has read it."""
     parameter: str = ""

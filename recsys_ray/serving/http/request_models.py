@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from recsys_ray.data.config import utc_milliseconds
 from recsys_ray.recommend.config import ColumnFilter, ContextSettings
 
 ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
-Milliseconds = Annotated[int, Field(ge=0, le=10**14, description="UTC milliseconds; now by default")]
+DAY = 86_400_000  # milliseconds
+
+
+def _not_ahead(given: int) -> int:
+    if given > time.time() * 1000 + DAY:
+        raise ValueError("is more than a day ahead")
+    return given
+
+
+Milliseconds = Annotated[
+    int,
+    Field(ge=0, lt=10**14, description="UTC milliseconds, at most a day ahead; now by default"),
+    AfterValidator(_not_ahead),
+]
 ROWS = Field(default=10, ge=1, le=1000, description="Items to answer with")
 OFFSET = Field(default=0, ge=0, le=100_000, description="Items to skip, for paging")
 MOST_FILTERS = 100
@@ -136,6 +150,13 @@ class PopularQuery(ContextQuery):
     """Which of the popular items."""
 
 
+class HistoryQuery(PageQuery):
+    """Which part of a history."""
+
+    variant: str | None = Field(default=None, max_length=64)
+    """Variant whose run is asked, instead of the user's own."""
+
+
 class SimilarQuery(RequestModel):
     """How many similar items."""
 
@@ -218,9 +239,10 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
-    kind: Literal["rated", "clicked", "hidden", "shown"] = "rated"
-    """rated: the user had to do with the item. clicked: it was opened, an outcome of an experiment, by which no list
-    changes. hidden: never recommend it to the user. shown: take that back."""
+    kind: Literal["rated", "seen", "clicked", "hidden", "shown"] = "rated"
+    """rated: the user had to do with the item. seen: the user knows it, which says nothing of how it was liked: it is
+    not recommended, and nothing is learned from it. clicked: it was opened, an outcome of an experiment, by which no
+    list changes. hidden: never recommend it to the user. shown: take that back."""
 
     @model_validator(mode="after")
     def _a_rating_is_rated(self) -> FeedbackEvent:

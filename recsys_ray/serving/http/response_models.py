@@ -132,6 +132,39 @@ class Items(Origin):
     items: list[Item]
 
 
+class DescribedItem(Item):
+    """An item with all that is known of it."""
+
+    text: str | None
+    """Its description."""
+    interactions: int
+
+
+class DescribedItems(Origin):
+    """One item."""
+
+    items: list[DescribedItem]
+
+
+class HistoryItem(Item):
+    """An item that a user has."""
+
+    rating: float
+    timestamp: int | None
+    """UTC milliseconds; null where the data has no times."""
+
+
+class UserHistory(Origin):
+    """What answers to a user are based on, the newest first."""
+
+    user_id: str
+    user: str
+    """As in recommendations: "known", "updated", "new" or "unknown"."""
+    history: int
+    """Interactions in all."""
+    items: list[HistoryItem]
+
+
 class CountedItem(Item):
     """An item with the number of its interactions."""
 
@@ -245,6 +278,8 @@ class Info(Replica):
     users: int
     items: int
     genres: list[str]
+    newest_year: int | None
+    """Of the catalogue; null where it has no years."""
     rating_scale: Scale
     evaluation: dict[str, Any] | None
     """Metrics of the model that answers by default, as they were measured before it was published."""
@@ -256,7 +291,8 @@ class Health(ResponseModel):
     """Alive, or ready."""
 
     status: str
-    """"live", "ready", or "degraded": a variant answers without its model."""
+    """"live", "ready", or "degraded": a variant answers without its model, or an optional part
+    does not work."""
     degraded: list[str] = []
     """These variants; /v1/models says why."""
 

@@ -11,6 +11,7 @@ from recsys_ray.serving.config import Role
 from recsys_ray.serving.http import request_models, response_models
 from recsys_ray.serving.http.handlers import Handlers
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse
+from recsys_ray.serving.http.overview_models import Overview
 
 Handler = Callable[[Handlers, HttpRequest], Awaitable[HttpResponse]]
 
@@ -40,13 +41,16 @@ ROUTES = (
     Route("GET", "/v1/items/{item_id}/similar", Handlers.similar, "Items like one item",
           response_models.SimilarItems, query=request_models.SimilarQuery),
     Route("GET", "/v1/items/{item_id}/poster", Handlers.poster, "The poster of an item", None, tag="catalogue"),
-    Route("GET", "/v1/items/{item_id}", Handlers.item, "One item", response_models.Items, tag="catalogue"),
+    Route("GET", "/v1/items/{item_id}", Handlers.item, "One item, with its text", response_models.DescribedItems,
+          tag="catalogue"),
     Route("GET", "/v1/items", Handlers.items, "Search titles and ids", response_models.Items,
           query=request_models.SearchQuery, tag="catalogue"),
     Route("GET", "/v1/popular", Handlers.popular, "The most popular items", response_models.PopularItems,
           query=request_models.PopularQuery, tag="catalogue"),
     Route("POST", "/v1/feedback", Handlers.feedback, "Report what users did; it counts in their next answer",
           response_models.FeedbackAnswer, body=request_models.FeedbackRequest, tag="users"),
+    Route("GET", "/v1/users/{user_id}/history", Handlers.history, "What a user has, the newest first",
+          response_models.UserHistory, query=request_models.HistoryQuery, tag="users"),
     Route("GET", "/v1/onboarding/items", Handlers.onboarding_items, "Items for a new user to rate",
           response_models.OnboardingItems, query=request_models.OnboardingQuery, tag="users"),
     Route("POST", "/v1/onboarding/ratings", Handlers.onboarding_ratings,
@@ -58,6 +62,9 @@ ROUTES = (
           response_models.ModelsAnswer, tag="service"),
     Route("POST", "/v1/models/activate", Handlers.activate, "Switch a variant to another run, or back",
           response_models.ModelsAnswer, body=request_models.ActivateRequest, role="admin", tag="service"),
+    Route("GET", "/v1/overview", Handlers.overview,
+          "What an operator looks at: runs over time, variants and their effect, replicas, load",
+          Overview, role="admin", tag="service"),
     Route("GET", "/health/live", Handlers.live, "The process answers",
           response_models.Health, role=None, tag="service"),
     Route("GET", "/health/ready", Handlers.ready, "Every variant has a run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,8 @@ from recsys_ray.serving.config import PersonaSettings
 
 log = logging.getLogger(__name__)
 
-TEMPORARY = "new-"
+TEMPORARY = re.compile(r"new-[A-Za-z0-9_-]{22}")
+"""Ids that the service gives: 128 random bits, so that no data has one of them."""
 STAGES = ((50, "rich"), (10, "full"), (3, "quick"), (0, "trending"))
 LEVELS = ((20, "excellent"), (10, "good"), (0, "fair"))
 ENOUGH = 20  # ratings after which more of them say little that is new
@@ -39,7 +41,12 @@ def strength(ratings: int) -> dict[str, Any]:
 
 def temporary_user() -> str:
     """An id that can't be guessed."""
-    return TEMPORARY + secrets.token_urlsafe(16)
+    return f"new-{secrets.token_urlsafe(16)}"
+
+
+def is_temporary(user: str) -> bool:
+    """Whether this id is one of ``temporary_user``."""
+    return TEMPORARY.fullmatch(user) is not None
 
 
 def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:

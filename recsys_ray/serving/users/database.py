@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,24 @@ def open_database(
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"{file}: can't {what} ({error}); set serving.state") from error
     return db
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether it is there and SQLite can't read it as its own."""
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as db:
+            return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.DatabaseError as error:
+        return not isinstance(error, sqlite3.OperationalError)  # those are of places, locks and permissions
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a database with what belongs to it; its new name."""
+    aside = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    for ending in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            Path(f"{file}{ending}").rename(f"{aside}{ending}")
+    return aside
 
 
 @contextmanager

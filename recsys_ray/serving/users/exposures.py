@@ -29,7 +29,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.forgotten import without
 from recsys_ray.runs.experiment import CLICKS, EXPOSURES
 from recsys_ray.serving.config import ExposureSettings
-from recsys_ray.serving.users.cold_start import TEMPORARY
+from recsys_ray.serving.users.cold_start import is_temporary
 from recsys_ray.serving.users.histories import fitting
 from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
@@ -62,7 +62,7 @@ class ExposureJournal:
 
     def shown(self, user: str, variant: str, assigned: bool, run_id: str, items: str) -> None:
         """One answer went to a user. ``items`` is a JSON list of the texts of ids."""
-        if user.startswith(TEMPORARY):
+        if is_temporary(user):
             self._count("foreign", 1)
             return
         now = int(time.time() * 1000)
@@ -77,7 +77,7 @@ class ExposureJournal:
 
     def clicked(self, user: str, events: Sequence[Event]) -> None:
         """A user opened items. Raises StorageError where that can't be kept."""
-        if user.startswith(TEMPORARY):
+        if is_temporary(user):
             self._count("foreign", len(events))
             return
         rows = [{"user_id": user, "item_id": event.item, "timestamp": event.timestamp} for event in events]

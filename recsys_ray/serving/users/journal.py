@@ -4,6 +4,12 @@ An event is on the disk before it is acknowledged. The processes of one machine 
 the next response of each of them. Events of users of the data, not of temporary ones, leave as Parquet
 (``Journal.export``), exactly once: rows are first given the name of their file, and a file that a killed process left
 unwritten is written again under that name.
+
+What one user can make it keep has a bound: the newest events of each item and of each kind, and so many of them. What
+is beyond goes once it is in a file.
+
+Recommendations go on without the file: while it can't be read, nothing is known of what users sent (``problem`` says
+why), and what they send is refused. A file that is damaged at the start is set aside under another name.
 """
 
 from __future__ import annotations
@@ -27,17 +33,21 @@ import pyarrow.compute as pc
 from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
+from recsys_ray.recommend.hidden import HIDDEN
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
-from recsys_ray.serving.users.database import open_database, written_whole
+from recsys_ray.serving.users.database import is_damaged, open_database, set_aside, written_whole
 from recsys_ray.serving.users.histories import typed_id
 
 log = logging.getLogger(__name__)
 
 STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
 ROWS_PER_FILE = 200_000
+READ_SECONDS = 0.2  # that an answer waits for a file which another process has locked
+MOST_EVENTS = 2_000  # of a user, ratings and wishes each
+MOST_TOUCHED = 100_000  # users whose old events are looked for at the next export
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
-RATED = "rated"
+RATED, SEEN = "rated", "seen"
 _COLUMNS = "item, rating, timestamp, kind"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -45,7 +55,17 @@ CREATE TABLE IF NOT EXISTS events (
   timestamp INTEGER NOT NULL, until REAL NOT NULL, step INTEGER NOT NULL, file TEXT,
   kind TEXT NOT NULL DEFAULT 'rated');
 CREATE INDEX IF NOT EXISTS by_user ON events (user, id);
+CREATE INDEX IF NOT EXISTS by_time ON events (user, timestamp, id);
 CREATE INDEX IF NOT EXISTS by_step ON events (step) WHERE step IN (1, 2);
+"""
+
+# Of one user: all but the newest of each item and kind, and of these all but so many.
+_THIN = """
+DELETE FROM events WHERE user = ?1 AND step IN (?2, ?3) AND id NOT IN (
+  SELECT id FROM (
+    SELECT max(id) AS id, row_number() OVER (PARTITION BY kind = ?5 ORDER BY max(timestamp) DESC, max(id) DESC) AS place
+    FROM events WHERE user = ?4 GROUP BY item, kind)
+  WHERE place <= ?6)
 """
 
 
@@ -57,7 +77,7 @@ class Event:
     rating: float
     timestamp: int
     kind: str = RATED
-    """RATED, or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
+    """RATED; SEEN, which teaches nothing; or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
 
 
 class UserStates(Protocol):
@@ -68,7 +88,7 @@ class UserStates(Protocol):
         ...
 
     async def events(self, user: str) -> list[Event]:
-        """Oldest first."""
+        """The newest of each item and kind, MOST_EVENTS at most, oldest first."""
         ...
 
     async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
@@ -94,20 +114,54 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._db = open_database(file, _TABLE, "keep what users send")
-        try:
-            _with_kinds(self._db)
-            # A connection of its own: a reader never waits for the disk flush of a writer.
-            self._reader = sqlite3.connect(file, timeout=30, check_same_thread=False, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{file}: can't keep what users send ({error}); set serving.state") from error
+        self.problem: str | None = None
+        """Why what users sent can't be had now; None while it can."""
+        self._open()
         self._lock, self._list_lock = threading.Lock(), threading.Lock()
         self._writer = ThreadPoolExecutor(1, "journal")
         self._waiting: list[_Write] = []
         self._without_events: set[str] = set()
+        self._touched: set[str] = set()
         self._changes = -1
 
+    def _open(self) -> None:
+        try:
+            self._db = open_database(self.file, _TABLE, "keep what users send")
+        except StorageError as error:
+            if not isinstance(error.__cause__, sqlite3.DatabaseError) or not is_damaged(self.file):
+                raise
+            aside = set_aside(self.file)
+            log.error("%s; it is kept as %s, and a new one begun", error, aside)
+            self._db = open_database(self.file, _TABLE, "keep what users send")
+        try:
+            _with_kinds(self._db)
+            # A connection of its own: a reader never waits for the disk flush of a writer, nor long for anybody.
+            self._reader = sqlite3.connect(
+                self.file, timeout=READ_SECONDS, check_same_thread=False, isolation_level=None
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{self.file}: can't keep what users send ({error}); set serving.state") from error
+
     async def version(self, user: str) -> int:
+        try:
+            return self._version(user)
+        except sqlite3.Error as error:
+            self._trouble(error)
+            return 0
+
+    async def events(self, user: str) -> list[Event]:
+        try:
+            return self._events(user)
+        except sqlite3.Error as error:
+            self._trouble(error)
+            return []
+
+    def _trouble(self, error: sqlite3.Error | StorageError) -> None:
+        if self.problem is None:
+            log.error("%s: %s; what users sent does not count now", self.file, error)
+        self.problem = str(error)
+
+    def _version(self, user: str) -> int:
         # Most users have sent nothing: what was found is kept until any connection, of any process, writes.
         [(changes,)] = self._reader.execute("PRAGMA data_version")
         if changes != self._changes or len(self._without_events) > MOST_WITHOUT_EVENTS:
@@ -118,14 +172,20 @@ class Journal:
         [(last,)] = self._reader.execute("SELECT max(id) FROM events WHERE user = ? AND until > ?", (user, time.time()))
         if last is None:
             self._without_events.add(user)
+        self.problem = None
         return int(last or 0)
 
-    async def events(self, user: str) -> list[Event]:
-        rows = self._reader.execute(
-            f"SELECT {_COLUMNS} FROM events WHERE user = ? AND until > ? ORDER BY timestamp, id",
-            (user, time.time()),
-        ).fetchall()
-        return [Event(*row) for row in rows]
+    def _events(self, user: str) -> list[Event]:
+        now = time.time()
+        found: list[Event] = []
+        for rated in ("=", "<>"):  # ratings without end hide no wish
+            rows = self._reader.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE user = ? AND until > ? AND kind {rated} ? "
+                "ORDER BY timestamp DESC, id DESC LIMIT ?",
+                (user, now, RATED, MOST_EVENTS),
+            ).fetchall()
+            found += [Event(*row) for row in reversed(rows)]
+        return newest_of_each(found)
 
     async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -160,17 +220,37 @@ class Journal:
                 )
         except StorageError as failure:
             error = failure
+            loop.call_soon_threadsafe(self._trouble, failure)
+        if error is None and len(self._touched) < MOST_TOUCHED:
+            self._touched.update(write.user for write in writes)
         for write in writes:
             loop.call_soon_threadsafe(_finish, write.done, error)
 
     def export(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
-        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide, as
-        ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets old rows.
+        """Write what waits: interactions as Parquet of ``schema.interactions`` into ``folder``, what users hide or
+        only have seen, as ``recommend.hidden`` reads it, into ``hidden`` beside it. Returns the files written. Forgets
+        old rows.
 
         Events whose ids are not of these types stay behind: another data set's.
         """
+        written: list[Location] = []
+        while True:
+            written += self._export(self._name_files(), folder, user_type, item_type)
+            with self._lock:
+                [(waits,)] = self._db.execute("SELECT EXISTS (SELECT 1 FROM events WHERE step = ?)", (WAITS,))
+            if not waits:
+                break
+        with self._lock:
+            self._db.execute("DELETE FROM events WHERE until <= ? AND step IN (?, ?)", (time.time(), STAYS, WRITTEN))
+            touched, self._touched = self._touched, set()
+            self._db.executemany(_THIN, [(user, STAYS, WRITTEN, user, RATED, MOST_EVENTS) for user in touched])
+        return written
+
+    def _export(
+        self, names: list[str], folder: Location, user_type: pa.DataType, item_type: pa.DataType
+    ) -> list[Location]:
         written = []
-        for name in self._name_files():
+        for name in names:
             with self._lock:
                 rows = self._db.execute(
                     # Another process may have written the file since, and let go of rows of it.
@@ -179,15 +259,15 @@ class Journal:
                 ).fetchall()
             table = _typed(rows, user_type, item_type)
             is_rated = pc.equal(table.column("kind"), RATED)
-            events = table.filter(is_rated).drop_columns("kind"), table.filter(pc.invert(is_rated))
+            kinds = pc.if_else(pc.equal(table.column("kind"), SEEN), HIDDEN, table.column("kind"))
+            named = table.set_column(table.schema.get_field_index("kind"), "kind", kinds)
+            events = table.filter(is_rated).drop_columns("kind"), named.filter(pc.invert(is_rated))
             for place, part in zip((folder, folder.parent / "hidden"), events, strict=True):
                 if part.num_rows:
                     (place / name).write_parquet(part)
                     written.append(place / name)
             with self._lock:
                 self._db.execute("UPDATE events SET step = ? WHERE file = ?", (WRITTEN, name))
-        with self._lock:
-            self._db.execute("DELETE FROM events WHERE until <= ? AND step IN (?, ?)", (time.time(), STAYS, WRITTEN))
         return written
 
     def _name_files(self) -> list[str]:
@@ -206,6 +286,12 @@ class Journal:
         with self._lock:
             self._db.close()
             self._reader.close()
+
+
+def newest_of_each(events: Sequence[Event]) -> list[Event]:
+    """Of the events of a user, given in order, the last of each item and kind; oldest first."""
+    last = {(event.item, event.kind): place for place, event in enumerate(events)}
+    return sorted((events[place] for place in sorted(last.values())), key=lambda event: event.timestamp)
 
 
 def _with_kinds(db: sqlite3.Connection) -> None:

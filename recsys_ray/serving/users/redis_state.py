@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.optional import require
-from recsys_ray.serving.users.journal import Event, UserStates
+from recsys_ray.serving.users.journal import MOST_EVENTS, Event, UserStates, newest_of_each
 from recsys_ray.serving.users.replicas import GONE_SECONDS, Peers
 
 log = logging.getLogger(__name__)
@@ -39,12 +39,18 @@ class Redis:
             self._client = client.Redis.from_url(url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS)
         except ValueError as error:
             raise ConfigError(f"serving.redis: {error}; write redis://host:port/0") from error
-        self._errors = (client.RedisError, OSError)
+        # ValueError: what another program has put in place of ours.
+        self._errors = (client.RedisError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError)
         self._on_error, self._prefix = on_error, prefix
         self._paused_until = 0.0
 
     def key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
+
+    @property
+    def away(self) -> bool:
+        """Whether it could not be reached lately."""
+        return time.monotonic() < self._paused_until
 
     async def attempt(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
         """What the work gives with the client, None when Redis can't do it."""
@@ -85,7 +91,8 @@ class SharedStates:
         async def read(client: Any) -> list[Event]:
             rows = [json.loads(row) for row in await client.lrange(self._key(user), 0, -1)]
             now = time.time()
-            return sorted((Event(*row[2:]) for row in rows if row[1] > now), key=lambda event: event.timestamp)
+            events = sorted((Event(*row[2:]) for row in rows if row[1] > now), key=lambda event: event.timestamp)
+            return newest_of_each(events)
 
         found = await self._redis.attempt(read)
         return await self._journal.events(user) if found is None else found
@@ -119,7 +126,8 @@ class SharedStates:
             # What is hidden outlives what is rated: the key stays as long as any of its rows.
             last = max(until, time.time() + await client.ttl(self._key(user)))
             async with client.pipeline() as pipe:
-                await pipe.rpush(self._key(user), *rows).expireat(self._key(user), int(last) + 1).execute()
+                pipe.rpush(self._key(user), *rows).ltrim(self._key(user), -MOST_EVENTS, -1)
+                await pipe.expireat(self._key(user), int(last) + 1).execute()
             return True
 
         return await self._redis.attempt(write) is not None

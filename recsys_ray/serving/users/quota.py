@@ -1,0 +1,44 @@
+"""How many events a user, and the holder of a key, may send in a minute."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+from recsys_ray.serving.config import FeedbackSettings
+from recsys_ray.serving.problem import Problem
+
+MOST_USERS = 100_000  # that are told apart within a minute; all others share what one may send
+OTHERS = ""
+
+
+class Quota:
+    """Counts by the minute, of this process. One event loop, so no lock."""
+
+    def __init__(self, settings: FeedbackSettings) -> None:
+        self._of_user, self._of_key = settings.events_per_minute, settings.events_per_minute_of_key
+        self._minute = 0
+        self._users: Counter[str] = Counter()
+        self._keys: Counter[str | None] = Counter()
+
+    def take(self, holder: str | None, sizes: Mapping[str, int]) -> None:
+        """Count events by user that come with a key. All of them or, with a Problem 429, none."""
+        now = time.time()
+        if (minute := int(now // 60)) != self._minute:
+            self._minute = minute
+            self._users.clear()
+            self._keys.clear()
+        wait = {b"retry-after": b"%d" % (60 - int(now) % 60)}
+        total = sum(sizes.values())
+        if self._keys[holder] + total > self._of_key:
+            raise Problem(429, f"more than {self._of_key} events a minute with this key; send them later", wait)
+        for user, size in sizes.items():
+            if self._users[self._known(user)] + size > self._of_user:
+                raise Problem(429, f"more than {self._of_user} events a minute of one user; send them later", wait)
+        self._keys[holder] += total
+        for user, size in sizes.items():
+            self._users[self._known(user)] += size
+
+    def _known(self, user: str) -> str:
+        return user if user in self._users or len(self._users) < MOST_USERS else OTHERS
