@@ -32,6 +32,7 @@ from recsys_ray.runs.batch import Models
 from recsys_ray.runs.config import GateSettings
 from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
+from recsys_ray.runs.metrics_file import write_metrics
 from recsys_ray.runs.published import RECORD, RunFacts, is_published, read_run
 from recsys_ray.runs.report.facts import STAGES
 from recsys_ray.runs.report.page import write_page
@@ -65,6 +66,7 @@ class Pipeline(Judged):
                 for name, result in self._results.items()
             ]
             write_manifest(Location(made["path"]) / STAGES, {"stages": stages})
+        write_metrics(Location(made["path"]), self.config.name, self._results, time.time())
 
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""
