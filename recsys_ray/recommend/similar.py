@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_ray.base.errors import ConfigError, DataError
-from recsys_ray.base.types import IntArray
+from recsys_ray.base.types import BoolArray, IntArray
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.retrieval import TopK, top_k_scores
 
 BLOCK_BYTES = 64 << 20  # of scores, as wide as the catalogue
 
 
-def similar_rows(bundle: Bundle, rows_R: IntArray, n: int) -> TopK:
+def similar_rows(bundle: Bundle, rows_R: IntArray, n: int, allowed_I: BoolArray | None = None) -> TopK:
     """The n items most like each of these, as catalogue rows.
 
     What a score means is the model's: a cosine where items have vectors, an entry of the item-item matrix where there
@@ -25,6 +25,7 @@ def similar_rows(bundle: Bundle, rows_R: IntArray, n: int) -> TopK:
 
     Args:
         bundle: an opened bundle. rows_R: catalogue rows, see ``Bundle.item_rows``. n: ranks per item.
+        allowed_I: (I,) items that may be shown; None for all.
 
     Raises:
         ConfigError: n is not between 1 and the number of items.
@@ -38,9 +39,10 @@ def similar_rows(bundle: Bundle, rows_R: IntArray, n: int) -> TopK:
         raise DataError(f"similar items: row {rows_R[outside_R][0]} is not one of the {bundle.num_items} items")
     found = TopK.nothing(len(rows_R), n)
     scorer, per_block = bundle.scorer, max(1, BLOCK_BYTES // (4 * bundle.num_items))
+    shown_I = scorer.scorable_I if allowed_I is None else scorer.scorable_I & allowed_I
     for start in range(0, len(rows_R), per_block):
         block = slice(start, start + per_block)
-        top = top_k_scores(scorer.similar(rows_R[block]), n, allowed_I=scorer.scorable_I)
+        top = top_k_scores(scorer.similar(rows_R[block]), n, allowed_I=shown_I)
         found.rows_BK[block], found.scores_BK[block] = top.rows_BK, top.scores_BK
     return found
 

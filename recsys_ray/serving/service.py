@@ -321,7 +321,7 @@ class Service:
     async def similar(self, run: LiveRun, row: int, n: int) -> list[tuple[int, float]]:
         """Rows and scores of the items most like one, as the model sees it."""
         rows_R, n = np.array([row], np.int32), min(n, len(run.catalogue))
-        top = await self.in_scoring(similar_rows, run.bundle, rows_R, n)
+        top = await self.in_scoring(similar_rows, run.bundle, rows_R, n, run.allowed(run.moment(None)))
         return [pair for pair in zip(top.rows_BK[0].tolist(), top.scores_BK[0].tolist(), strict=True) if pair[0] >= 0]
 
     async def in_thread(self, function: Any, *args: Any) -> Any:

@@ -95,6 +95,19 @@ def test_a_cached_answer_does_not_outlive_what_is_in_it(rules: Rules, monkeypatc
     assert not {item["item_id"] for item in after["items"]} & ending
 
 
+@pytest.mark.parametrize("day", DAYS)
+def test_likeness_and_first_questions_name_what_is_available(
+    rules: Rules, monkeypatch: pytest.MonkeyPatch, day: str
+) -> None:
+    monkeypatch.setattr(moments.time, "time", lambda: utc_milliseconds(day) / 1000)
+    on_sale = {row["item_id"] for row in ROWS if sold(row, day)}
+    with rules.service(rules.plain) as service:
+        for path in ("/v1/items/3/similar?n=36", "/v1/onboarding/items?n=36", "/v1/onboarding/items?n=12&seed=5"):
+            found = {item["item_id"] for item in service.get(path).json()["items"]}
+            assert found and found <= on_sale, path
+        assert {item["item_id"] for item in service.get("/v1/onboarding/items?n=36").json()["items"]} == on_sale
+
+
 def test_the_gate_refuses_a_list_of_another_day(rules: Rules, bundle: Bundle) -> None:
     with pytest.raises(PublishError, match="items that the rules of recommend forbid"):
         check_run(bundle, rules.plain, RecommendSettings(n=8, at="2026-07-01"), GateSettings())

@@ -167,10 +167,11 @@ class Handlers:
         query = request.query(request_models.OnboardingQuery)
         variant, run = self.service.run_for(None)
         settings = self.service.settings.onboarding
-        chosen = (cold_start.onboarding_rows, run.catalogue, query.n or settings.items, settings.pool)
-        rows = await self.service.in_thread(*chosen)
+        allowed_I, n = run.allowed(run.moment(None)), query.n or settings.items
+        rows = await self.service.in_thread(cold_start.onboarding_rows, run.catalogue, n, settings.pool, allowed_I)
         if query.seed:
-            rows = await self.service.in_thread(cold_start.similar_mix, run.catalogue, rows, settings.pool, query.seed)
+            mix = (run.catalogue, rows, settings.pool, query.seed, allowed_I)
+            rows = await self.service.in_thread(cold_start.similar_mix, *mix)
         parts = {
             "items": [run.catalogue.describe(row) for row in rows],
             "minimum": settings.minimum,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys_ray.base.types import BoolArray
 from recsys_ray.recommend.config import StageSettings
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.live_run import LiveRun
@@ -49,13 +50,13 @@ def is_temporary(user: str) -> bool:
     return TEMPORARY.fullmatch(user) is not None
 
 
-def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:
+def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int, allowed_I: BoolArray | None = None) -> list[int]:
     """Rows of popular items that differ: each is the best of the pool in popularity, new genres and a new decade.
 
     An item counts 1 for being the most popular of the pool, down to 0 for the least; up to 1 for genres, less for those
-    already there; 1 for a decade, half of it for one that is there once, and so on.
+    already there; 1 for a decade, half of it for one that is there once, and so on. Only items that may be shown.
     """
-    candidates = [int(row) for row in catalogue.by_popularity_I[: max(n, pool)]]
+    candidates = _pool(catalogue, max(n, pool), allowed_I)
     chosen: list[int] = []
     genres: dict[str, int] = {}
     decades: dict[int | None, int] = {}
@@ -77,14 +78,23 @@ def onboarding_rows(catalogue: ItemCatalogue, n: int, pool: int) -> list[int]:
     return chosen
 
 
-def similar_mix(catalogue: ItemCatalogue, rows: list[int], pool: int, seed: int) -> list[int]:
+def _pool(catalogue: ItemCatalogue, size: int, allowed_I: BoolArray | None) -> list[int]:
+    """The most popular rows of those that may be shown."""
+    rows_I = catalogue.by_popularity_I
+    return [int(row) for row in (rows_I if allowed_I is None else rows_I[allowed_I[rows_I]])[:size]]
+
+
+def similar_mix(
+    catalogue: ItemCatalogue, rows: list[int], pool: int, seed: int, allowed_I: BoolArray | None = None
+) -> list[int]:
     """Other popular items for these, one for each: of the same decade and the same genres as far as the pool has them.
 
     Each item of the pool that is not among the rows counts the cosine of the genres, 1 for the decade, and up to a half
     by chance, so that another seed gives other items.
     """
     rng = np.random.default_rng(seed)
-    free = [int(row) for row in catalogue.by_popularity_I[: max(len(rows), pool)] if row not in set(rows)]
+    taken = set(rows)
+    free = [row for row in _pool(catalogue, max(len(rows), pool), allowed_I) if row not in taken]
     chosen: list[int] = []
 
     def likeness(row: int, other: int) -> float:
