@@ -66,7 +66,7 @@ class Pipeline(Judged):
                 for name, result in self._results.items()
             ]
             write_manifest(Location(made["path"]) / STAGES, {"stages": stages})
-        write_metrics(Location(made["path"]), self.config.name, self._results, time.time())
+            write_metrics(Location(made["path"]), self.config.name, self._results, time.time())
 
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""

@@ -37,7 +37,14 @@ def test_the_pipeline_through_ray_job_submit(tmp_path: Path, nodes: Any) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))
-    assert set(json.loads(line)) == {"prepare", "train", "popularity", "evaluate", "recommend"}  # the gate compares
+    assert set(json.loads(line)) == {
+        "prepare",
+        "train",
+        "popularity",
+        "evaluate",
+        "recommend",
+        "summary",
+    }  # the gate compares
     assert len(set(world.published()["user_id"].to_pylist())) == 300
 
 
@@ -66,7 +73,7 @@ def test_every_job_file_calls_its_stage(
             runpy.run_path(str(ROOT / "jobs" / f"{name}.py"), run_name="__main__")
         assert stopped.value.code == 0
         result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        assert result["skipped"] and result["stage"] == name if name != "pipeline" else len(result) == 4
+        assert result["skipped"] and result["stage"] == name if name != "pipeline" else len(result) == 5
     monkeypatch.setattr(sys, "argv", ["jobs/rollback.py", "--config", str(world.config)])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / "jobs" / "rollback.py"), run_name="__main__")

@@ -30,6 +30,7 @@ class Truncated(Chebyshev):
 
 class Ideal(GraphFilter):
     filter: Literal["linear", "chebyshev", "ideal"] = "ideal"
+    low_pass_dim: int = 4  # few enough to tell the two groups apart, whatever the rounding
 
 
 class DropoutEASE(EASE):
