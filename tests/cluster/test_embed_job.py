@@ -86,7 +86,7 @@ def test_content_recommends_from_the_table_and_broken_posters_are_named(tmp_path
     assert outcome.status == 0, outcome.errors
     embedded = outcome.result["embed"]
     assert embedded["without_image"] == 2 and embedded["poster_problem_items"][0][0] == "7"
-    assert "like " in outcome.output
+    assert "had   " in outcome.errors and "gets  " in outcome.errors
     table = world.published()
     assert set(table["source"].to_pylist()) == {"model"}
     assert not {7, 8} & set(table["item_id"].to_pylist())

@@ -64,7 +64,7 @@ def test_a_second_run_skips_every_stage_and_says_so(finished: tuple[World, dict[
     assert outcome.status == 0
     assert outcome.result.pop("summary")
     assert all(stage["skipped"] for stage in outcome.result.values())
-    assert outcome.errors.count("unchanged, skipped") == len(outcome.result)
+    assert outcome.errors.count("unchanged, skipped ->") == len(outcome.result)
     assert set(outcome.result) == set(first) - {
         "popularity",
         "transitions",
