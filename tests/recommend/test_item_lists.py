@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_ray.base.errors import DataError
@@ -24,6 +24,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
+@settings(deadline=None)
 @given(ids=st.lists(st.integers(1, 10**12), max_size=20))
 def test_ids_arrive_however_they_are_written(
     way: str, ids: list[int], tmp_path_factory: pytest.TempPathFactory

@@ -66,8 +66,8 @@ class Handlers:
             for place, user in enumerate(users)
         ]
         lists = [finish(found, request.started, cached) for found, cached in await asyncio.gather(*work)]
-        took = b'],"took_ms":%.3f}' % _milliseconds(request.started)
-        return HttpResponse(b'{"results":[' + b",".join(lists) + took)
+        took = _milliseconds(request.started)
+        return HttpResponse(b'{"results":[%s],"took_ms":%.3f}' % (b",".join(lists), took))
 
     async def similar(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.SimilarQuery)
@@ -99,9 +99,8 @@ class Handlers:
         request.query(request_models.NoQuery)
         _, run = self.service.run_for(None)
         row = self._row(run, request.parameter)
-        place = run.catalogue.posters[row]
-        settings = self.service.settings.image or ImageSettings()
-        found = await self.service.in_posters(poster_image, place, str(run.catalogue.ids[row]), settings)
+        settings, posters = self.service.settings.image or ImageSettings(), run.catalogue.posters
+        found = await self.service.in_posters(poster_image, posters[row], str(run.catalogue.ids[row]), settings)
         if found is None:
             raise Problem(404, "this item has no poster that can be shown")
         return HttpResponse(found[0], content_type=found[1], headers={b"cache-control": b"public, max-age=86400"})
@@ -170,8 +169,8 @@ class Handlers:
         allowed_I, n = run.allowed(run.moment(None)), query.n or settings.items
         rows = await self.service.in_thread(cold_start.onboarding_rows, run.catalogue, n, settings.pool, allowed_I)
         if query.seed:
-            mix = (run.catalogue, rows, settings.pool, query.seed, allowed_I)
-            rows = await self.service.in_thread(cold_start.similar_mix, *mix)
+            rest = (rows, settings.pool, query.seed, allowed_I)
+            rows = await self.service.in_thread(cold_start.similar_mix, run.catalogue, *rest)
         parts = {
             "items": [run.catalogue.describe(row) for row in rows],
             "minimum": settings.minimum,

@@ -25,7 +25,7 @@ def admitted(
     for event in (event for events in sent.values() for event in events):
         if typed_id(event.item, run.bundle.item_ids.type) is None:
             raise Problem(422, "item_id: the items of this data have whole numbers as ids")
-        if event.kind == RATED and not (low <= event.rating <= high or (low == high and event.rating == 1.0)):
+        if event.kind == RATED and not (low <= event.rating <= high or event.rating == 1.0):
             raise Problem(422, f"rating: {event.rating:g} is outside the scale of the data, {low:g} to {high:g}")
     known = {key: [event for event in events if event.item in run.catalogue.rows] for key, events in sent.items()}
     unknown = sum(len(events) - len(known[key]) for key, events in sent.items())
