@@ -18,7 +18,7 @@ from recsys_ray.base.errors import PublishError, StorageError
 from recsys_ray.base.manifest import damage, write_manifest
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
-from recsys_ray.base.storage import Location
+from recsys_ray.base.storage import TEMPORARY_SUFFIX, Location
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
@@ -32,7 +32,7 @@ from recsys_ray.runs.batch import Models
 from recsys_ray.runs.config import GateSettings
 from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
-from recsys_ray.runs.metrics_file import write_metrics
+from recsys_ray.runs.metrics_file import METRICS_FILE, write_metrics
 from recsys_ray.runs.published import RECORD, RunFacts, is_published, read_run
 from recsys_ray.runs.report.facts import STAGES
 from recsys_ray.runs.report.page import write_page
@@ -57,16 +57,21 @@ class Pipeline(Judged):
         return dict(self._results)
 
     def _keep_timings(self) -> None:
-        """What the stages took, beside the parts; a run that was there already keeps what it took then."""
+        """What the stages took, beside the parts; a run that was there already keeps what it took then, where a command
+        that was killed had come to that."""
         made = self._results["recommend"]
-        if not made["skipped"]:
-            stages = [
-                {"stage": name, "seconds": result["seconds"], "skipped": result["skipped"]}
-                | ({"peak_mib": result["memory"] >> 20} if "memory" in result else {})
-                for name, result in self._results.items()
-            ]
-            write_manifest(Location(made["path"]) / STAGES, {"stages": stages})
-            write_metrics(Location(made["path"]), self.config.name, self._results, time.time())
+        place = Location(made["path"])
+        names = place.names()
+        place.remove([name for name in names if name.endswith(TEMPORARY_SUFFIX)])
+        if made["skipped"] and {STAGES, METRICS_FILE} <= set(names):
+            return
+        stages = [
+            {"stage": name, "seconds": result["seconds"], "skipped": result["skipped"]}
+            | ({"peak_mib": result["memory"] >> 20} if "memory" in result else {})
+            for name, result in self._results.items()
+        ]
+        write_manifest(place / STAGES, {"stages": stages})
+        write_metrics(place, self.config.name, self._results, time.time())
 
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""
