@@ -147,17 +147,7 @@ def soak(seconds: float, kills: int, clients: int, seed: int) -> dict[str, Any]:
         runs = [publish_run(folder, prepared, model, tag=model[0]) for model in MODELS]
         published = {run.name: published_rows(run) for run in runs}
         (key, digest), port = new_key(), free_port()
-        settings = ServingSettings.model_validate(
-            {
-                "port": port,
-                "keys": [{"name": "soak", "role": "admin", "sha256": digest}],
-                "deployment": {"replicas": REPLICAS, "cpus": 0.5},
-                # Small, so that they are full before memory is looked at.
-                "cache": {"mib": 2},
-                "user_cache_mib": 1,
-                "feedback": {"roll_seconds": 5.0},
-            }
-        )
+        settings = small_service(port, digest)
         senders = [Client(number, port, key, published, seed) for number in range(clients)]
         admin = Client(clients, port, key, published, seed)
         with (
@@ -180,6 +170,22 @@ def soak(seconds: float, kills: int, clients: int, seed: int) -> dict[str, Any]:
             say("stopping")
         found["processes_left"] = sorted(process.name() for process in family())
         return found | summary(senders, folder)
+
+
+def small_service(port: int, digest: str, **more: Any) -> ServingSettings:
+    """Two replicas, with an admin's key."""
+    return ServingSettings.model_validate(
+        {
+            "port": port,
+            "keys": [{"name": "soak", "role": "admin", "sha256": digest}],
+            "deployment": {"replicas": REPLICAS, "cpus": 0.5},
+            # Small, so that they are full before memory is looked at.
+            "cache": {"mib": 2},
+            "user_cache_mib": 1,
+            "feedback": {"roll_seconds": 5.0},
+            **more,
+        }
+    )
 
 
 def say(message: str) -> None:

@@ -35,14 +35,12 @@ from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.serve import deployed
 from recsys_ray.cluster.session import Session
 from recsys_ray.data.prepare.driver import open_source, prepare
-from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
 from tests.data_worlds import settings_of
-from tests.serving_soak import SAMPLE_SECONDS, family, memory, replicas, say
+from tests.serving_soak import ITEMS, SAMPLE_SECONDS, USERS, family, memory, replicas, say, small_service
 from tests.serving_worlds import DATA, prepared_world, publish_run, published_rows
 from tests.soak import free_port
 
-USERS, ITEMS, REPLICAS = 600, 200, 2
 RATE = 50.0
 ORDINARY = range(1, USERS // 2 + 1)
 FLOODED = USERS
@@ -198,17 +196,7 @@ def siege(seconds: float, silent: int, slow: int) -> dict[str, Any]:
         prepared = prepared_world(folder, users=USERS, items=ITEMS)
         lists = published_rows(publish_run(folder, prepared))
         (key, digest), port = new_key(), free_port()
-        settings = ServingSettings.model_validate(
-            {
-                "port": port,
-                "keys": [{"name": "siege", "role": "admin", "sha256": digest}],
-                "deployment": {"replicas": REPLICAS, "cpus": 0.5},
-                "cache": {"mib": 2},
-                "user_cache_mib": 1,
-                "feedback": {"roll_seconds": 5.0},
-                "limits": {"arrival_seconds": 5.0},
-            }
-        )
+        settings = small_service(port, digest, limits={"arrival_seconds": 5.0})
         calm, stop, accepted = threading.Event(), threading.Event(), []
         ordinary = [Ordinary(number, 8, port, key, lists, calm) for number in range(8)]
         with (

@@ -23,19 +23,12 @@ from recsys_ray.cluster.proxy import SCRIPT, bounded
 from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.answers.batching import ROWS, Batcher
 from recsys_ray.serving.http.auth import new_key
-from tests.serving_worlds import client, listening, prepared_world, publish_run
+from tests.serving_worlds import client, listening
 
 HEAD = (
     b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: 5000\r\n\r\n"
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    publish_run(folder, prepared_world(folder))
-    return folder
 
 
 # --- time ---

@@ -11,7 +11,7 @@ import pytest
 
 from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.http.auth import new_key
-from tests.serving_worlds import client, listening, prepared_world, publish_run
+from tests.serving_worlds import client, listening
 
 CHECKS = (
     "not_a_server_error",
@@ -19,13 +19,6 @@ CHECKS = (
     "status_code_conformance",
     "content_type_conformance",
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    publish_run(folder, prepared_world(folder))
-    return folder
 
 
 def test_the_description_is_a_valid_one_and_its_examples_are_answered(world: Path, tmp_path: Path) -> None:

@@ -21,14 +21,6 @@ from tests.data_worlds import prepare_events, prepare_values
 from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One published item-CF run; tests keep what users send in folders of their own."""
-    folder = tmp_path_factory.mktemp("world")
-    publish_run(folder, prepared_world(folder))
-    return folder
-
-
 @pytest.fixture
 def service(world: Path, tmp_path: Path) -> Any:
     with client(world, state=str(tmp_path)) as opened:

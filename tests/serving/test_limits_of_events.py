@@ -23,18 +23,11 @@ from recsys_ray.serving.users.cold_start import is_temporary, temporary_user
 from recsys_ray.serving.users.journal import Event, Journal
 from recsys_ray.serving.users.quota import Quota
 from tests.data_worlds import prepare_values
-from tests.serving_worlds import DATA, client, prepared_world, publish_run
+from tests.serving_worlds import DATA, client
 
 NOW = int(time.time() * 1000)
 DAY = 86_400_000
 INTEGERS = (pa.int64(), pa.int64())
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    publish_run(folder, prepared_world(folder))
-    return folder
 
 
 # --- one door ---

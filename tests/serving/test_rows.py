@@ -21,18 +21,11 @@ from recsys_ray.recommend.similar import similar_items, similar_rows
 from recsys_ray.serving.answers.live_run import LiveRun, open_run
 from recsys_ray.serving.users.journal import Event
 from tests.data_worlds import prepare_events
-from tests.serving_worlds import client, prepared_world, publish_run, published_rows
+from tests.serving_worlds import client, publish_run, published_rows
 
 ALIKE = ["7", "07", "7.0", "+7", "0", "1", "01", "1e0", "2", "3"]
 """Ids of text that would be one number, or the place of a request in a batch."""
 BATCHED: dict[str, Any] = {"cache": {"mib": 0}, "batching": {"max_wait_ms": 200.0}}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    publish_run(folder, prepared_world(folder))
-    return folder
 
 
 @pytest.fixture
