@@ -62,18 +62,28 @@ def evaluate(
     if isinstance(recs, Recommender):
         _same_items(recs, prepared)
         recs = recs.recommend(n=min(wanted.max_k, recs.num_items), filter_seen=filter_seen)
-    table = _lists(to_arrow(recs, "recs"), prepared)
-    part = test.parts[0]
+    lists = _lists(to_arrow(recs, "recs"), prepared)
+    return _measured(lists, model, prepared, test.parts[0], wanted, filter_seen).finish(wanted)
+
+
+def _measured(
+    lists: pa.Table,
+    model: Recommender | None,
+    prepared: Prepared,
+    part: str,
+    wanted: EvaluationSettings,
+    filter_seen: bool,
+) -> Partial:
+    """All shards; ``model`` where its scores are asked for, too."""
     known = ("train",) if part == "valid" else ("train", "valid")
     item_ids = prepared.items.column("item_id").combine_chunks()
     items = ItemCounts(item_ids, prepared.item_counts(known), *item_genres(prepared.items))
     total = Partial()
     for shard in range(prepared.num_shards):
         targets, requests = prepared.targets(shard, part), prepared.requests(shard, known)
-        mine = table.filter(pc.is_in(table.column("user_id"), value_set=targets.user_ids))
         total = total.merge(
             evaluate_part(
-                mine,
+                lists.filter(pc.is_in(lists.column("user_id"), value_set=targets.user_ids)),
                 targets.user_ids,
                 targets.items,
                 requests.histories.lengths_B,
@@ -85,7 +95,7 @@ def evaluate(
                 seen=seen_items(requests) if filter_seen else None,
             )
         )
-    return total.finish(wanted)
+    return total
 
 
 def _scored(model: Recommender, targets: Targets, settings: EvaluationSettings) -> UserValues:

@@ -231,6 +231,10 @@ class Location:
             if _guard(self, lambda target=target: fs.exists(target)):
                 _guard(self, lambda target=target: fs.rm(target, recursive=True))
 
+    def remove_drafts(self) -> None:
+        """Delete what writers that were killed have left in this directory. None may be at work in it."""
+        self.remove([name for name in self.names() if name.endswith(TEMPORARY_SUFFIX)])
+
 
 def _guard(location: Location, action: Any) -> Any:
     try:

@@ -74,7 +74,7 @@ def run_embed(session: Session, job: EmbedJob) -> dict[str, Any]:
         for row in dataset.iter_rows() if todo else []:
             shards.append(json.loads(row["facts"]))
             ticker.step(f", {sum(facts['items'] for facts in shards):,} items")
-    job.table.remove(name for name in job.table.names() if name.endswith(".tmp"))  # left behind by killed attempts
+    job.table.remove_drafts()
     return {"shards": job.num_shards, "shards_resumed": len(done), "actors": actors} | add_up(shards)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from recsys_ray.base.memory import available_memory
 from recsys_ray.base.types import FitContext
 from recsys_ray.cluster.config import ClusterSettings
 from recsys_ray.cluster.progress import Outlet
-from recsys_ray.cluster.session import Session, available_memory
+from recsys_ray.cluster.session import Session
 from recsys_ray.runs.fit import FitJob, fit_bundle
 from recsys_ray.training import WorkerSettings
 

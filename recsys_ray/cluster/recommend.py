@@ -92,7 +92,7 @@ def run_batch(
             facts["users_written"] += row["users"]
             score_seconds, seconds = score_seconds + row["score_seconds"], seconds + row["seconds"]
             ticker.step(f", {facts['users_written']:,} users")
-    run.remove(name for name in run.names() if name.endswith(".tmp"))  # left behind by killed attempts
+    run.remove_drafts()
     return facts | {"actors": actors, "score_seconds": round(score_seconds, 3), "shard_seconds": round(seconds, 3)}
 
 

@@ -112,15 +112,27 @@ def deployed(session: Session, settings: ServingSettings, output: Location) -> I
         ConfigError: the port is taken. RecsysError: Serve or the replicas did not start, and why.
     """
     _refuse_taken(settings.host, settings.port)
-    with private_folder() as folder:
-        yield from _deployed(session, settings, output, folder)
+    with private_folder() as folder, _in_environment(environment(settings, folder)) as variables:
+        session.connect()
+        with _served(settings, output, variables):
+            yield f"http://{_reachable(settings.host)}:{settings.port}"
 
 
-def _deployed(session: Session, settings: ServingSettings, output: Location, folder: Path) -> Iterator[str]:
-    variables = environment(settings, folder)
+@contextmanager
+def _in_environment(variables: dict[str, str]) -> Iterator[dict[str, str]]:
+    """These variables for a while: the next service of this process has others."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
-    session.connect()
+    try:
+        yield variables
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _served(settings: ServingSettings, output: Location, variables: dict[str, str]) -> Iterator[None]:
+    """Serve with the application, on the Ray that is connected."""
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, ProxyLocation
@@ -138,11 +150,9 @@ def _deployed(session: Session, settings: ServingSettings, output: Location, fol
             serve.run(application(settings, output), name=APPLICATION, route_prefix="/")
         except (RuntimeError, RayError) as error:
             raise RecsysError(f"serve: {why(str(error))}") from error
-        yield f"http://{_reachable(settings.host)}:{settings.port}"
+        yield
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
-        for name, value in before.items():  # the next service of this process has others
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def run_serve(session: Session, settings: ServingSettings, output: Location) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import ray
 import ray.data
 
 from recsys_ray.base.errors import RecsysError, StorageError
-from recsys_ray.base.memory import available_memory as available_memory
 from recsys_ray.base.progress import Ticker
 from recsys_ray.base.storage_errors import foreign_storage_error
 from recsys_ray.cluster.config import ClusterSettings

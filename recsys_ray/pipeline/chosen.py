@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from recsys_ray.base.errors import ConfigError, RecsysError
+from recsys_ray.base.memory import available_memory
 from recsys_ray.base.provenance import fingerprint
 from recsys_ray.base.storage import Location
 from recsys_ray.base.types import FitContext
-from recsys_ray.cluster.session import available_memory
 from recsys_ray.config import Config, dump
 from recsys_ray.data.genres import item_genres
 from recsys_ray.evaluation import Report

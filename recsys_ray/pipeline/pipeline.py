@@ -18,7 +18,7 @@ from recsys_ray.base.errors import PublishError, StorageError
 from recsys_ray.base.manifest import damage, write_manifest
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
-from recsys_ray.base.storage import TEMPORARY_SUFFIX, Location
+from recsys_ray.base.storage import Location
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
@@ -61,9 +61,8 @@ class Pipeline(Judged):
         that was killed had come to that."""
         made = self._results["recommend"]
         place = Location(made["path"])
-        names = place.names()
-        place.remove([name for name in names if name.endswith(TEMPORARY_SUFFIX)])
-        if made["skipped"] and {STAGES, METRICS_FILE} <= set(names):
+        place.remove_drafts()
+        if made["skipped"] and {STAGES, METRICS_FILE} <= set(place.names()):
             return
         stages = [
             {"stage": name, "seconds": result["seconds"], "skipped": result["skipped"]}

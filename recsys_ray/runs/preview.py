@@ -42,8 +42,6 @@ def examples(run: Location, bundle_at: Location, users: int = 3) -> list[Example
     found = []
     for row, user in zip(rows.tolist(), requests.user_ids.take(rows).to_pylist(), strict=True):
         if user in lists:
-            had = requests.histories.items_E[
-                requests.histories.offsets_B1[row] : requests.histories.offsets_B1[row + 1]
-            ]
+            had = requests.histories.items_E[requests.histories.span(row)]
             found.append(Example(str(user), [names[item] for item in had[-SHOWN:]], lists[user][:SHOWN]))
     return found[:users]

@@ -285,22 +285,16 @@ class Service:
         """Keep what a user sent: for some hours, or, without a number, until a batch run has learned it. What is hidden
         stays so."""
         self._refuse_forgotten(user)
-        durable = hours is None
         rated = [event for event in events if event.kind == RATED]
         wishes = [event for event in events if event.kind != RATED]
         try:
-            await self._keep(user, rated, wishes, hours, durable)
+            for some, kept in ((rated, self.settings.feedback.remember_days * 24), (wishes, FOREVER)):
+                if some:
+                    await self.states.add(user, some, hours or kept, durable=hours is None)
         except StorageError as error:
             log.error("%s", error)
             raise Problem(503, "nothing can be kept now; send it again later", self.retry_after) from error
         self.metrics.feedback.inc(len(events))
-
-    async def _keep(
-        self, user: str, rated: list[Event], wishes: list[Event], hours: float | None, durable: bool
-    ) -> None:
-        for some, kept in ((rated, self.settings.feedback.remember_days * 24), (wishes, FOREVER)):
-            if some:
-                await self.states.add(user, some, hours or kept, durable=durable)
 
     async def add_clicks(self, user: str, events: Sequence[Event]) -> None:
         """Keep that a user opened items: outcomes of an experiment, of which no list takes notice."""

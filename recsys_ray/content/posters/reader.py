@@ -44,12 +44,18 @@ def read_posters(references: Sequence[str | None], item_ids: Sequence[str], sett
 
         def read(reference: str | None, item_id: str) -> Poster:
             try:
-                data = _bytes_of(locate(reference, item_id, settings), settings, downloads)
+                where = locate(reference, item_id, settings)
+                return Poster(None if where is None else _bytes_of(where, settings, downloads))
             except PosterError as error:
                 return Poster(problem=str(error))
-            return Poster(data)
 
         return list(pool.map(read, references, item_ids, chunksize=1))
+
+
+def read_poster(where: Path | str, settings: ImageSettings) -> bytes:
+    """The bytes of one poster that ``locate`` found. Raises PosterError."""
+    with Downloads(settings) as downloads:
+        return _bytes_of(where, settings, downloads)
 
 
 def poster_stamps(references: Sequence[str | None], item_ids: Sequence[str], settings: ImageSettings) -> str:
@@ -138,9 +144,7 @@ def _exists(location: Location) -> bool:
         raise PosterError(problems.NOT_READABLE, str(error)) from error
 
 
-def _bytes_of(where: Path | str | None, settings: ImageSettings, downloads: Downloads) -> bytes | None:
-    if where is None:
-        return None
+def _bytes_of(where: Path | str, settings: ImageSettings, downloads: Downloads) -> bytes:
     if isinstance(where, Path):
         data = _read_file(where, settings)
     elif where[:5].lower() == "data:":

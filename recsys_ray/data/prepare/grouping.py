@@ -84,11 +84,7 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
     ratings, outside = table.column("rating").to_numpy()[kept], (parts & OUTSIDE) != 0
     stays, repeated_at = _repeats(keys, ratings, outside, job.duplicates)
     if job.duplicates == "sum":
-        # Each pair's sum, at every event of it: the one that stays has it, and teaches if any of them did.
-        _, pairs = np.unique(keys, return_inverse=True)
-        ratings = np.bincount(pairs, np.where(outside, 0, ratings))[pairs].astype(np.float32)
-        teaches = np.bincount(pairs, (parts & schema.SEEN_ONLY) == 0)[pairs] > 0
-        parts = np.where(teaches & ~outside, parts & np.uint8(schema.PART_MASK), parts)
+        ratings, parts = _summed(keys, ratings, outside, parts)
     conflicts_at = np.flatnonzero(~outside)[_conflicts(keys[~outside], parts[~outside])]
     if not job.given_parts:
         conflicts_at = conflicts_at[:0]
@@ -126,6 +122,14 @@ def group_shard(shard: int, job: GroupJob) -> GroupReport:
         items=np.flatnonzero(positive),
         counts=positive[positive > 0],
     )
+
+
+def _summed(keys: LongArray, ratings: FloatArray, outside: BoolArray, parts: ByteArray) -> tuple[FloatArray, ByteArray]:
+    """Each pair's sum, at every event of it: the one that stays has it, and teaches if any of them did."""
+    _, pairs = np.unique(keys, return_inverse=True)
+    sums = np.bincount(pairs, np.where(outside, 0, ratings))[pairs].astype(np.float32)
+    teaches = np.bincount(pairs, (parts & schema.SEEN_ONLY) == 0)[pairs] > 0
+    return sums, np.where(teaches & ~outside, parts & np.uint8(schema.PART_MASK), parts)
 
 
 def _newest(shard: Shard, most: int) -> tuple[Shard, int]:

@@ -28,11 +28,11 @@ def say_left_out(settings: DataSettings, total: StageTotal, say: Say) -> None:
             f"{total.bad_example}"
         )
     for reason, count in sorted(total.left_out.items()):
-        loud = "warning: " if reason == BAD_ROWS and count >= MANY * every else ""
-        first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
         if reason == REFUSED:
             say(f"prepare: warning: {count:,} files of feedback can't be used, and are left out ({total.bad_example})")
             continue
+        loud = "warning: " if reason == BAD_ROWS and count >= MANY * every else ""
+        first = f"; the first: {total.bad_example}" if reason == BAD_ROWS else ""
         say(f"prepare: {loud}{count:,} rows left out: {reason}{first}")
 
 

@@ -12,7 +12,7 @@ from recsys_ray.base.relative import apart
 from recsys_ray.base.storage import Location
 from recsys_ray.content.config import ImageSettings
 from recsys_ray.content.encoders.problems import PosterError
-from recsys_ray.content.posters.reader import CHAIN, locate, read_posters
+from recsys_ray.content.posters.reader import CHAIN, locate, read_poster
 
 KINDS = (
     (b"\x89PNG\r\n\x1a\n", 0, b"image/png"),
@@ -29,16 +29,13 @@ def poster_image(reference: str | None, item_id: str, settings: ImageSettings) -
     """
     try:
         where = locate(reference, item_id, settings)
+        if where is None or not _is_ours(where, reference, settings):
+            return None
+        data = read_poster(where, settings)
     except (PosterError, ValueError):
         return None
-    if where is None or not _is_ours(where, reference, settings):
-        return None
-    one = settings.model_copy(update={"threads": 1})
-    data = read_posters([reference], [item_id], one)[0].data
-    for magic, at, kind in KINDS:
-        if data is not None and data[at : at + len(magic)] == magic:
-            return data, kind
-    return None
+    kinds = (kind for magic, at, kind in KINDS if data[at : at + len(magic)] == magic)
+    return next(((data, kind) for kind in kinds), None)
 
 
 def _is_ours(where: Path | str, reference: str | None, settings: ImageSettings) -> bool:

@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
@@ -26,6 +26,7 @@ from recsys_ray.serving.http.messages import (
     Send,
     decoded,
     encode,
+    header,
     raw_path,
 )
 from recsys_ray.serving.http.openapi import description
@@ -65,7 +66,6 @@ class Application:
         for route in ROUTES:
             self._add(route)
         self._fixed = _fixed_responses()
-        self._zipped = zipped(self._fixed)
         self._hosts = _names(service.settings)
         self._in_flight, self._arriving = 0, 0
         service.metrics.in_flight.set_function(lambda: self._in_flight)
@@ -112,9 +112,10 @@ class Application:
 
     async def _respond(self, scope: Scope, receive: Receive, started: float) -> tuple[str, HttpResponse]:
         path = raw_path(scope)
-        accepted = dict(scope["headers"]).get(b"accept-encoding", b"")
-        fixed = (self._zipped if b"gzip" in accepted else self._fixed).get(path)
+        fixed = self._fixed.get(path)
         if fixed is not None:
+            if b"gzip" in header(scope, b"accept-encoding"):
+                fixed = _zipped_responses()[path]
             if scope["method"] not in ("GET", "HEAD"):
                 return path, _problem(Problem(405, "only GET is answered here", {b"allow": b"GET"}))
             name = ASSETS if path.startswith(ASSETS) else path
@@ -160,7 +161,7 @@ class Application:
 
     def _check_host(self, request: HttpRequest) -> None:
         """Raises Problem 421."""
-        if self._hosts is not None and _host_name(request.header(b"host")) not in self._hosts:
+        if self._hosts is not None and _host_name(header(request.scope, b"host")) not in self._hosts:
             raise Problem(421, "the service is not reached by this name; see serving.hosts")
 
     async def _check_key(self, request: HttpRequest, role: Role) -> str | None:
@@ -180,7 +181,9 @@ class Application:
         def take(size: int) -> None:
             nonlocal taken
             if self._arriving + size > limits.arriving_mib << 20:
-                raise self._overloaded(CLOSE)
+                problem = self._overloaded()
+                problem.headers |= CLOSE
+                raise problem
             taken, self._arriving = taken + size, self._arriving + size
 
         try:
@@ -192,9 +195,9 @@ class Application:
         finally:
             self._arriving -= taken
 
-    def _overloaded(self, headers: Mapping[bytes, bytes] = MappingProxyType({})) -> Problem:
+    def _overloaded(self) -> Problem:
         self.service.metrics.overloads.inc()
-        return Problem(503, "too many requests at once; try again shortly", self.service.retry_after | dict(headers))
+        return Problem(503, "too many requests at once; try again shortly", self.service.retry_after)
 
     def _add(self, route: Route) -> None:
         if "{" not in route.path:
@@ -229,6 +232,13 @@ def _host_name(header: bytes) -> str:
     return text.partition(":")[0]
 
 
+@cache
+def _zipped_responses() -> dict[str, HttpResponse]:
+    """The same, smaller; made when the first caller accepts it, once for a process."""
+    return zipped(_fixed_responses())
+
+
+@cache
 def _fixed_responses() -> dict[str, HttpResponse]:
     """The pages and the API's description: the same bytes for every caller."""
     responses = pages()

@@ -81,7 +81,7 @@ class HttpRequest:
 
     def json(self, model: type[Model]) -> Model:
         """The body as a model. Raises Problem 415, 422."""
-        kind = self.header(b"content-type")
+        kind = header(self.scope, b"content-type")
         # A page of another origin can send anything but this type without a preflight.
         if kind.partition(b";")[0].strip().lower() != JSON:
             raise Problem(415, "send the body with the header Content-Type: application/json")
@@ -89,11 +89,6 @@ class HttpRequest:
             return model.model_validate_json(self.body)
         except ValidationError as error:
             raise Problem(422, validation_message(error)) from error
-
-    def header(self, wanted: bytes) -> bytes:
-        """The value of a header, its name in lower case; empty where there is none."""
-        found: bytes = next((value for name, value in self.scope["headers"] if name == wanted), b"")
-        return found
 
     async def arrive(self, take: Callable[[int], None]) -> None:
         """Read the body; ``take`` is told the size of every piece. Raises Problem 400, 413."""
@@ -111,6 +106,12 @@ class HttpRequest:
             if not message.get("more_body", False):
                 self.body = b"".join(parts)
                 return
+
+
+def header(scope: Scope, wanted: bytes) -> bytes:
+    """The value of a header, its name in lower case; empty where there is none."""
+    found: bytes = next((value for name, value in scope["headers"] if name == wanted), b"")
+    return found
 
 
 def raw_path(scope: Scope) -> str:

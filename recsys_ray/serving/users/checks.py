@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeVar
 
 from recsys_ray.serving.answers.live_run import LiveRun
@@ -15,7 +15,7 @@ Key = TypeVar("Key")
 
 
 def admitted(
-    run: LiveRun, sent: Mapping[Key, Sequence[Event]], settings: FeedbackSettings
+    run: LiveRun, sent: Mapping[Key, list[Event]], settings: FeedbackSettings
 ) -> tuple[dict[Key, list[Event]], int]:
     """Those that are kept, and how many name items that the run does not know. It may read a file.
 
@@ -29,4 +29,4 @@ def admitted(
             raise Problem(422, f"rating: {event.rating:g} is outside the scale of the data, {low:g} to {high:g}")
     known = {key: [event for event in events if event.item in run.catalogue.rows] for key, events in sent.items()}
     unknown = sum(len(events) - len(known[key]) for key, events in sent.items())
-    return ({key: list(events) for key, events in sent.items()} if settings.unknown_items == "keep" else known), unknown
+    return (dict(sent) if settings.unknown_items == "keep" else known), unknown
