@@ -60,7 +60,7 @@ SPACES: dict[str, dict[str, dict[str, Range]]] = {
             "embedding_dim": [64, 128],
             "dropout": [0.2, 0.3, 0.5],
             "max_length": [50, 100, 200],
-            "epochs": [10, 20, 40],
+            "epochs": [5, 10, 20],
             "batch_size": [64, 128],
         },
     },
@@ -80,7 +80,7 @@ SPACES: dict[str, dict[str, dict[str, Range]]] = {
             "n_factors": [64, 128],
             "dropout_rate": [0.2, 0.3, 0.5],
             "session_max_len": [50, 100, 200],
-            "epochs": [10, 20, 40],
+            "epochs": [5, 10, 20],
             "batch_size": [64, 128],
         },
     },
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--title", default="MovieLens 100K, next item, against other libraries")
     parser.add_argument("--valid-only", action="store_true", help="no look at the test part")
     parsed = parser.parse_args()
+    parsed.environments.mkdir(parents=True, exist_ok=True)
     pythons = {library: python_of(library, parsed.environments) for library in parsed.libraries}
     train, valid, test = read(parsed.data)
     with tempfile.TemporaryDirectory() as folder:
@@ -238,7 +239,7 @@ def _test(library: str, peer: Library, best: dict[str, Any], parsed: argparse.Na
         title=parsed.title,
         targets=targets_digest(test.prepared, "test"),
         metrics=METRICS,
-        command=f"python benchmarks/peers.py --data {parsed.data.name} --trials {parsed.trials}",
+        command=f"python benchmarks/peers.py --data {parsed.data.name} --trials {parsed.trials} --seeds {parsed.seeds}",
         settings={"model": best["model"], "settings": best["settings"], "valid ndcg@10": best["ndcg@10"]},
         seconds=seconds,
     )

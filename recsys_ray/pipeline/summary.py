@@ -8,7 +8,7 @@ from typing import Any
 
 from recsys_ray.base.manifest import read_manifest
 from recsys_ray.base.storage import Location
-from recsys_ray.data.prepare.funnel import WORDS
+from recsys_ray.data.prepare.funnel import Funnel
 from recsys_ray.pipeline.measured import METRICS
 from recsys_ray.pipeline.stages import Stages
 from recsys_ray.runs.preview import Example, examples
@@ -68,12 +68,13 @@ def summarise(stages: Stages, results: Mapping[str, Mapping[str, Any]]) -> Summa
             difference = other.get("differences", {}).get(metric, (None, None, None))
             baselines.append(Beside(name, other["metrics"][metric], *difference))
     names = ("stage", "seconds", "skipped", "memory")
+    funnel = stages.prepared.manifest.get("funnel")  # none in what an earlier version prepared
     return Summary(
         name=config.name,
         model=config.model_name,
         path=str(run),
         published=made["latest"] == run.name,
-        funnel=_funnel(stages.prepared.manifest.get("funnel")),
+        funnel=Funnel(**funnel).rows() if funnel else [],
         users=stages.prepared.num_users,
         items=stages.prepared.num_items,
         metric=metric,
@@ -88,12 +89,3 @@ def summarise(stages: Stages, results: Mapping[str, Mapping[str, Any]]) -> Summa
         ],
         examples=examples(run, Location(made["bundle"])),
     )
-
-
-def _funnel(found: Mapping[str, Any] | None) -> list[tuple[str, int]]:
-    if found is None:  # prepared by an earlier version
-        return []
-    rows = [("read", found["read"])]
-    rows += [(f"left out: {WORDS.get(name, name)}", count) for name, count in found["left_out"].items() if count]
-    rows += [(f"only seen: {WORDS.get(name, name)}", count) for name, count in found["seen_only"].items() if count]
-    return [*rows, *((name, count) for name, count in found["used"].items() if count)]

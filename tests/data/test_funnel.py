@@ -148,7 +148,7 @@ def told(tmp_path: Path, events: list[Any], **values: Any) -> tuple[Prepared, li
 def test_the_funnel_is_told_in_aligned_lines(tmp_path: Path) -> None:
     events = [(user, item, 1 + item % 5, T0 + item * DAY) for user in range(30) for item in range(40)] + [(1, 1, 5, T0)]
     _, lines = told(tmp_path, events, filters={"min_rating": 2.0, "start": "2020-01-02"})
-    at = lines.index("prepare: 1,201  rows read")
+    at = lines.index("prepare: 1,201  read")
     assert lines[at + 1 : -1] == [
         "prepare:    30  left out: outside filters.start and end",
         "prepare:     1  left out: repeat a pair (filters.duplicates)",

@@ -51,11 +51,14 @@ class Funnel:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """A line a number, aligned; what is 0 is left out."""
-        found = [("rows read", self.read)]
-        found += [(f"left out: {WORDS.get(name, name)}", count) for name, count in self.left_out.items()]
-        found += [(name, count) for name, count in self.used.items()]
+    def rows(self) -> list[tuple[str, int]]:
+        """What became of the rows and how many, first what was read; what is 0 is left out."""
+        found = [(f"left out: {WORDS.get(name, name)}", count) for name, count in self.left_out.items()]
+        found += [(name, self.used.get(name, 0)) for name in schema.PARTS]
         found += [(f"only seen: {WORDS.get(name, name)}", count) for name, count in self.seen_only.items()]
+        return [("read", self.read), *((what, count) for what, count in found if count)]
+
+    def lines(self) -> list[str]:
+        """The rows as text, aligned."""
         width = len(f"{self.read:,}")
-        return [f"{count:>{width},}  {what}" for what, count in found if count or what == "rows read"]
+        return [f"{count:>{width},}  {what}" for what, count in self.rows()]
