@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from recsys_ray import cli
 from recsys_ray.config import reference
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tables
+from tables import cell
 
 
 def commands_page() -> str:
@@ -40,8 +46,8 @@ def configuration_page() -> str:
         lines += [f"## `{section.path or 'the whole'}`{kind}", "", section.text.split("\n\n")[0], ""]
         lines += ["| key | type | default | bounds | meaning |", "|---|---|---|---|---|"]
         for key in section.keys:
-            default = "required" if key.default is None else f"`{_cell(key.default)}`"
-            cells = (f"`{key.path}`", _cell(key.type), default, _cell(key.bounds), _cell(key.text))
+            default = "required" if key.default is None else f"`{cell(key.default)}`"
+            cells = (f"`{key.path}`", cell(key.type), default, cell(key.bounds), cell(key.text))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -63,14 +69,14 @@ def models_page() -> str:
     return "\n".join(lines)
 
 
-def _cell(value: str) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
-
-
 PAGES = {
     "reference/commands.md": commands_page,
     "reference/configuration.md": configuration_page,
     "reference/models.md": models_page,
+    "reference/http.md": tables.http_page,
+    "reference/tables.md": tables.tables_page,
+    "reference/metrics.md": tables.metrics_page,
+    "reference/prometheus.md": tables.prometheus_page,
 }
 
 

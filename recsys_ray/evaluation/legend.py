@@ -27,6 +27,30 @@ LEGEND: dict[str, tuple[str, str]] = {
     "mae": ("error of a predicted rating", LESS),
 }
 
+FORMULAS: dict[str, str] = {
+    "recall": "hits / targets",
+    "ndcg": "sum over hits of 1 / log2(rank + 1), over the same sum for the ranks 1 ... min(targets, k)",
+    "precision": "hits / k, also where the list is shorter",
+    "f1": "2 hits / (k + targets)",
+    "hit_rate": "1 with a hit, else 0",
+    "map": "sum over hits of (hits down to its rank / its rank), over min(targets, k)",
+    "mrr": "1 / rank of the first hit, 0 without one",
+    "graded_ndcg": "sum over hits of rating / log2(rank + 1), over the same sum for the k best rated targets in order",
+    "serendipity": "sum over hits of max(0, (popularity rank - rank) / items), over k",
+    "popularity": "mean over the listed items of their training interactions",
+    "tail_share": "share of the listed items outside the fewest that hold evaluation.head_share of all interactions",
+    "novelty": "mean over the listed items of -log2(users who have one / users)",
+    "diversity": "mean over pairs of the list of 1 - cosine of their vectors",
+    "rated_precision": "liked among the k best scored of the user's held-out rated items, over k",
+    "coverage": "items in any list / items",
+    "gini": "(2 sum over items, by exposure ascending, of place * exposure / (items * exposure of all)) "
+    "- (items + 1) / items",
+    "auc": "(targets above a candidate, equal ones half) / (targets * other candidates)",
+    "rmse": "sqrt(mean of (predicted - given rating)^2)",
+    "mae": "mean of |predicted - given rating|",
+}
+"""Of one user at k; means are over users with a target. A hit is a held-out item in the first k of the list."""
+
 
 def legend(metrics: Iterable[str]) -> list[str]:
     """A line for each of these metrics."""

@@ -15,6 +15,11 @@ METRICS_FILE = "_metrics.prom"
 
 def run_metrics(name: str, results: Mapping[str, Mapping[str, Any]], now: float) -> str:
     """The results of a run by stage, as one text. ``now``: seconds since 1970. What is not there is left out."""
+    return generate_latest(run_registry(name, results, now)).decode()
+
+
+def run_registry(name: str, results: Mapping[str, Mapping[str, Any]], now: float) -> CollectorRegistry:
+    """The same as time series."""
     registry = CollectorRegistry()
 
     def gauge(metric: str, told: str, *labels: str) -> Gauge:
@@ -35,7 +40,7 @@ def run_metrics(name: str, results: Mapping[str, Mapping[str, Any]], now: float)
     quality = gauge("quality", "Metrics on the held-out part", "metric")
     for metric, value in results.get("evaluate", {}).get("metrics", {}).items():
         quality.labels(name, metric).set(value)
-    return generate_latest(registry).decode()
+    return registry
 
 
 def write_metrics(run: Location, name: str, results: Mapping[str, Mapping[str, Any]], now: float) -> None:

@@ -1,0 +1,75 @@
+"""What a reader is told to type is taken by the command: words, options, keys and values, calls and targets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from recsys_ray import cli
+from recsys_ray.config import load_config
+from recsys_ray.serving.http.routes import ROUTES
+from tests.test_docs import ROOT, typed
+
+PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+(=|$)|=[A-Z_]+$")
+OPTIONAL = re.compile(r"\[[^\]=]*=value \.\.\.\]|\[--?[\w-]+\]")
+MADE = {"shop.yaml", "demo.yaml", "movies.yaml", "orders.yaml"}
+"""Files that the reader makes with ``init`` first."""
+
+
+def said(program: str) -> Iterator[tuple[str, str]]:
+    """(page, what follows the program) of every line of code that calls it."""
+    for page, line in typed():
+        for part in re.split(r"&&|\|\||;|\s\|\s|\$\(|\)", OPTIONAL.sub("", line)):
+            words = part.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+            found = re.search(rf"(?:^|/|\s){program}\s+(.*)", words) if program in words else None
+            if found:
+                yield page, found.group(1)
+
+
+LINES = sorted(set(said("recsys-ray")))
+
+
+@pytest.fixture(scope="module")
+def commands() -> Any:
+    return typer.main.get_command(cli.application())
+
+
+@pytest.mark.parametrize(("page", "line"), LINES, ids=lambda value: value[:60])
+def test_a_command_is_taken_as_it_is_written(page: str, line: str, commands: Any) -> None:
+    name, *words = [cli.OVERRIDE.sub("", word) for word in shlex.split(line, comments=True)]
+    if name.startswith("-"):
+        assert name in ("--help", "-V", "--version", "--install-completion")
+        return
+    assert name in commands.commands, page
+    context = commands.commands[name].make_context(name, list(words))
+    settings = [word for word in words if re.match(r"[a-z_]+(\.\w+)*=", word) and not PLACEHOLDER.search(word)]
+    configs = [word for word in words if word.endswith(".yaml")]
+    written = [word for word in configs if (ROOT / word).exists()]
+    assert set(configs) - set(written) <= MADE or any(word.startswith("/") for word in configs), page
+    if written:
+        load_config(str(ROOT / written[0]), settings)
+    assert context.command.name == name
+
+
+def test_calls_lead_to_routes() -> None:
+    paths = [re.sub(r"\{\w+\}", "[^/]+", route.path) for route in ROUTES] + ["/", "/ops", "/docs"]
+    called = [
+        (page, url)
+        for page, line in typed()
+        for url in re.findall(r"(?:localhost|127\.0\.0\.1|HOST):8000(/[^\s'\"?)]*)", line)
+    ]
+    assert called
+    assert [one for one in called if not any(re.fullmatch(path, one[1]) for path in paths)] == []
+
+
+def test_targets_and_scripts_exist() -> None:
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert [one for one in said("make") if (word := one[1].split()[0])[0].isalpha() and word not in targets] == []
+    scripts = [(page, name) for page, line in said("python") for name in re.findall(r"^[\w/]+\.py", line)]
+    assert scripts and [one for one in scripts if not (Path(ROOT) / one[1]).exists()] == []
