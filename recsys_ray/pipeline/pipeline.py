@@ -30,6 +30,7 @@ from recsys_ray.runs import publish as runs
 from recsys_ray.runs.accuracy import PUBLISHED
 from recsys_ray.runs.batch import Models
 from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.delta import follow_latest
 from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
 from recsys_ray.runs.metrics_file import METRICS_FILE, write_metrics
@@ -84,6 +85,7 @@ class Pipeline(Judged):
         with self._alone("recommend", run):
             published = self._is_as_published(run) and runs.latest(self._recommendations) == run.name
             facts = {"checks": read_run(run).checks} if published else self._write(models, run)
+        self._follow_latest()
         facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
@@ -213,6 +215,7 @@ class Pipeline(Judged):
         """LATEST back to the run published before, or to ``runs.to``."""
         old, new = runs.rollback(self._recommendations, self.config.runs.to)
         self.session.progress(f"rollback: LATEST moved from {old} to {new}; {old} is withdrawn")
+        self._follow_latest()
         return {"stage": "rollback", "path": str(self._recommendations / new), "from": old, "to": new}
 
     def _publish(self, models: Models, run: Location, checked: Checked, index: dict[str, Any] | None) -> None:
@@ -233,6 +236,11 @@ class Pipeline(Judged):
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
         self._prune()
+
+    def _follow_latest(self) -> None:
+        """What else names the published run is moved to it."""
+        with self._alone("publish", self._recommendations / runs.LATEST):
+            follow_latest(self._recommendations, self.config.runs.delta, self.session.progress)
 
     def _prune(self) -> None:
         """Old runs go, unless what is used can't be known."""
