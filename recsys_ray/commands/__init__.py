@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "again": ("redo",),
     },
     "Choose and compare": {"choice": ("choose", "tune", "compare", "ab")},
-    "Look and take out": {"data": ("doctor", "report", "audience", "export", "forget")},
+    "Look and take out": {"data": ("doctor", "report", "audience", "forget"), "export": ("export",)},
 }
 """In the order of the help: commands by the module that has them."""
 

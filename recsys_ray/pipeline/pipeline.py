@@ -154,8 +154,8 @@ class Pipeline(Judged):
                 self._batch(models, run, self.asked)
                 found = 0
 
-    def published(self) -> tuple[Location, runs.OpenedRun]:
-        """The published run and what it answers with.
+    def published_place(self) -> Location:
+        """Where the published run is.
 
         Raises:
             PublishError: nothing is published yet.
@@ -163,6 +163,11 @@ class Pipeline(Judged):
         place = runs.latest_run(self._recommendations)
         if place is None:
             raise PublishError(f"{self._recommendations}: nothing is published yet; run recommend")
+        return place
+
+    def published(self) -> tuple[Location, runs.OpenedRun]:
+        """The published run and what it answers with; raises as ``published_place``."""
+        place = self.published_place()
         return place, runs.open_published(self.output, place)
 
     def report_embeddings(self) -> dict[str, Any]:
