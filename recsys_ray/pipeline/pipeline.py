@@ -19,11 +19,13 @@ from recsys_ray.base.manifest import damage, write_manifest
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
+from recsys_ray.base.tracing import span
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
 from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.judged import Judged
+from recsys_ray.pipeline.stages import traced
 from recsys_ray.pipeline.tracked import track_run
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs import publish as runs
@@ -45,7 +47,7 @@ class Pipeline(Judged):
 
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
-        with self.memory:
+        with self.memory, span("run", {"recsys_ray.name": self.config.name}):
             self.prepare()
             if self.config.content is not None:
                 self.embed()
@@ -73,6 +75,7 @@ class Pipeline(Judged):
         write_manifest(place / STAGES, {"stages": stages})
         write_metrics(place, self.config.name, self._results, time.time())
 
+    @traced("recommend")
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""
         started = time.perf_counter()
@@ -127,7 +130,10 @@ class Pipeline(Judged):
             checked.facts["accuracy_override"] = 1
         facts["checks"] = checked.facts
         if wanted:
-            with self._alone("publish", self._recommendations / runs.LATEST):
+            with (
+                self._alone("publish", self._recommendations / runs.LATEST),
+                span("publish", {"recsys_ray.run_id": run.name}),
+            ):
                 self._publish(models, run, checked, facts["index"])
         return facts
 
@@ -206,6 +212,7 @@ class Pipeline(Judged):
         """Answer online from what is published, until interrupted."""
         return run_serve(self.session, self.config.served(), self.output)
 
+    @traced("verify")
     def verify(self, url: str | None = None) -> dict[str, Any]:
         """Is the published run whole, and does the service at ``url`` answer with it?"""
         run, findings = verify(self.output, self.session.map_blocks, url)
@@ -216,6 +223,7 @@ class Pipeline(Judged):
             raise PublishError(f"{len(failed)} of {len(findings)} checks failed, the first: {failed[0].found}")
         return {"stage": "verify", "path": str(run), "checks": {finding.check: finding.found for finding in findings}}
 
+    @traced("rollback")
     def rollback(self) -> dict[str, Any]:
         """LATEST back to the run published before, or to ``runs.to``."""
         old, new = runs.rollback(self._recommendations, self.config.runs.to)
