@@ -68,7 +68,7 @@ def export(
             from recsys_ray.runs.postgres import load_postgres
 
             facts = load_postgres(_lists(pipeline), to or "", name or NAMES[what], say)
-            where = facts["server"]
+            where = facts.pop("server")
     say(f"export: {what} -> {where}")
     return {"command": "export", "what": what, "path": where} | facts
 

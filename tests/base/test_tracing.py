@@ -15,6 +15,7 @@ import pytest
 
 from recsys_ray.base import tracing
 from recsys_ray.base.tracing import exporter_names, is_wanted, span
+from tests.cluster.test_embed_job import poster_world
 from tests.here import without_ray
 from tests.serving_worlds import client, prepared_world, publish_run
 from tests.worlds import World
@@ -112,6 +113,14 @@ def test_a_run_is_a_span_with_its_stages_in_it(
     assert (resource["service.name"], resource["deployment.environment"]) == ("recsys_ray", "test")
 
 
+def test_a_stage_that_is_asked_for_twice_is_one_span(tmp_path: Path, spans: Callable[[], list[Any]]) -> None:
+    world = poster_world(tmp_path)
+    with without_ray():
+        done = world.command("run")
+        assert done.status == 0, done.errors
+    assert [one.name for one in spans()].count("embed") == 1
+
+
 def test_what_fails_is_told_by_its_kind_alone(
     tmp_path: Path, spans: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +160,7 @@ def test_a_request_is_a_span_below_that_of_its_caller(tmp_path: Path, spans: Cal
         assert one.context.trace_id == int(TRACE, 16) and one.parent.span_id == int(CALLER, 16)
         assert one.kind.name == "SERVER" and one.attributes["http.response.status_code"] == status
         assert one.attributes["http.request.method"] == name.partition(" ")[0]
+        assert one.status.status_code.name == "UNSET"  # what a caller did wrong is no error of the service
         assert one.attributes.get("http.route") == (name.partition(" ")[2] or None)
         assert "17" not in str(one.attributes) + one.name
     assert alone.parent is None

@@ -113,7 +113,8 @@ def test_redis_holds_the_lists_of_the_parquet(tmp_path: Path, redis_server: Serv
     users = [user for user in ODD if user]
     run = published(root, "a", part(users[:3], reasons=True), part(users[3:], n=1, reasons=True))
     found = redis.load_redis(PublishedLists(run), redis_server.url, "recs")
-    assert in_redis(client) == lists_of(run) and found["users"] == len(users)
+    redis.load_redis(PublishedLists(run), redis_server.url, "shop:home")
+    assert in_redis(client) == in_redis(client, "shop:home") == lists_of(run) and found["users"] == len(users)
     assert client.ttl(f"recs:{run.name}:plain") == -1 and not client.exists("recs:loading")
     value = client.get(f"recs:{run.name}:plain").decode()
     assert '"scores":[0.1,0.05]' in value  # the shortest number that is the same float32
