@@ -105,5 +105,6 @@ def forget(
             f"forget: {len(found['runs']):,} published runs hold lists of them still, {found['runs'][-1]} among them; "
             "run the configuration again, and let runs.keep delete the others"
         )
+    say("forget: what was exported to Redis, Postgres or a directory holds them until it is exported again")
     say("forget: your own input files are yours to clean; they are read without these users from now on")
     return {"command": "forget"} | found

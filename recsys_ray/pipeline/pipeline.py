@@ -252,8 +252,7 @@ class Pipeline(Judged):
 
     def _follow_latest(self) -> None:
         """What else names the published run is moved to it."""
-        with self._alone("publish", self._recommendations / runs.LATEST):
-            follow_latest(self._recommendations, self.config.runs.delta, self.session.progress)
+        follow_latest(self._recommendations, self.config.runs.delta, self.session.progress)
 
     def _prune(self) -> None:
         """Old runs go, unless what is used can't be known."""

@@ -17,11 +17,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from recsys_ray.base.errors import RecsysError
+from recsys_ray.base.lock import alone
 from recsys_ray.base.optional import require
 from recsys_ray.base.secrets import mask
 from recsys_ray.base.storage import Location
 from recsys_ray.base.storage_errors import first_line
-from recsys_ray.runs.publish import latest_run
+from recsys_ray.runs.publish import LATEST, latest_run
 from recsys_ray.runs.published import read_run
 
 LOG = "_delta_log"
@@ -37,12 +38,14 @@ def follow_latest(root: Location, wanted: bool, say: Callable[[str], None]) -> N
         wanted: ``runs.delta``. Without it a table that is there is named as one that stays behind.
     """
     try:
-        run = latest_run(root)
         if not wanted:
             if (root / LOG).exists():
                 say(f"publish: {root / LOG} stays where it is (runs.delta=false); set it, or delete that directory")
-        elif run is not None and move_table(root, run):
-            say(f"publish: the Delta table {root} holds {run.name}")
+            return
+        with alone(root / LATEST, lambda line: say(f"publish: {line}")):
+            run = latest_run(root)
+            if run is not None and move_table(root, run):
+                say(f"publish: the Delta table {root} holds {run.name}")
     except RecsysError as error:
         say(f"publish: the Delta table {root} could not be moved: {error}")
     except Exception as error:  # deltalake raises errors of its own, and those of each storage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -46,10 +45,6 @@ class PublishedLists:
     def first(self) -> pa.Table:
         """The long rows of the first part, for their columns."""
         return self.long(self.parts()[0])
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        for part in self.parts():
-            yield self.long(part)
 
     def _read(self, part: str) -> pa.Table:
         table = (self.run / part).read_parquet()
