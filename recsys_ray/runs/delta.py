@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from recsys_ray.base.errors import RecsysError
+from recsys_ray.base.errors import PublishError, RecsysError
 from recsys_ray.base.lock import alone
 from recsys_ray.base.optional import require
 from recsys_ray.base.secrets import mask
@@ -26,6 +26,7 @@ from recsys_ray.runs.publish import LATEST, latest_run
 from recsys_ray.runs.published import read_run
 
 LOG = "_delta_log"
+CURE = f"run recommend with runs.delta=true, or delete {LOG}"
 NEVER_VACUUMED = {"delta.deletedFileRetentionDuration": "interval 5200 weeks"}
 """A VACUUM takes what is in the directory and in no table for refuse: here that would be the other runs, and LATEST."""
 
@@ -39,7 +40,7 @@ def follow_latest(root: Location, wanted: bool, say: Callable[[str], None]) -> N
     """
     try:
         if not wanted:
-            if (root / LOG).exists():
+            if is_table(root):
                 say(f"publish: {root / LOG} stays where it is (runs.delta=false); set it, or delete that directory")
             return
         with alone(root / LATEST, lambda line: say(f"publish: {line}")):
@@ -61,9 +62,8 @@ def move_table(root: Location, run: Location) -> bool:
     """
     deltalake = require("deltalake", extra="lakes", what="runs.delta")
     actions = require("deltalake.transaction", extra="lakes", what="runs.delta")
-    sizes = {f"{run.name}/{name}": int(stamp["bytes"]) for name, stamp in read_run(run).parts.items()}
-    options = storage_options(os.environ)
-    if not any(name.endswith(".json") for name in (root / LOG).names()):
+    sizes, options = _wanted_files(run), storage_options(os.environ)
+    if not is_table(root):
         schema = deltalake.Schema.from_arrow(_schema(root, sizes))
         added = _added(actions, sizes)
         actions.create_table_with_add_actions(
@@ -94,6 +94,34 @@ def move_table(root: Location, run: Location) -> bool:
     ]
     table.create_write_transaction([*_added(actions, changed), *removed], "append", schema)
     return True
+
+
+def is_table(root: Location) -> bool:
+    """Whether a Delta table was made there."""
+    return any(name.endswith(".json") for name in (root / LOG).names())
+
+
+def check_table(root: Location, run: Location) -> str:
+    """That the table holds this run, in words.
+
+    Raises:
+        PublishError: it holds another, or can't be read. ConfigError: deltalake is not installed.
+    """
+    deltalake = require("deltalake", extra="lakes", what="the Delta table")
+    try:
+        table = deltalake.DeltaTable(root.url, storage_options=storage_options(os.environ))
+        found, version = _files(table), table.version()
+    except Exception as error:  # deltalake raises errors of its own, and those of each storage
+        raise PublishError(f"the Delta table {root} can't be read ({mask(first_line(error))}); {CURE}") from error
+    if found != _wanted_files(run):
+        holds = ", ".join(sorted({path.partition("/")[0] for path in found}))
+        raise PublishError(f"the Delta table {root} holds {holds or 'nothing'}, not {run.name} as it is now; {CURE}")
+    return f"version {version} of {root} holds {len(found)} files of {run.name}"
+
+
+def _wanted_files(run: Location) -> dict[str, int]:
+    """Size of every part of a run, by its path below the table's directory."""
+    return {f"{run.name}/{name}": int(stamp["bytes"]) for name, stamp in read_run(run).parts.items()}
 
 
 def _added(actions: Any, sizes: Mapping[str, int]) -> list[Any]:
