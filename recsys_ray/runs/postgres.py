@@ -206,4 +206,4 @@ def _open(psycopg: Any, where: str) -> Iterator[Any]:
 
 def _refused(error: Exception) -> PublishError:
     said = mask(first_line(error))
-    return PublishError(f"Postgres can't be used ({said}); start it, grant what is missing, or name another with --to")
+    return PublishError(f"Postgres can't be used ({said}); start it, grant what is missing, or set --to or --name")
