@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_ray.base.process import kept_sigterm
+from recsys_ray.base.tracing import tracing
 from recsys_ray.console.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "again": ("redo",),
     },
     "Choose and compare": {"choice": ("choose", "tune", "compare", "ab")},
-    "Look and take out": {"data": ("doctor", "report", "audience", "export", "forget")},
+    "Look and take out": {"data": ("doctor", "report", "audience", "forget"), "export": ("export",)},
 }
 """In the order of the help: commands by the module that has them."""
 
@@ -76,5 +77,5 @@ def open_pipeline(
         from recsys_ray.pipeline import Pipeline
 
     workers = loaded.training.workers if loaded.trains_a_network else None
-    with Session(loaded.cluster, say, workers) as session:
+    with tracing(say), Session(loaded.cluster, say, workers) as session:
         yield Pipeline(loaded, session)

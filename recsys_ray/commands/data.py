@@ -81,43 +81,6 @@ def audience(
     return {"command": "audience", "run": str(place), "path": file} | counts
 
 
-def export(
-    say: Reporter,
-    what: Annotated[Literal["embeddings", "qdrant"], typer.Argument(help="what is exported")],
-    config: ConfigFile,
-    overrides: Overrides = None,
-    to: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="directory or URL; by default <output>/export/<run>")
-    ] = None,
-    collection: Annotated[str, typer.Option(help="qdrant: the name that readers use")] = "items",
-) -> Result:
-    """Vectors of users and items of the published run as Parquet, or its items into Qdrant.
-
-    Examples:
-        recsys-ray export embeddings shop.yaml --to vectors/
-        recsys-ray export qdrant shop.yaml --to http://127.0.0.1:6333
-    """
-    with open_pipeline(config, overrides, say, reads_input=False) as pipeline:
-        from recsys_ray.base.storage import Location
-
-        place, opened = pipeline.published()
-        if what == "embeddings":
-            from recsys_ray.data.forgotten import forgotten_users
-            from recsys_ray.runs.export import export_embeddings
-
-            directory = Location.of(to) if to else pipeline.output / "export" / place.name
-            forgotten = forgotten_users(pipeline.output)
-            facts = export_embeddings(opened, directory, pipeline.session.map_blocks, forgotten)
-            where = str(directory)
-        else:
-            from recsys_ray.runs.qdrant import export_items
-
-            where = to or "http://127.0.0.1:6333"
-            facts = export_items(opened, where, collection, say)
-    say(f"export: {what} -> {where}")
-    return {"command": "export", "what": what, "path": where} | facts
-
-
 def forget(
     say: Reporter,
     config: ConfigFile,
@@ -142,5 +105,6 @@ def forget(
             f"forget: {len(found['runs']):,} published runs hold lists of them still, {found['runs'][-1]} among them; "
             "run the configuration again, and let runs.keep delete the others"
         )
+    say("forget: what was exported to Redis, Postgres or a directory holds them until it is exported again")
     say("forget: your own input files are yours to clean; they are read without these users from now on")
     return {"command": "forget"} | found

@@ -17,7 +17,7 @@ from recsys_ray.config import Config, dump
 from recsys_ray.data.config import KFold
 from recsys_ray.evaluation import CrossValidation, Report
 from recsys_ray.models import Model
-from recsys_ray.pipeline.stages import Stages
+from recsys_ray.pipeline.stages import Stages, traced
 from recsys_ray.recommend import bundle as bundles
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.recommend.config import RecommendSettings
@@ -55,6 +55,7 @@ class Measured(Stages):
         parts = self._evaluation_parts() if self.config.has_split else self._published_parts()
         return self._fit_models("train", parts)
 
+    @traced("evaluate")
     def evaluate(self, *, show: bool = True) -> dict[str, Any]:
         """Metrics of the written lists against held-out targets, beside popularity; ``show`` prints them."""
         if not self.config.has_split:

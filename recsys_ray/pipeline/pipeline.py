@@ -19,17 +19,20 @@ from recsys_ray.base.manifest import damage, write_manifest
 from recsys_ray.base.provenance import versions
 from recsys_ray.base.schema import PARTS
 from recsys_ray.base.storage import Location
+from recsys_ray.base.tracing import span
 from recsys_ray.cluster.serve import run_serve
 from recsys_ray.config import RUN_SECTIONS, dump_sections
 from recsys_ray.content import table as content_table
 from recsys_ray.pipeline.inspection import look_at_data
 from recsys_ray.pipeline.judged import Judged
+from recsys_ray.pipeline.stages import traced
 from recsys_ray.pipeline.tracked import track_run
 from recsys_ray.recommend.bundle import open_bundle
 from recsys_ray.runs import publish as runs
 from recsys_ray.runs.accuracy import PUBLISHED
 from recsys_ray.runs.batch import Models
 from recsys_ray.runs.config import GateSettings
+from recsys_ray.runs.delta import follow_latest
 from recsys_ray.runs.gate import Checked, RefusedRun, check_run
 from recsys_ray.runs.history import activated, mend_latest, prune
 from recsys_ray.runs.metrics_file import METRICS_FILE, write_metrics
@@ -44,7 +47,7 @@ class Pipeline(Judged):
 
     def run(self) -> dict[str, Any]:
         """All stages; what each found or did, by stage."""
-        with self.memory:
+        with self.memory, span("run", {"recsys_ray.name": self.config.name}):
             self.prepare()
             if self.config.content is not None:
                 self.embed()
@@ -72,6 +75,7 @@ class Pipeline(Judged):
         write_manifest(place / STAGES, {"stages": stages})
         write_metrics(place, self.config.name, self._results, time.time())
 
+    @traced("recommend")
     def recommend(self) -> dict[str, Any]:
         """The top n of every user: written, checked, published."""
         started = time.perf_counter()
@@ -84,6 +88,7 @@ class Pipeline(Judged):
         with self._alone("recommend", run):
             published = self._is_as_published(run) and runs.latest(self._recommendations) == run.name
             facts = {"checks": read_run(run).checks} if published else self._write(models, run)
+        self._follow_latest()
         facts |= {"bundle": str(models.bundle), "latest": runs.latest(self._recommendations)}
         return self._done("recommend", run, published, facts, started)
 
@@ -125,7 +130,10 @@ class Pipeline(Judged):
             checked.facts["accuracy_override"] = 1
         facts["checks"] = checked.facts
         if wanted:
-            with self._alone("publish", self._recommendations / runs.LATEST):
+            with (
+                self._alone("publish", self._recommendations / runs.LATEST),
+                span("publish", {"recsys_ray.run_id": run.name}),
+            ):
                 self._publish(models, run, checked, facts["index"])
         return facts
 
@@ -152,8 +160,8 @@ class Pipeline(Judged):
                 self._batch(models, run, self.asked)
                 found = 0
 
-    def published(self) -> tuple[Location, runs.OpenedRun]:
-        """The published run and what it answers with.
+    def published_place(self) -> Location:
+        """Where the published run is.
 
         Raises:
             PublishError: nothing is published yet.
@@ -161,6 +169,11 @@ class Pipeline(Judged):
         place = runs.latest_run(self._recommendations)
         if place is None:
             raise PublishError(f"{self._recommendations}: nothing is published yet; run recommend")
+        return place
+
+    def published(self) -> tuple[Location, runs.OpenedRun]:
+        """The published run and what it answers with; raises as ``published_place``."""
+        place = self.published_place()
         return place, runs.open_published(self.output, place)
 
     def report_embeddings(self) -> dict[str, Any]:
@@ -199,6 +212,7 @@ class Pipeline(Judged):
         """Answer online from what is published, until interrupted."""
         return run_serve(self.session, self.config.served(), self.output)
 
+    @traced("verify")
     def verify(self, url: str | None = None) -> dict[str, Any]:
         """Is the published run whole, and does the service at ``url`` answer with it?"""
         run, findings = verify(self.output, self.session.map_blocks, url)
@@ -209,10 +223,12 @@ class Pipeline(Judged):
             raise PublishError(f"{len(failed)} of {len(findings)} checks failed, the first: {failed[0].found}")
         return {"stage": "verify", "path": str(run), "checks": {finding.check: finding.found for finding in findings}}
 
+    @traced("rollback")
     def rollback(self) -> dict[str, Any]:
         """LATEST back to the run published before, or to ``runs.to``."""
         old, new = runs.rollback(self._recommendations, self.config.runs.to)
         self.session.progress(f"rollback: LATEST moved from {old} to {new}; {old} is withdrawn")
+        self._follow_latest()
         return {"stage": "rollback", "path": str(self._recommendations / new), "from": old, "to": new}
 
     def _publish(self, models: Models, run: Location, checked: Checked, index: dict[str, Any] | None) -> None:
@@ -233,6 +249,10 @@ class Pipeline(Judged):
         runs.publish(self._recommendations, run, facts)
         self.session.progress(f"publish: LATEST is {run.name}")
         self._prune()
+
+    def _follow_latest(self) -> None:
+        """What else names the published run is moved to it."""
+        follow_latest(self._recommendations, self.config.runs.delta, self.session.progress)
 
     def _prune(self) -> None:
         """Old runs go, unless what is used can't be known."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.lock import RUNNING, SUFFIX, Lock, alone, is_held, read_notes
@@ -13,6 +14,7 @@ from recsys_ray.base.manifest import damage, listed_files, read_manifest
 from recsys_ray.base.memory import MemoryWatch
 from recsys_ray.base.provenance import fingerprint, versions
 from recsys_ray.base.storage import Location
+from recsys_ray.base.tracing import span
 from recsys_ray.cluster.embed import run_embed
 from recsys_ray.cluster.features import MANIFEST as FEATURES_MANIFEST
 from recsys_ray.cluster.features import run_features
@@ -33,6 +35,26 @@ from recsys_ray.runs.fit import FitJob
 
 ELSEWHERE = ("cluster", "serving")
 """Sections that decide nothing of what a run writes."""
+TOLD = ("skipped", "model", "users", "items", "memory")
+"""What the span of a stage says of what was found."""
+
+Made = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Made])
+
+
+def traced(name: str) -> Callable[[Method], Method]:
+    """A method that is a stage, as a span with this name; what was done before in this command is none."""
+
+    def wrapped(method: Method) -> Method:
+        @functools.wraps(method)
+        def run(self: Stages, *given: Any, **named: Any) -> Made:
+            if name in self._results:
+                return method(self, *given, **named)
+            return self._in_span(name, lambda: method(self, *given, **named))
+
+        return cast(Method, run)
+
+    return wrapped
 
 
 class Stages:
@@ -79,6 +101,15 @@ class Stages:
                 found |= set((read_notes(folder / name) or {}).get("uses", ()))
         return found
 
+    def _in_span(self, name: str, make: Callable[[], Made]) -> Made:
+        """What is made, while a span of this name is open."""
+        with span(name, {"recsys_ray.name": self.config.name}) as opened:
+            made = make()
+            if opened is not None:
+                opened.note({f"recsys_ray.{key}": made[key] for key in TOLD if key in made})
+        return made
+
+    @traced("prepare")
     def prepare(self) -> dict[str, Any]:
         """Raw input to item table, user shards and vocabulary."""
         config = self.config
@@ -104,6 +135,7 @@ class Stages:
         facts = {"users": self._prepared.num_users, "items": self._prepared.num_items, "interactions": interactions}
         return self._done("prepare", location, skipped, facts, started)
 
+    @traced("embed")
     def embed(self) -> dict[str, Any]:
         """Texts and posters of the catalogue to item vectors; what an earlier table holds is taken from there."""
         if "embed" in self._results:
@@ -131,6 +163,7 @@ class Stages:
             self.session.progress(content_table.summary(facts))
         return self._done("embed", store / key, skipped, facts, started)
 
+    @traced("features")
     def features(self) -> dict[str, Any]:
         """Users, items and interactions with what is known of each, as tables for other programs."""
         started, settings = time.perf_counter(), self.config.features
@@ -158,6 +191,9 @@ class Stages:
     def _fit(self, stage: str, parts: tuple[str, ...], model: Model) -> dict[str, Any]:
         if stage in self._results:
             return self._results[stage]
+        return self._in_span(stage, lambda: self._fitted(stage, parts, model))
+
+    def _fitted(self, stage: str, parts: tuple[str, ...], model: Model) -> dict[str, Any]:
         config, started = self.config, time.perf_counter()
         fallbacks = config.fallbacks() if model == config.chosen_model() else {}
         needs_table = any(config.needs_content(fitted) for fitted in (model, *fallbacks.values()))

@@ -48,5 +48,9 @@ class RunsSettings(Settings):
     accuracy: AccuracySettings = AccuracySettings()
     keep: int = Field(default=5, ge=1)
     """Published runs to keep, the last published; LATEST and what the service was told to stay on are never deleted."""
+    delta: bool = False
+    """Make ``<output>/recommendations`` a Delta table of the published run, for Spark, Trino, DuckDB and others. It
+    follows rollbacks and copies no row; where it can't be moved the run is published all the same. Needs the extra
+    lakes."""
     to: str | None = None
     """Run id for rollback; by default the run published before the current one."""

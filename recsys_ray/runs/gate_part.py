@@ -110,7 +110,7 @@ def flat(table: pa.Table) -> pa.Table:
         return table
     offsets, item_ids = of_list_array(table.column("item_ids"))
     lengths = np.diff(offsets)
-    return pa.table(
+    long = pa.table(
         {
             "user_id": table.column("user_id")
             .combine_chunks()
@@ -121,6 +121,9 @@ def flat(table: pa.Table) -> pa.Table:
             "source": table.column("sources").combine_chunks().flatten(),
         }
     )
+    if "reasons" in table.schema.names:
+        long = long.append_column("reason", table.column("reasons").combine_chunks().flatten())
+    return long
 
 
 def read_rows(table: pa.Table, bundle: Bundle, requests: Requests, options: Options) -> Rows:

@@ -6,6 +6,7 @@
 <root>/<run_id>/_manifest.json    the record, written last, after the gate: what was published and how it was checked;
                                   see ``published``, which reads what versions before wrote as well
 <root>/<run_id>/_WITHDRAWN        left by a rollback: this run is never published again
+<root>/_delta_log/                with runs.delta: a table of the published parts, see ``delta``
 
 Programs that read a directory of Parquet files leave out what begins with ``_``. Which runs stay says ``history``.
 """

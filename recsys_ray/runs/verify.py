@@ -23,6 +23,7 @@ from recsys_ray.base.types import MapBlocks
 from recsys_ray.recommend.bundle import Bundle, open_bundle
 from recsys_ray.recommend.moments import at_of
 from recsys_ray.runs import publish
+from recsys_ray.runs.delta import check_table, is_table
 from recsys_ray.runs.gate import check_run
 from recsys_ray.runs.gate_part import flat
 from recsys_ray.runs.publish import RECOMMENDATIONS, bundle_of
@@ -69,6 +70,8 @@ def verify(output: Location, map_blocks: MapBlocks, url: str | None = None) -> t
     ranker = None if published.ranker is None else bundle_of(output, published.ranker)
     if ranker is not None:
         checks.insert(2, ("ranker", lambda: _whole(ranker)))
+    if is_table(run.parent):
+        checks.append(("Delta table", lambda: check_table(run.parent, run)))
     if url is not None:
         service = _Service(url.rstrip("/"))
         checks += [

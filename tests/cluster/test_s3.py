@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +10,8 @@ import pytest
 from recsys_ray.base.storage import Location
 from tests.worlds import World, write_csv
 
-s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
 pytestmark = pytest.mark.ray
 COLUMNS = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A bucket s3://recs on a mock server: the variables by which every client of this process and others finds it."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("s3://recs")
-    yield variables
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_published_rows_are_the_same_as_on_a_disk(tmp_path: Path, ray_session: Any, s3: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.base.types import map_blocks_here
 from recsys_ray.cli import main
 from recsys_ray.runs import publish
+from recsys_ray.runs.delta import LOG, follow_latest
 from recsys_ray.runs.published import RECORD, part_stamps
 from recsys_ray.runs.verify import KEY_VARIABLE, verify
 from recsys_ray.serving import ServingSettings
@@ -64,6 +65,21 @@ def test_a_part_or_a_model_that_changed_is_seen(world: Path) -> None:
     users = next((world / "prepared" / "world" / "users").iterdir())
     users.write_bytes(users.read_bytes()[:-1] + b"?")
     assert "bundle" in failed(found(world))
+
+
+def test_a_table_that_stayed_behind_is_seen(world: Path) -> None:
+    pytest.importorskip("deltalake")
+    root = Location.of(world) / "recommendations"
+    follow_latest(root, True, print)
+    assert not failed(found(world)) and "holds 3 files of" in found(world)["Delta table"]
+    first = run_of(world)
+    publish_run(world, prepared_world(world, "other"), tag="b")
+    findings = found(world)
+    assert failed(findings) == ["Delta table"] and f"holds {first.name}, not {run_of(world).name}" in str(findings)
+    follow_latest(root, True, print)
+    assert not failed(found(world))
+    (world / "recommendations" / LOG / "00000000000000000000.json").write_text("{no json")
+    assert failed(found(world)) == ["Delta table"]
 
 
 def test_a_flipped_bit_is_named_also_where_the_file_stays_as_long(world: Path) -> None:

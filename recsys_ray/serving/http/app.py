@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from recsys_ray.base.errors import RecsysError
 from recsys_ray.base.storage import Location
+from recsys_ray.base.tracing import open_traces
 from recsys_ray.serving.config import Role, ServingSettings
 from recsys_ray.serving.http.auth import Keys, Refused, WrongKey
 from recsys_ray.serving.http.handlers import Handlers
@@ -32,6 +33,7 @@ from recsys_ray.serving.http.messages import (
 from recsys_ray.serving.http.openapi import description
 from recsys_ray.serving.http.pages import ASSETS, pages, zipped
 from recsys_ray.serving.http.routes import ROUTES, Route
+from recsys_ray.serving.http.traces import request_span
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.service import Service
 
@@ -68,6 +70,7 @@ class Application:
         self._fixed = _fixed_responses()
         self._hosts = _names(service.settings)
         self._in_flight, self._arriving = 0, 0
+        self._traces = open_traces(log.warning)
         service.metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +89,8 @@ class Application:
                     await self.service.start()
                 else:
                     await self.service.stop()
+                    if self._traces is not None:
+                        await asyncio.to_thread(self._traces.close)
             except Exception as error:
                 log.exception("the service can't %s", message["type"].removeprefix("lifespan."))
                 await send({"type": f"{message['type']}.failed", "message": str(error)})
@@ -96,11 +101,13 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        name = "none"
-        try:
-            name, response = await self._respond(scope, receive, started)
-        except Exception as error:
-            response = _failed(error)
+        with request_span(self._traces, scope) as told:
+            name = "none"
+            try:
+                name, response = await self._respond(scope, receive, started)
+            except Exception as error:
+                response = _failed(error)
+            told(name, response.status)
         if scope["method"] == "HEAD":
             response.body = b""
         self.service.metrics.count_response(name, response.status, time.perf_counter() - started)
