@@ -92,7 +92,11 @@ def tables_page() -> str:
 def metrics_page() -> str:
     """Every metric of an evaluation: meaning, formula, direction."""
     rows = [(f"`{name}`", text, f"`{FORMULAS[name]}`", way) for name, (text, way) in LEGEND.items()]
-    lines = ["# Metrics", "", "Of one user at k; the mean is over users with a held-out item. A hit is a held-out item "]
+    lines = [
+        "# Metrics",
+        "",
+        "Of one user at k; the mean is over users with a held-out item. A hit is a held-out item ",
+    ]
     lines[-1] += "in the first k of the list. The whole catalogue is ranked; what a user has seen is left out."
     return "\n".join([*lines, "", *_table(("metric", "meaning", "formula", "direction"), rows), ""])
 
@@ -131,7 +135,7 @@ def _kind(found: dict[str, Any]) -> str:
 def _id_type(field: pa.Field) -> str:
     if field.name in ("user_id", "item_id"):
         return "id"
-    ids = field.name in ("item_ids",) or field.name == "items" and pa.types.is_string(field.type.value_type)
+    ids = field.name in ("item_ids",) or (field.name == "items" and pa.types.is_string(field.type.value_type))
     return "list<id>" if ids else str(field.type).replace("element: ", "").replace("item: ", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 from recsys_ray import cli
 from recsys_ray.config.reference import keys as every_key
 from recsys_ray.models.registry import MODELS
+from tests.here import without_ray
+from tests.worlds import TINY, World
 
 ROOT = Path(__file__).parent.parent
 WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -73,6 +76,48 @@ def test_commands_and_files_that_a_reader_is_told_to_type_exist() -> None:
     assert names and files
     assert [one for one in names if one[1] not in set(COMMANDS)] == []
     assert [one for one in files if not (ROOT / one[1]).exists()] == []
+
+
+def test_keys_of_yaml_exist() -> None:
+    known = set(every_key())
+    blocks = [
+        (path.name, yaml.safe_load(block))
+        for path in WRITTEN
+        for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    ]
+    assert len(blocks) >= 5
+    assert [(page, path) for page, block in blocks for path in paths_of(block) if not is_key(path, known)] == []
+
+
+def paths_of(block: object, above: str = "") -> Iterator[str]:
+    if isinstance(block, dict):
+        for name, value in block.items():
+            yield f"{above}{name}"
+            yield from paths_of(value, f"{above}{name}.")
+
+
+def is_key(path: str, known: set[str]) -> bool:
+    """A key, or inside one whose own keys are the reader's."""
+    while path not in known:
+        path, inside, _ = path.rpartition(".")
+        if not inside or any(key.startswith(f"{path}.") for key in known):
+            return False
+    return True
+
+
+def test_the_keys_of_manifests_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path, data=TINY["data"] | {"posters": True}, content={"image": {"encoder": "palette"}})
+    with without_ray():
+        assert world.command("run").status == 0
+    page = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`([\w*./-]+)`", page))
+    written = {
+        file.relative_to(tmp_path / "out"): set(json.loads(file.read_text()))
+        for file in (tmp_path / "out").rglob("*.json")
+        if not file.name.startswith("part-")
+    }
+    assert {file.parts[0] for file in written} == {"prepared", "embeddings", "models", "evaluation", "recommendations"}
+    assert {str(file): keys - told for file, keys in written.items() if keys - told} == {}
 
 
 def test_every_page_stands_in_the_navigation(generate: ModuleType) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import typer
+from scipy.sparse import coo_matrix
 
 from recsys_ray import cli
 from recsys_ray.config import load_config
@@ -73,3 +75,21 @@ def test_targets_and_scripts_exist() -> None:
     assert [one for one in said("make") if (word := one[1].split()[0])[0].isalpha() and word not in targets] == []
     scripts = [(page, name) for page, line in said("python") for name in re.findall(r"^[\w/]+\.py", line)]
     assert scripts and [one for one in scripts if not (Path(ROOT) / one[1]).exists()] == []
+
+
+@pytest.mark.parametrize("library", ["implicit", "RecTools", "LensKit"])
+def test_who_comes_from_another_library_gets_lists(library: str) -> None:
+    page = (ROOT / "docs" / "how-to" / "coming-from.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"^## {library}\n.*?^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    rows = [
+        (user, (user * 3 + step) % 17, 4.0 + step % 2, 1_700_000_000 + step) for user in range(40) for step in range(8)
+    ]
+    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "rating", "timestamp"])
+    given: dict[str, Any] = {"ratings": frame, "interactions": frame.rename(columns={"rating": "weight"})}
+    given["interactions"] = given["interactions"].rename(columns={"timestamp": "datetime"})
+    given["matrix"] = coo_matrix((frame["rating"], (frame["user_id"], frame["item_id"])))
+    exec(code, given)
+    if library == "LensKit":
+        assert given["model"].recommend([0, 1], n=3)["user_id"].tolist() == [0] * 3 + [1] * 3
+    else:
+        assert given["recs"]["user_id"].nunique() == (2 if library == "implicit" else 40)
