@@ -16,11 +16,12 @@ from scipy.sparse import coo_matrix
 from recsys_ray import cli
 from recsys_ray.config import load_config
 from recsys_ray.serving.http.routes import ROUTES
+from tests.here import without_ray
 from tests.test_docs import ROOT, typed
 
 PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+(=|$)|=[A-Z_]+$")
 OPTIONAL = re.compile(r"\[[^\]=]*=value \.\.\.\]|\[--?[\w-]+\]")
-MADE = {"shop.yaml", "demo.yaml", "movies.yaml", "orders.yaml"}
+MADE = {"shop.yaml", "demo.yaml", "movielens.yaml", "orders.yaml"}
 """Files that the reader makes with ``init`` first."""
 
 
@@ -93,3 +94,24 @@ def test_who_comes_from_another_library_gets_lists(library: str) -> None:
         assert given["model"].recommend([0, 1], n=3)["user_id"].tolist() == [0] * 3 + [1] * 3
     else:
         assert given["recs"]["user_id"].nunique() == (2 if library == "implicit" else 40)
+
+
+def test_the_first_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "tutorials" / "five-minutes.md").read_text(encoding="utf-8")
+    lines = [
+        line
+        for block in re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for line in block.split("\n")
+    ]
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("recsys-ray")]
+    assert [words[0] for words in ours] == ["init", "plan", "run", "report", "report", "serve", "verify"]
+    monkeypatch.chdir(tmp_path)
+    smaller = ["data.users=120", "data.items=60", "content.text=null", "content.image.encoder=palette"]
+    with without_ray():
+        for words in ours:
+            if words[0] != "serve" and "--url" not in words:
+                assert cli.main([*words, *(smaller if words[0] != "init" else [])]) == 0, words
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    given: dict[str, Any] = {}
+    exec(code, given)
+    assert given["rows"]["user_id"].nunique() == 120 and len(list(tmp_path.rglob("*.html"))) == 2
