@@ -48,6 +48,8 @@ def draw_lines(
         if logarithmic:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            _logarithmic(axes.xaxis)
+            _logarithmic(axes.yaxis)
         else:
             axes.set_ylim(bottom=0)
         _named(axes, x, y)
@@ -67,6 +69,7 @@ def draw_points(
             axes.step(np.asarray(points), np.asarray(best), where="post", color=SECOND, linewidth=LINE_WIDTH)
         if logarithmic:
             axes.set_xscale("log")
+            _logarithmic(axes.xaxis)
         _named(axes, x, y)
 
     return draw(name, SIZE, paint, label)
@@ -102,6 +105,17 @@ def draw_shades(name: str, shares: DoubleArray, x: str, y: str, label: str) -> s
         axes.set_ylabel(y)
 
     return draw(name, (7.2, 4.0), paint, label)
+
+
+def _logarithmic(axis: Any) -> None:
+    """1, 2 and 5 of every power of ten, or the powers alone where these are many: labels that don't overlap."""
+    from matplotlib import ticker
+
+    low, high = axis.get_view_interval()
+    short = high <= 1000 * low
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _named(axes: Any, x: str, y: str) -> None:

@@ -155,11 +155,11 @@ def search_page(config: Config, trials: list[Trial], ranked: list[Trial], start:
                  draw_points("trials", numbers, scores, best, "trial", metric, f"{metric} by trial"))]  # fmt: skip
     for place, (key, choices) in enumerate(config.tune.space.items()):
         values = [one.values[key] for _, one in told]
-        log = isinstance(choices, Range) and choices.log
+        log, listed = isinstance(choices, Range) and choices.log, ""
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             values = [choices.index(value) for value in values] if isinstance(choices, list) else values
+            listed = f" ({', '.join(map(str, choices))}, in this order)"
         drawn = draw_points(f"by-{place}", values, scores, None, key, metric, f"{metric} by {key}", logarithmic=log)
-        listed = "" if isinstance(choices, Range) else f" ({', '.join(map(str, choices))}, in this order)"
         pictures.append((f"By {key}{listed}.", drawn))
     return render(
         "recsys_ray.pipeline", "search.html.jinja", WHAT, name=config.name, metric=metric, pictures=pictures,

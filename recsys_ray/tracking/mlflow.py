@@ -64,7 +64,8 @@ class MLflow:
         if known is not None:
             return str(known.experiment_id)
         place = None if self._artefacts is None else self._artefacts.as_uri()
-        return str(self._client.create_experiment(name, artifact_location=place))
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # its page opens with runs, not with traces
+        return str(self._client.create_experiment(name, artifact_location=place, tags=kind))
 
     def _record(self, run: Trackable, experiment: str, tags: dict[str, str]) -> str:
         entities = self._mlflow.entities
