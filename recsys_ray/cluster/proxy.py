@@ -2,7 +2,7 @@
 
 Ray writes HAProxy's configuration anew whenever replicas change: without a limit of time for the head of a request,
 with an admin socket and pages for everybody, and with 404 for every path while it knows no replica. ``bounded`` makes a
-small program that Ray starts in place of HAProxy: it amends the file and becomes HAProxy.
+small program that Ray starts in place of HAProxy: ``haproxy.py`` amends the file and becomes HAProxy.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import math
 import os
 import resource
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 LONGEST = 30
 """Characters of a folder: the path of a socket below it has room for 107 in all."""
@@ -22,21 +24,12 @@ MOST_CONNECTIONS = 20_000
 FILES_EACH = 2.6
 """Open files that HAProxy asks for, by connection."""
 FILES_BESIDE = 1_000
-SCRIPT = r"""#!/bin/sh
-before=
-for argument do
-  if [ "$before" = -f ]; then file=$argument; fi
-  before=$argument
-done
-sed -i \
-  -e '/^ *stats socket /s/ mode 666 / mode 600 /' \
-  -e '/^ *timeout http-request /d' \
-  -e 's/^defaults$/defaults\n    timeout http-request {seconds}s/' \
-  -e 's/^\( *bind \)[*]\{{0,1\}}:/\1127.0.0.1:/' \
-  -e '/^backend default_backend$/,/^backend /s/return status 404 \(.*\)$/return status 503 \1 hdr Retry-After 1/' \
-  "$file"
-exec {binary} "$@"
+PROGRAM = Path(__file__).with_name("haproxy.py")
+SCRIPT = """#!/bin/sh
+exec {python} -IS {program} {binary} {seconds} {stopping} "$@"
 """
+STOPPING = "stopping"
+"""A file of this name in the proxy's folder says that whoever is killed now has no stand-in."""
 
 
 @contextmanager
@@ -65,12 +58,13 @@ def bounded(folder: Path, seconds: float) -> dict[str, str]:
     variables = {name: str(path) for name, path in names.items()} | {
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": whole,
         "RAY_SERVE_HAPROXY_MAXCONN": str(max(100, min(MOST_CONNECTIONS, connections))),
-        # A proxy that is gone is missed after three of these, and replaced.
+        # A proxy that is gone is missed after three of these, and replaced; a stand-in answers meanwhile.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     }
     if (binary := _haproxy()) is not None:
         script = folder / "haproxy"
-        script.write_text(SCRIPT.format(seconds=whole, binary=binary))
+        words = {"python": sys.executable, "program": PROGRAM, "binary": binary, "stopping": folder / STOPPING}
+        script.write_text(SCRIPT.format(seconds=whole, **{name: quote(str(word)) for name, word in words.items()}))
         script.chmod(0o700)
         variables["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(script)
     return variables

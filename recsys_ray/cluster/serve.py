@@ -20,7 +20,7 @@ from typing import Any
 
 from recsys_ray.base.errors import ConfigError, PublishError, RecsysError
 from recsys_ray.base.storage import Location
-from recsys_ray.cluster.proxy import bounded, private_folder
+from recsys_ray.cluster.proxy import STOPPING, bounded, private_folder
 from recsys_ray.cluster.session import Session, set_threads
 from recsys_ray.runs.publish import RECOMMENDATIONS, latest_run
 from recsys_ray.serving import ServingSettings, build_app
@@ -115,7 +115,10 @@ def deployed(session: Session, settings: ServingSettings, output: Location) -> I
     with private_folder() as folder, _in_environment(environment(settings, folder)) as variables:
         session.connect()
         with _served(settings, output, variables):
-            yield f"http://{_reachable(settings.host)}:{settings.port}"
+            try:
+                yield f"http://{_reachable(settings.host)}:{settings.port}"
+            finally:
+                (folder / STOPPING).touch()
 
 
 @contextmanager

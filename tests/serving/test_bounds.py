@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from recsys_ray.cluster.proxy import SCRIPT, bounded
+from recsys_ray.cluster.proxy import bounded
 from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.answers.batching import ROWS, Batcher
 from recsys_ray.serving.http.auth import new_key
@@ -198,7 +198,7 @@ def test_answers_are_kept_by_nobody_on_the_way_and_name_no_page(world: Path, tmp
 
 # Ray 2.60 declares its own models in a way that pydantic has deprecated.
 @pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
-def test_the_proxy_s_configuration_is_amended_on_every_start(tmp_path: Path) -> None:
+def test_the_proxy_s_configuration_is_amended_on_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.serve._private import haproxy_templates
 
     template = haproxy_templates.HAPROXY_CONFIG_TEMPLATE
@@ -207,9 +207,8 @@ def test_the_proxy_s_configuration_is_amended_on_every_start(tmp_path: Path) -> 
     file = tmp_path / "haproxy.cfg"
     lines = [line for line in template.splitlines() if "{%" not in line and "{{ healthz" not in line]
     file.write_text("\n".join(lines))
-    script = tmp_path / "haproxy"
-    script.write_text(SCRIPT.format(seconds=7, binary="echo"))
-    script.chmod(0o700)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/echo")
+    script = bounded(tmp_path, 7)["RAY_SERVE_HAPROXY_BINARY_PATH"]
     for _ in range(2):
         done = subprocess.run([script, "-db", "-f", file, "-sf", "1"], capture_output=True, text=True, check=True)
         assert done.stdout == f"-db -f {file} -sf 1\n"
