@@ -38,9 +38,10 @@ from recsys_ray.serving.facts import Facts, origin
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import Metrics
 from recsys_ray.serving.users.cold_start import is_temporary, stage
+from recsys_ray.serving.users.events import RATED, Event, UserStates
 from recsys_ray.serving.users.exposures import FLUSH_SECONDS, ExposureJournal
 from recsys_ray.serving.users.forgotten import Forgotten
-from recsys_ray.serving.users.journal import RATED, Event, Journal, UserStates, state_file
+from recsys_ray.serving.users.journal import Journal, state_file
 from recsys_ray.serving.users.quota import Quota
 from recsys_ray.serving.users.redis_state import Redis, SharedCache, SharedPeers, SharedStates
 from recsys_ray.serving.users.replicas import SECONDS, LocalPeers, Peers

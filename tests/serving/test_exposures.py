@@ -20,9 +20,9 @@ from recsys_ray.base.errors import StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.cli import main
 from recsys_ray.serving.config import ExposureSettings
+from recsys_ray.serving.users.events import Event
 from recsys_ray.serving.users.exposures import ExposureJournal
 from recsys_ray.serving.users.histories import fitting, typed_id
-from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
 from tests.serving_worlds import client, counted, run_ids, two_runs
 

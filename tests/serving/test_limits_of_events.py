@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.users import journal as journals
 from recsys_ray.serving.users import quota
 from recsys_ray.serving.users.cold_start import is_temporary, temporary_user
-from recsys_ray.serving.users.journal import Event, Journal
+from recsys_ray.serving.users.events import Event
+from recsys_ray.serving.users.journal import Journal
 from recsys_ray.serving.users.quota import Quota
 from tests.data_worlds import prepare_values
 from tests.serving_worlds import DATA, client
@@ -189,3 +191,64 @@ def test_a_full_disk_blinds_nobody(world: Path, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(application.service.peers, "publish", full)
         assert service.get("/metrics").status_code == service.get("/info").status_code == 200
         assert service.get("/health/ready").json()["degraded"] == ["replicas"]
+
+
+# --- a file that is damaged, gone, or on a full disk while the service runs ---
+
+
+def _spoil(file: Path) -> None:
+    """All bytes of it and of its log; the index of the log is in the memory of the processes."""
+    for path in (file, Path(f"{file}-wal")):
+        with path.open("r+b") as opened:
+            opened.write(bytes(range(256)) * (path.stat().st_size // 256))
+
+
+@pytest.mark.parametrize("blow", ["damaged", "gone"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_processes_that_share_a_broken_journal_begin_the_same_new_one(tmp_path: Path, blow: str) -> None:
+    """And no event is in two files, though both wrote before, and each finds out by itself."""
+    file, out = tmp_path / "state.sqlite", Location.of(tmp_path / "feedback")
+    first, second = Journal(file), Journal(file)
+
+    def add(journal: Journal, user: str, item: str) -> None:
+        asyncio.run(journal.add(user, [Event(item, 1.0, 1)], 24, durable=True))
+
+    def files() -> Counter[tuple[str, str]]:
+        rows = [row for name in out.names() for row in (out / name).read_parquet().to_pylist()]
+        return Counter((row["user_id"], row["item_id"]) for row in rows)
+
+    add(first, "a", "1")
+    add(second, "b", "2")
+    if blow == "damaged":
+        first.export(out, pa.string(), pa.string())  # what is in a destroyed file alone can't be had back
+        _spoil(file)
+    else:
+        for path in tmp_path.glob("state.sqlite*"):
+            path.unlink()
+    add(first, "c", "3")
+    add(second, "d", "4")
+    assert asyncio.run(first.version("d")) and asyncio.run(second.version("c"))
+    first.export(out, pa.string(), pa.string())
+    second.export(out, pa.string(), pa.string())
+    assert files() == Counter([("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")])
+    assert len(list(tmp_path.glob("state.sqlite.damaged-*[0-9]"))) == (blow == "damaged")
+    assert first.problem is None and second.problem is None
+    first.close()
+    second.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_reader_finds_a_damaged_journal_too(tmp_path: Path) -> None:
+    file = tmp_path / "state.sqlite"
+    journal = Journal(file)
+    asyncio.run(journal.add("a", [Event("1", 1.0, 1)], 24, durable=False))
+    _spoil(file)
+    assert asyncio.run(journal.version("a")) == 0 or asyncio.run(journal.events("a")) == []
+    deadline = time.monotonic() + 10
+    while not list(tmp_path.glob("state.sqlite.damaged-*")):
+        assert time.monotonic() < deadline
+        asyncio.run(journal.version("b"))
+        time.sleep(0.02)
+    asyncio.run(journal.add("a", [Event("1", 1.0, 1)], 24, durable=False))
+    assert asyncio.run(journal.version("a")) > 0 and journal.problem is None
+    journal.close()

@@ -40,8 +40,9 @@ from recsys_ray.serving.http.messages import decoded
 from recsys_ray.serving.http.request_models import Interaction
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users.cold_start import onboarding_rows
+from recsys_ray.serving.users.events import Event
 from recsys_ray.serving.users.histories import typed_id
-from recsys_ray.serving.users.journal import NAMED, Event, Journal
+from recsys_ray.serving.users.journal import NAMED, Journal
 from tests.serving_worlds import client, counted, prepared_world, publish_run, published_rows, run_ids, two_runs
 
 

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from recsys_ray.base.storage import Location
 from recsys_ray.serving.http import response_models as schemas
 from recsys_ray.serving.users import replicas
-from recsys_ray.serving.users.journal import Event, Journal
+from recsys_ray.serving.users.events import Event
+from recsys_ray.serving.users.journal import Journal
 from recsys_ray.serving.users.replicas import LocalPeers
 from tests.serving_worlds import client, counted, prepared_world, publish_run, run_ids, two_runs
 

@@ -19,7 +19,7 @@ from recsys_ray.recommend import rank
 from recsys_ray.recommend.bundle import Bundle
 from recsys_ray.recommend.similar import similar_items, similar_rows
 from recsys_ray.serving.answers.live_run import LiveRun, open_run
-from recsys_ray.serving.users.journal import Event
+from recsys_ray.serving.users.events import Event
 from tests.data_worlds import prepare_events
 from tests.serving_worlds import client, publish_run, published_rows
 

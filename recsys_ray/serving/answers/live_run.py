@@ -25,8 +25,8 @@ from recsys_ray.runs.publish import RECOMMENDATIONS, valid_run_id
 from recsys_ray.runs.published import is_published
 from recsys_ray.serving.answers.item_catalogue import ItemCatalogue
 from recsys_ray.serving.answers.profile import Profiler
+from recsys_ray.serving.users.events import RATED, SEEN, Event
 from recsys_ray.serving.users.histories import UserHistories, typed_id
-from recsys_ray.serving.users.journal import RATED, SEEN, Event
 
 MOST_MASKS = 64
 

@@ -24,8 +24,8 @@ from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
 from recsys_ray.serving.service import Service
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.checks import admitted
+from recsys_ray.serving.users.events import RATED, Event
 from recsys_ray.serving.users.histories import typed_id
-from recsys_ray.serving.users.journal import RATED, Event
 
 PARAMS = ("n", "offset", "exclude_seen", "explain", "at")
 """Fields of a query that are parameters of the same name."""

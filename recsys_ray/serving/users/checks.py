@@ -8,8 +8,8 @@ from typing import TypeVar
 from recsys_ray.serving.answers.live_run import LiveRun
 from recsys_ray.serving.config import FeedbackSettings
 from recsys_ray.serving.problem import Problem
+from recsys_ray.serving.users.events import RATED, Event
 from recsys_ray.serving.users.histories import typed_id
-from recsys_ray.serving.users.journal import RATED, Event
 
 Key = TypeVar("Key")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -42,6 +44,33 @@ def is_damaged(file: Path) -> bool:
             return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.DatabaseError as error:
         return not isinstance(error, sqlite3.OperationalError)  # those are of places, locks and permissions
+
+
+@contextmanager
+def held(file: Path, *, alone: bool = False) -> Iterator[None]:
+    """The database stays in its place meanwhile; ``alone``: nobody else holds it, so another may be put there.
+
+    Raises:
+        StorageError: that can't be had.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StorageError(f"{file}: can't lock it ({error}); set serving.state") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
+
+
+def number_of(file: Path) -> int | None:
+    """Of the file that has this name now; another when it was replaced, None when it is gone."""
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return None
 
 
 def set_aside(file: Path) -> Path:

@@ -30,8 +30,8 @@ from recsys_ray.data.forgotten import without
 from recsys_ray.runs.experiment import CLICKS, EXPOSURES
 from recsys_ray.serving.config import ExposureSettings
 from recsys_ray.serving.users.cold_start import is_temporary
+from recsys_ray.serving.users.events import Event
 from recsys_ray.serving.users.histories import fitting
-from recsys_ray.serving.users.journal import Event
 from recsys_ray.serving.users.outbox import Outbox
 
 log = logging.getLogger(__name__)

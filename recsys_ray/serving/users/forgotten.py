@@ -7,7 +7,7 @@ import asyncio
 from recsys_ray.base.storage import Location
 from recsys_ray.data.forgotten import FOLDER, forgotten_users
 from recsys_ray.runs.forget import take_out
-from recsys_ray.serving.users.journal import UserStates
+from recsys_ray.serving.users.events import UserStates
 
 
 class Forgotten:

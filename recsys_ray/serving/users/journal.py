@@ -9,7 +9,8 @@ What one user can make it keep has a bound: the newest events of each item and o
 is beyond goes once it is in a file.
 
 Recommendations go on without the file: while it can't be read, nothing is known of what users sent (``problem`` says
-why), and what they send is refused. A file that is damaged at the start is set aside under another name.
+why), and what they send is refused. A file that is damaged is set aside under another name and a new one begun, into
+which goes what can still be read of events on their way to a file. A file that is gone is begun anew in the same way.
 """
 
 from __future__ import annotations
@@ -20,34 +21,32 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_ray.base import schema
 from recsys_ray.base.errors import ConfigError, StorageError
 from recsys_ray.base.storage import Location
 from recsys_ray.recommend.hidden import HIDDEN
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
-from recsys_ray.serving.users.database import is_damaged, open_database, set_aside, written_whole
-from recsys_ray.serving.users.histories import typed_id
+from recsys_ray.serving.users.database import held, is_damaged, number_of, open_database, set_aside, written_whole
+from recsys_ray.serving.users.events import MOST_EVENTS, RATED, SEEN, Event, newest_of_each, typed_table
 
 log = logging.getLogger(__name__)
 
 STAYS, WAITS, NAMED, WRITTEN = 0, 1, 2, 3  # where an event is on its way to a file; STAYS: it never leaves
 ROWS_PER_FILE = 200_000
 READ_SECONDS = 0.2  # that an answer waits for a file which another process has locked
-MOST_EVENTS = 2_000  # of a user, ratings and wishes each
 MOST_TOUCHED = 100_000  # users whose old events are looked for at the next export
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
-RATED, SEEN = "rated", "seen"
 _COLUMNS = "item, rating, timestamp, kind"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
@@ -69,37 +68,6 @@ DELETE FROM events WHERE user = ?1 AND step IN (?2, ?3) AND id NOT IN (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One interaction, or a wish not to see an item; ids as text, time in UTC milliseconds."""
-
-    item: str
-    rating: float
-    timestamp: int
-    kind: str = RATED
-    """RATED; SEEN, which teaches nothing; or one of ``recommend.hidden``: HIDDEN, and SHOWN, which takes that back."""
-
-
-class UserStates(Protocol):
-    """What is known of users beyond the bundle."""
-
-    async def version(self, user: str) -> int:
-        """0 for nothing; another number whenever something was added."""
-        ...
-
-    async def events(self, user: str) -> list[Event]:
-        """The newest of each item and kind, MOST_EVENTS at most, oldest first."""
-        ...
-
-    async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
-        """Remember them for some hours; ``durable`` ones also go to the next batch run. On the disk on return."""
-        ...
-
-    async def forget(self, users: Collection[str]) -> None:
-        """Delete all that they sent, also what waits for a batch run."""
-        ...
-
-
 @dataclass(slots=True)
 class _Write:
     user: str
@@ -116,15 +84,17 @@ class Journal:
         self.file = file
         self.problem: str | None = None
         """Why what users sent can't be had now; None while it can."""
-        self._open()
+        with held(self.file, alone=True):
+            self._open()
         self._lock, self._list_lock = threading.Lock(), threading.Lock()
         self._writer = ThreadPoolExecutor(1, "journal")
         self._waiting: list[_Write] = []
         self._without_events: set[str] = set()
         self._touched: set[str] = set()
-        self._changes = -1
+        self._renewal: Future[bool] | None = None
 
     def _open(self) -> None:
+        """Also anew. Nobody else does meanwhile."""
         try:
             self._db = open_database(self.file, _TABLE, "keep what users send")
         except StorageError as error:
@@ -141,6 +111,50 @@ class Journal:
             )
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{self.file}: can't keep what users send ({error}); set serving.state") from error
+        self._number, self._changes = number_of(self.file), -1
+
+    def _renewed(self) -> bool:
+        """Begin a new file where this one is damaged or gone, or join the one that another process has begun; whether
+        there was reason to."""
+        try:
+            with self._lock, held(self.file, alone=True):
+                number = number_of(self.file)
+                mine = number == self._number
+                if mine and not is_damaged(self.file):
+                    return False
+                on_their_way: list[Any] = []
+                if mine or number is None:
+                    with suppress(sqlite3.Error):  # as far as it can be read
+                        query = (
+                            f"SELECT user, {_COLUMNS}, until, step, file FROM events WHERE step IN (?, ?) ORDER BY id"
+                        )
+                        on_their_way.extend(self._db.execute(query, (WAITS, NAMED)))
+                if mine:
+                    log.error("%s is damaged; it is kept as %s", self.file, set_aside(self.file))
+                self._open()
+                with written_whole(self._db, self.file):
+                    query = f"INSERT INTO events (user, {_COLUMNS}, until, step, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                    self._db.executemany(query, on_their_way)
+        except StorageError as error:
+            log.error("%s", error)
+            return False
+        log.error("%s: begun anew, with %d events that were on their way to a file", self.file, len(on_their_way))
+        return True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The file that all processes write now, and none puts another in its place meanwhile.
+
+        Raises:
+            StorageError: it can't be written.
+        """
+        with self._lock, held(self.file):
+            if number_of(self.file) != self._number:
+                raise StorageError(f"{self.file}: another file is in its place")
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise StorageError(f"{self.file}: can't write ({error}); free space or set serving.state") from error
 
     async def version(self, user: str) -> int:
         try:
@@ -160,6 +174,8 @@ class Journal:
         if self.problem is None:
             log.error("%s: %s; what users sent does not count now", self.file, error)
         self.problem = str(error)
+        if self._renewal is None or self._renewal.done():
+            self._renewal = self._writer.submit(self._renewed)
 
     def _version(self, user: str) -> int:
         # Most users have sent nothing: what was found is kept until any connection, of any process, writes.
@@ -201,7 +217,7 @@ class Journal:
         await asyncio.get_running_loop().run_in_executor(self._writer, self._delete, list(users))
 
     def _delete(self, users: list[str]) -> None:
-        with self._lock:
+        with self._writing():
             self._db.executemany("DELETE FROM events WHERE user = ?", [(user,) for user in users])
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -213,14 +229,19 @@ class Journal:
             for event in write.events
         ]
         error: Exception | None = None
-        try:
-            with self._lock, written_whole(self._db, self.file):
-                self._db.executemany(
-                    f"INSERT INTO events (user, {_COLUMNS}, until, step) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
-                )
-        except StorageError as failure:
-            error = failure
-            loop.call_soon_threadsafe(self._trouble, failure)
+        for again in (True, False):
+            try:
+                with self._writing(), written_whole(self._db, self.file):
+                    self._db.executemany(
+                        f"INSERT INTO events (user, {_COLUMNS}, until, step) VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                    )
+                break
+            except StorageError as failure:
+                if again and self._renewed():
+                    continue
+                error = failure
+                loop.call_soon_threadsafe(self._trouble, failure)
+                break
         if error is None and len(self._touched) < MOST_TOUCHED:
             self._touched.update(write.user for write in writes)
         for write in writes:
@@ -232,15 +253,25 @@ class Journal:
         old rows.
 
         Events whose ids are not of these types stay behind: another data set's.
+
+        Raises:
+            StorageError: a file can't be written, or the journal; what waits stays. A damaged journal is begun anew.
         """
+        try:
+            return self._export_all(folder, user_type, item_type)
+        except StorageError:
+            self._renewed()
+            raise
+
+    def _export_all(self, folder: Location, user_type: pa.DataType, item_type: pa.DataType) -> list[Location]:
         written: list[Location] = []
         while True:
             written += self._export(self._name_files(), folder, user_type, item_type)
-            with self._lock:
+            with self._writing():
                 [(waits,)] = self._db.execute("SELECT EXISTS (SELECT 1 FROM events WHERE step = ?)", (WAITS,))
             if not waits:
                 break
-        with self._lock:
+        with self._writing():
             self._db.execute("DELETE FROM events WHERE until <= ? AND step IN (?, ?)", (time.time(), STAYS, WRITTEN))
             touched, self._touched = self._touched, set()
             self._db.executemany(_THIN, [(user, STAYS, WRITTEN, user, RATED, MOST_EVENTS) for user in touched])
@@ -251,13 +282,13 @@ class Journal:
     ) -> list[Location]:
         written = []
         for name in names:
-            with self._lock:
+            with self._writing():
                 rows = self._db.execute(
                     # Another process may have written the file since, and let go of rows of it.
                     f"SELECT user, {_COLUMNS} FROM events WHERE file = ? AND step = ? ORDER BY id",
                     (name, NAMED),
                 ).fetchall()
-            table = _typed(rows, user_type, item_type)
+            table = typed_table(rows, user_type, item_type)
             is_rated = pc.equal(table.column("kind"), RATED)
             kinds = pc.if_else(pc.equal(table.column("kind"), SEEN), HIDDEN, table.column("kind"))
             named = table.set_column(table.schema.get_field_index("kind"), "kind", kinds)
@@ -266,14 +297,14 @@ class Journal:
                 if part.num_rows:
                     (place / name).write_parquet(part)
                     written.append(place / name)
-            with self._lock:
+            with self._writing():
                 self._db.execute("UPDATE events SET step = ? WHERE file = ?", (WRITTEN, name))
         return written
 
     def _name_files(self) -> list[str]:
         """Names of files to write: those begun by a process that died, and a new one for what waits."""
         name = f"events-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}.parquet"
-        with self._lock:
+        with self._writing():
             self._db.execute(
                 "UPDATE events SET step = ?, file = ? WHERE id IN (SELECT id FROM events WHERE step = ? LIMIT ?)",
                 (NAMED, name, WAITS, ROWS_PER_FILE),
@@ -286,12 +317,6 @@ class Journal:
         with self._lock:
             self._db.close()
             self._reader.close()
-
-
-def newest_of_each(events: Sequence[Event]) -> list[Event]:
-    """Of the events of a user, given in order, the last of each item and kind; oldest first."""
-    last = {(event.item, event.kind): place for place, event in enumerate(events)}
-    return sorted((events[place] for place in sorted(last.values())), key=lambda event: event.timestamp)
 
 
 def _with_kinds(db: sqlite3.Connection) -> None:
@@ -309,17 +334,6 @@ def _finish(done: asyncio.Future[None], error: Exception | None) -> None:
         done.set_result(None)
     else:
         done.set_exception(error)
-
-
-def _typed(rows: list[tuple[str, str, float, int, str]], user_type: pa.DataType, item_type: pa.DataType) -> pa.Table:
-    """``schema.interactions``, and the kind of each."""
-    wanted = schema.interactions(user_type, item_type).append(pa.field("kind", pa.string()))
-    typed = [(typed_id(row[0], user_type), typed_id(row[1], item_type), row) for row in rows]
-    fit = [(user[0], item[0], *row[2:]) for user, item, row in typed if user is not None and item is not None]
-    if len(fit) < len(rows):
-        log.warning("feedback: %d events with ids of another type were left out", len(rows) - len(fit))
-    columns = list(zip(*fit, strict=True)) or [()] * len(wanted)
-    return pa.table([pa.array(list(column), field.type) for column, field in zip(columns, wanted, strict=True)], wanted)
 
 
 def state_file(settings: ServingSettings, output: Location) -> Path:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.base.optional import require
-from recsys_ray.serving.users.journal import MOST_EVENTS, Event, UserStates, newest_of_each
+from recsys_ray.serving.users.events import MOST_EVENTS, Event, UserStates, newest_of_each
 from recsys_ray.serving.users.replicas import GONE_SECONDS, Peers
 
 log = logging.getLogger(__name__)
