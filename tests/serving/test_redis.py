@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,42 +13,19 @@ import pytest
 
 from recsys_ray.base.errors import ConfigError
 from recsys_ray.serving import ServingSettings, build_app
+from recsys_ray.serving.users.events import Event
+from recsys_ray.serving.users.redis_state import OWN, Redis, SharedStates
 from tests.language_model import INPUT_TOKENS, OUTPUT_TOKENS, listening_model
+from tests.redis_server import RedisServer
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 
-class Server:
-    """A Redis on a free port of this machine, without files."""
-
-    def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server did not start"
-                time.sleep(0.02)
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-
-
 @pytest.fixture
-def redis() -> Iterator[Server]:
+def redis() -> Iterator[RedisServer]:
     pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server here")
-    server = Server()
+    server = RedisServer()
     server.start()
     yield server
     server.stop()
@@ -62,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis: Server) -> None:
+def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis: RedisServer) -> None:
     settings = {"redis": redis.url}
     with (
         client(world, state=str(tmp_path / "a"), **settings) as one,
@@ -84,7 +60,7 @@ def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path,
 
 
 def test_the_service_goes_on_while_redis_is_away(
-    world: Path, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)
     with (
@@ -106,7 +82,65 @@ def test_the_service_goes_on_while_redis_is_away(
             time.sleep(0.1)
 
 
-def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: Server) -> None:
+def test_a_frozen_redis_holds_nobody_up(
+    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.3)
+    limits = {"answer_seconds": 2.0}
+    with (
+        client(world, state=str(tmp_path / "a"), redis=redis.url, limits=limits) as service,
+        client(world, state=str(tmp_path / "b"), redis=redis.url) as other,
+    ):
+        liked = service.get("/v1/recommendations/8").json()["items"][0]["item_id"]
+        redis.freeze()
+        assert service.post("/v1/feedback", json={"events": [{"user_id": 8, "item_id": liked}]}).status_code == 200
+        for user in range(1, 9):
+            assert service.get(f"/v1/recommendations/{user}").status_code == 200
+            time.sleep(0.1)
+        assert service.get("/v1/recommendations/8").json()["user"] == "updated"
+        assert counted(service, "recsys_redis_errors_total") >= 2
+        assert service.get("/health/ready").json() == {"status": "degraded", "degraded": ["redis"]}
+        redis.thaw()
+        deadline = time.monotonic() + 30
+        while other.get("/v1/recommendations/8").json()["user"] != "updated":
+            service.get("/v1/recommendations/1")
+            assert time.monotonic() < deadline, "Redis never heard of it"
+            time.sleep(0.1)
+
+
+class Journaled:
+    """States that know of five events."""
+
+    async def version(self, user: str) -> int:
+        return 5
+
+    async def events(self, user: str) -> list[Event]:
+        return [Event("1", 1.0, 1)] * 5
+
+
+def test_no_request_waits_for_all_that_redis_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("redis")
+    sent: list[str] = []
+
+    async def attempt(work: Any) -> bool:
+        sent.append("batch")
+        await asyncio.sleep(0.02)
+        return True
+
+    async def play() -> tuple[list[int], int]:
+        redis = Redis("redis://127.0.0.1:1/0", "test")
+        monkeypatch.setattr(redis, "attempt", attempt)
+        states: Any = SharedStates(redis, Journaled())
+        states._missed.extend(("1", [Event("1", 1.0, 1)], 0.0) for _ in range(1000))
+        found = await asyncio.gather(*(states.version("1") for _ in range(5)))
+        return found, len(states._missed)
+
+    found, left = asyncio.run(play())
+    # Those that can't wait for it go by what this machine knows, under a version that Redis never gives.
+    assert set(found) == {OWN + 5} and 0 < len(sent) == 1000 - left < 200
+
+
+def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: RedisServer) -> None:
     with client(world, state=str(tmp_path), redis=redis.url, onboarding={"hours": 5e-4}) as service:
         ratings = [{"item_id": item} for item in range(1, 8)]
         user = service.post("/v1/onboarding/ratings", json={"ratings": ratings}).json()["user_id"]
@@ -115,7 +149,7 @@ def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path,
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "unknown"
 
 
-def totals(server: Server) -> dict[str, float]:
+def totals(server: RedisServer) -> dict[str, float]:
     """What Redis has counted of the only day it knows."""
     with pytest.importorskip("redis").Redis.from_url(server.url) as reader:
         (key,) = reader.keys("recsys_ray:*:spending:*")
@@ -124,7 +158,7 @@ def totals(server: Server) -> dict[str, float]:
 
 
 def test_machines_share_the_texts_of_a_language_model_and_its_daily_limit(
-    world: Path, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys_ray.serving.answers.narrator.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)

@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ from recsys_ray.serving.users.replicas import GONE_SECONDS, Peers
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-SECONDS = 0.5  # that one call may take
+SECONDS = 0.5  # that one piece of work may take, with all that the client tries again
+SEND_SECONDS = 0.25  # of one request for what Redis missed
+OWN = 1 << 62  # is added to versions that this machine gives, so that they are none of Redis
 PAUSE_SECONDS = 5.0  # without Redis, after a call that failed
 MOST_MISSED = 100_000  # batches of events kept for Redis while it is away; older ones count here and in the next run
 
@@ -42,7 +45,7 @@ class Redis:
         # ValueError: what another program has put in place of ours.
         self._errors = (client.RedisError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError)
         self._on_error, self._prefix = on_error, prefix
-        self._paused_until = 0.0
+        self._paused_until, self._failed = 0.0, False
 
     def key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
@@ -54,15 +57,22 @@ class Redis:
 
     async def attempt(self, work: Callable[[Any], Awaitable[Result]]) -> Result | None:
         """What the work gives with the client, None when Redis can't do it."""
-        if time.monotonic() < self._paused_until:
+        now = time.monotonic()
+        if now < self._paused_until:
             return None
+        if self._failed:  # one finds out whether it is back; the others go on without
+            self._paused_until = now + SECONDS
         try:
-            return await work(self._client)
+            async with asyncio.timeout(SECONDS):
+                found = await work(self._client)
         except self._errors as error:
-            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self._paused_until, self._failed = time.monotonic() + PAUSE_SECONDS, True
             self._on_error()
-            log.warning("redis: %s; going on without it for %g s", error, PAUSE_SECONDS)
+            log.warning("redis: %s; going on without it for %g s", str(error) or "no answer in time", PAUSE_SECONDS)
             return None
+        if self._failed:
+            self._paused_until, self._failed = 0.0, False
+        return found
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -79,13 +89,19 @@ class SharedStates:
     async def version(self, user: str) -> int:
         if self._missed:
             await self._send()
+        if self._missed:
+            return await self._own_version(user)
 
         async def last(client: Any) -> int:
             row = await client.lindex(self._key(user), -1)
             return 0 if row is None else int(json.loads(row)[0])
 
         found = await self._redis.attempt(last)
-        return await self._journal.version(user) if found is None else found
+        return await self._own_version(user) if found is None else found
+
+    async def _own_version(self, user: str) -> int:
+        found = await self._journal.version(user)
+        return OWN + found if found else 0
 
     async def events(self, user: str) -> list[Event]:
         async def read(client: Any) -> list[Event]:
@@ -94,7 +110,7 @@ class SharedStates:
             events = sorted((Event(*row[2:]) for row in rows if row[1] > now), key=lambda event: event.timestamp)
             return newest_of_each(events)
 
-        found = await self._redis.attempt(read)
+        found = None if self._missed else await self._redis.attempt(read)
         return await self._journal.events(user) if found is None else found
 
     async def add(self, user: str, events: Sequence[Event], hours: float, *, durable: bool) -> None:
@@ -111,10 +127,16 @@ class SharedStates:
             await self._redis.attempt(lambda client: client.delete(*map(self._key, users)))
 
     async def _send(self) -> None:
-        """Send Redis what it does not hold yet, in order, until a write fails."""
-        async with self._sending:
-            while self._missed and await self._write(*self._missed[0]):
-                self._missed.popleft()
+        """Send Redis what it does not hold yet, in order, until a write fails or the time of one request is over."""
+        until = time.monotonic() + SEND_SECONDS
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._sending.acquire()
+            try:
+                while self._missed and time.monotonic() < until and await self._write(*self._missed[0]):
+                    self._missed.popleft()
+            finally:
+                self._sending.release()
 
     async def _write(self, user: str, events: Sequence[Event], until: float) -> bool:
         async def write(client: Any) -> bool:
