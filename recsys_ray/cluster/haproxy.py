@@ -27,16 +27,27 @@ HANDOVER = "door.sock"
 STAND_IN_SECONDS = 60.0
 """After which Ray is taken to have given up."""
 POLL_SECONDS = 0.2
+SAID = '{"status":503,"error":"no replica answers now; try again shortly"}'
+AWAY = (
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(SAID)}\r\nRetry-After: 1\r\nCache-Control: no-store\r\n\r\n{SAID}"
+)
 _SECTION = re.compile(r"^(?=(?:global|defaults|frontend|backend|listen)\b)", re.MULTILINE)
 _BIND = re.compile(r"^ *bind .*\n", re.MULTILINE)
 
 
-def amended(text: str, seconds: str) -> str:
-    """Ray's configuration with our bounds."""
+def amended(text: str, seconds: str, away: Path) -> str:
+    """Ray's configuration with our bounds; ``away`` holds what is said where no replica answers."""
     text = re.sub(r"^( *stats socket .*) mode 666 ", r"\1 mode 600 ", text, flags=re.MULTILINE)
     text = re.sub(r"^ *timeout http-request .*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^defaults$", f"defaults\n    timeout http-request {seconds}s", text, flags=re.MULTILINE)
     text = re.sub(r"^( *bind )\*?:", r"\g<1>127.0.0.1:", text, flags=re.MULTILINE)
+    text = re.sub(r"^( *errorfile 50[234]) .*$", lambda found: f"{found[1]} {away}", text, flags=re.MULTILINE)
+    # A replica that dies while it answers: another is asked, but for what may have been done.
+    text = re.sub(r"^( *retry-on conn-failure)$", r"\1 empty-response", text, flags=re.MULTILINE)
+    once = "    http-request disable-l7-retry unless METH_GET\n"
+    if once not in text:
+        text = re.sub(rf"^(frontend {DOOR}\n)", rf"\1{once}", text, flags=re.MULTILINE)
     parts = _SECTION.split(text)
     lost = re.compile(r"return status 404 (.*)$", re.MULTILINE)
     return "".join(
@@ -102,7 +113,9 @@ class Started:
 def main(arguments: list[str]) -> None:
     binary, seconds, stopping, *rest = arguments
     file = Path(rest[rest.index("-f") + 1])
-    text, started = amended(file.read_text(), seconds), Started(file.parent)
+    away = file.with_name("503.http")
+    away.write_text(AWAY)
+    text, started = amended(file.read_text(), seconds, away), Started(file.parent)
     others = [str(pid) for pid in started.living() if str(pid) not in rest]
     if others and knows_replicas(text):
         socket = file.with_name(HANDOVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -28,6 +29,11 @@ defaults
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+    timeout check 1s
+    option redispatch 1
+    retry-on conn-failure
+    errorfile 502 /nowhere/500.http
+    errorfile 503 /nowhere/500.http
 frontend prometheus
     bind 127.0.0.1:{numbers}
     http-request return status 200
@@ -100,7 +106,17 @@ class Proxy:
 
 
 class Replica(BaseHTTPRequestHandler):
+    dies = 0
+    """So many requests it takes and does not answer."""
+    posted = 0
+
+    def do_POST(self) -> None:
+        Replica.posted += 1
+
     def do_GET(self) -> None:
+        if Replica.dies:
+            Replica.dies -= 1
+            return
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -139,6 +155,17 @@ def test_callers_are_answered_while_ray_finds_another(proxy: Proxy) -> None:
     assert found == [200] * 50
     _until(lambda: proxy.living() == [second.pid])
     assert Started(proxy.place).living() == [second.pid]
+
+
+def test_what_a_dying_replica_did_not_answer_is_asked_again_but_for_what_may_have_been_done(proxy: Proxy) -> None:
+    proxy.start()
+    Replica.dies = 1
+    assert proxy.answers() == 200 and Replica.dies == 0
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"http://127.0.0.1:{proxy.door}/", data=b"{}", timeout=5)
+    assert (refused.value.code, refused.value.headers["retry-after"]) == (503, "1")
+    assert json.loads(refused.value.read())["status"] == 503
+    assert Replica.posted == 1
 
 
 def test_a_proxy_without_its_manager_is_let_go(proxy: Proxy) -> None:
