@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import multiprocessing
 import random
 import socket
 import threading
@@ -57,13 +58,14 @@ class Caller:
 class Events:
     """What became of events that were sent: each is sent once, and none is like another."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Any, days: int) -> None:
+        """``pause`` is an event of whatever kind; ``days`` before now their times begin, others for each process."""
         self.accepted: Counter[Event] = Counter()
         self.unsure: Counter[Event] = Counter()
         """Sent, and not answered, or answered with a failure: they may have been kept."""
-        self.pause = threading.Event()
+        self.pause = pause
         """Set: nobody sends any."""
-        self._numbers = itertools.count(time.time_ns() // 1_000_000 - 10 * 86_400_000)
+        self._numbers = itertools.count(time.time_ns() // 1_000_000 - days * 86_400_000)
         self._lock = threading.Lock()
 
     def new(self, user: int, items: list[int]) -> list[Event]:
@@ -133,7 +135,7 @@ class Ordinary(threading.Thread):
 class Besieger(threading.Thread):
     """Does one thing again and again, and counts the statuses that it got."""
 
-    def __init__(self, name: str, once: Callable[[], Any], stop: threading.Event) -> None:
+    def __init__(self, name: str, once: Callable[[], Any], stop: Any) -> None:
         super().__init__(daemon=True, name=name)
         self._once, self._stopped = once, stop
         self.found: Counter[str] = Counter()
@@ -173,7 +175,51 @@ class Probe(threading.Thread):
                 self.unready.append((now, f"{type(error).__name__}: {error}"))
 
 
-def dear(port: int, key: str, stop: threading.Event) -> list[Besieger]:
+class Horde:
+    """All hostile callers, in a process of their own: ordinary ones don't wait for its interpreter.
+
+    The dearest requests are asked for from the beginning.
+    """
+
+    def __init__(self, port: int, key: str, silent: int, slow: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pause, self._others, self._stop = context.Event(), context.Event(), context.Event()
+        self._told, ours = context.Pipe(duplex=False)
+        events = (self.pause, self._others, self._stop)
+        self._process = context.Process(target=_besiege, args=(port, key, silent, slow, *events, ours), daemon=True)
+        self._process.start()
+        assert self._told.poll(60) and self._told.recv() == "begun"
+
+    def all(self) -> None:
+        """The others come as well."""
+        self._others.set()
+
+    def end(self) -> tuple[dict[str, dict[str, int]], Counter[Event], Counter[Event]]:
+        """Statuses by name, and the events that were acknowledged, and those that are unsure."""
+        self._stop.set()
+        assert self._told.poll(120), "the horde does not come home"
+        found: tuple[dict[str, dict[str, int]], Counter[Event], Counter[Event]] = self._told.recv()
+        self._process.join(30)
+        return found
+
+
+def _besiege(port: int, key: str, silent: int, slow: int, pause: Any, others: Any, stop: Any, told: Any) -> None:
+    events = Events(pause, days=5)
+    dearest, more = dear(port, key, stop), besiegers(port, key, silent, slow, events, stop)
+    for besieger in dearest:
+        besieger.start()
+    told.send("begun")
+    others.wait()
+    for besieger in more:
+        besieger.start()
+    stop.wait()
+    for besieger in (*dearest, *more):
+        besieger.join(60)
+    counted = {besieger.name: dict(besieger.found) for besieger in (*dearest, *more)}
+    told.send((counted, events.accepted, events.unsure))
+
+
+def dear(port: int, key: str, stop: Any) -> list[Besieger]:
     """The dearest requests that are legal, without a pause."""
     many, explained = Caller(port, key), Caller(port, key)
 
@@ -185,7 +231,7 @@ def dear(port: int, key: str, stop: threading.Event) -> list[Besieger]:
     return [Besieger(name, once, stop) for name, once in work.items()]
 
 
-def besiegers(port: int, key: str, silent: int, slow: int, events: Events, stop: threading.Event) -> list[Besieger]:
+def besiegers(port: int, key: str, silent: int, slow: int, events: Events, stop: Any) -> list[Besieger]:
     """All others, not started yet."""
     rng = random.Random(0)
     flood, lists, guess = Caller(port, key), Caller(port, key), Caller(port, "guess")
@@ -215,7 +261,7 @@ def besiegers(port: int, key: str, silent: int, slow: int, events: Events, stop:
     return [Besieger(name, once, stop) for name, once in work.items()]
 
 
-def held(port: int, count: int, said: bytes, stop: threading.Event) -> str:
+def held(port: int, count: int, said: bytes, stop: Any) -> str:
     """So many connections that say this and no more, for as long as they are let; opened anew in the next turn."""
     opened: list[socket.socket] = []
     try:

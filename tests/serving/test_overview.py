@@ -45,6 +45,27 @@ def test_a_page_loads_only_what_is_served_here_and_has_a_policy() -> None:
     assert {b"text/html; charset=utf-8", b"text/css; charset=utf-8"} < {one.content_type for one in found.values()}
 
 
+@pytest.mark.parametrize(
+    ("posters", "images"),
+    [
+        ([None, "data:image/png;base64,AA", "posters/1.png"], "'self' data:"),
+        (["https://a.example/1.png", "http://b.example:81/2"], "'self' data: http://b.example:81 https://a.example"),
+        (["https://a.example; script-src *"], "'self' data: https:"),
+        ([f"https://{host}.example/" for host in range(11)], "'self' data: https: http:"),
+    ],
+)
+def test_pages_load_images_of_strangers_only_where_posters_are(
+    world: Path, tmp_path: Path, posters: list[str | None], images: str
+) -> None:
+    with client(world, state=str(tmp_path)) as service:
+        application: Any = service.app
+        catalogue = application.service.runs.current("default").catalogue
+        catalogue.posters = posters + [None] * (len(catalogue) - len(posters))
+        for path in PAGES:
+            rules = service.get(path).headers["content-security-policy"].split("; ")
+            assert f"img-src {images}" in rules and rules[0] == "default-src 'self'"
+
+
 def test_pages_are_sent_small_to_those_who_take_them_so(service: Any) -> None:
     for path in ("/docs", "/page/swagger/swagger-ui-bundle.js", "/openapi.json"):
         plain = service.get(path, headers={"accept-encoding": "identity"})

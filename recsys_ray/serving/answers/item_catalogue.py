@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
@@ -14,6 +15,7 @@ import pyarrow as pa
 from recsys_ray.base.types import BoolArray, LongArray
 
 WEB = ("http://", "https://")
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?(?=[/?#]|$)")
 
 
 class ItemCatalogue:
@@ -40,6 +42,16 @@ class ItemCatalogue:
     def by_popularity_I(self) -> LongArray:
         """Rows, most interactions first, ties in vocabulary order."""
         return np.argsort(-self.counts_I, kind="stable")
+
+    @cached_property
+    def poster_origins(self) -> frozenset[str]:
+        """``https://host`` of the posters that pages load from the web, or ``https:`` where the host is a strange one;
+        none where the service answers with them."""
+        if self._by_item:
+            return frozenset()
+        web = [poster for poster in self.posters if poster is not None and poster.startswith(WEB)]
+        found = ((ORIGIN.match(poster), poster) for poster in web)
+        return frozenset(f"{poster.partition(':')[0]}:" if origin is None else origin[0] for origin, poster in found)
 
     @cached_property
     def newest_year(self) -> int | None:

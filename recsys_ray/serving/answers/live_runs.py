@@ -89,6 +89,12 @@ class LiveRuns:
         """Variants that answer without their model."""
         return [name for name, slot in self.slots.items() if slot.current is not None and slot.current.degraded]
 
+    @property
+    def poster_origins(self) -> set[str]:
+        """Where the posters of the runs that answer are on the web."""
+        runs = [slot.current for slot in self.slots.values() if slot.current is not None]
+        return set().union(*(run.catalogue.poster_origins for run in runs))
+
     async def refresh(self) -> None:
         """Read the pointers once and load what changed. A run that can't be opened leaves the old one in place."""
         for slot in self.slots.values():

@@ -31,7 +31,7 @@ from recsys_ray.serving.http.messages import (
     raw_path,
 )
 from recsys_ray.serving.http.openapi import description
-from recsys_ray.serving.http.pages import ASSETS, pages, zipped
+from recsys_ray.serving.http.pages import ASSETS, CONTENT_POLICY, PAGES, pages, policy, zipped
 from recsys_ray.serving.http.routes import ROUTES, Route
 from recsys_ray.serving.http.traces import request_span
 from recsys_ray.serving.problem import Problem
@@ -126,7 +126,10 @@ class Application:
             if scope["method"] not in ("GET", "HEAD"):
                 return path, _problem(Problem(405, "only GET is answered here", {b"allow": b"GET"}))
             name = ASSETS if path.startswith(ASSETS) else path
-            return name, HttpResponse(fixed.body, content_type=fixed.content_type, headers=dict(fixed.headers))
+            headers = dict(fixed.headers)
+            if path in PAGES:
+                headers[CONTENT_POLICY] = policy(self.service.runs.poster_origins)
+            return name, HttpResponse(fixed.body, content_type=fixed.content_type, headers=headers)
         methods, segment = self._find(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         route = methods.get(method)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recsys_ray.data.config import utc_milliseconds
 from recsys_ray.recommend.config import ColumnFilter, ContextSettings
+from recsys_ray.serving.users.events import RATED
 
 ItemId = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True)]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
@@ -239,14 +240,17 @@ class FeedbackEvent(Interaction):
 
     user_id: ItemId
     """Known, temporary, or new."""
-    kind: Literal["rated", "seen", "clicked", "hidden", "shown"] = "rated"
-    """rated: the user had to do with the item. seen: the user knows it, which says nothing of how it was liked: it is
-    not recommended, and nothing is learned from it. clicked: it was opened, an outcome of an experiment, by which no
-    list changes. hidden: never recommend it to the user. shown: take that back."""
+    kind: Annotated[
+        Literal["rating", "seen", "clicked", "hidden", "shown", "rated"],
+        AfterValidator(lambda kind: RATED if kind == "rating" else kind),
+    ] = Field("rating", validate_default=True)
+    """rating: the user had to do with the item; rated is an older word for it. seen: the user knows it, which says
+    nothing of how it was liked: it is not recommended, and nothing is learned from it. clicked: it was opened, an
+    outcome of an experiment, by which no list changes. hidden: never recommend it to the user. shown: undo that."""
 
     @model_validator(mode="after")
     def _a_rating_is_rated(self) -> FeedbackEvent:
-        if self.kind != "rated" and "rating" in self.model_fields_set:
+        if self.kind != RATED and "rating" in self.model_fields_set:
             raise ValueError(f"an event of kind {self.kind} has no rating; send the rating as an event of its own")
         return self
 
