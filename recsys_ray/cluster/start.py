@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import socket
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from recsys_ray.cluster.environment import set_environment
 
 TRIES = 3
 """A machine under load may take longer than the 30 s that Ray gives a node to come up."""
+LONGEST_PLACE = 20
+"""Characters of the directory for temporary files: the path of a socket below it has room for 107 in all."""
 TOO_SLOW = "timed out during startup"
 
 
@@ -39,11 +43,15 @@ def start_ray(settings: ClusterSettings, progress: Callable[[str], None]) -> Non
     else:
         _refuse_too_much_memory(settings)
         _refuse_open_doors()
+        _own_place()
+        _hide_token()
     set_environment()
     where = f"join {mask(address)}" if address else "start on this machine"
     for attempt in range(1, TRIES + 1):
         try:
             _init(address, settings)
+            if not address:
+                _hide_token()  # which Ray may have made only now
             return
         except Exception as error:  # of every kind: a machine that is too slow is a plain Exception
             if TOO_SLOW in str(error) and attempt < TRIES:
@@ -104,6 +112,33 @@ def _refuse_open_doors() -> None:
             f"RAY_AUTH_MODE={mode} opens Ray's ports to everybody on the network; unset it, or start a Ray yourself "
             "and set cluster.address"
         )
+
+
+def _own_place() -> None:
+    """Ray's sockets and logs are below a directory that nobody else may enter: Ray opens those inside to everybody."""
+    if "RAY_TMPDIR" in os.environ:
+        return
+    place = tempfile.gettempdir()
+    folder = Path(place if len(place) < LONGEST_PLACE else "/tmp") / f"recsys_ray-ray-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat(follow_symlinks=False)
+    except OSError as error:
+        raise ConfigError(
+            f"Ray can't start: {folder}: {error.strerror}; set RAY_TMPDIR to a place of our own"
+        ) from error
+    if found.st_uid != os.getuid() or found.st_mode != stat.S_IFDIR | 0o700:
+        raise ConfigError(f"{folder}: is open to other users or not ours; remove it, or set RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = str(folder)
+
+
+def _hide_token() -> None:
+    """Who has Ray's token runs code as this user; Ray makes it with the mode of any new file."""
+    file = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # none yet, or a home that can't be written, of which Ray will say more
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 def _refuse_unreachable(name: str, address: str) -> None:

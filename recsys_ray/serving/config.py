@@ -113,6 +113,9 @@ class FeedbackSettings(Settings):
     """Of one user; more are answered 429."""
     events_per_minute_of_key: int = Field(default=500_000, ge=1)
     """Of one API key, or of all who call without one, at one process; more are answered 429."""
+    events_per_day_of_item: int = Field(default=10_000, ge=1)
+    """Of one item with one API key, or of all who call without one, at one process; more are answered 429. By so much
+    one source can raise the popularity of an item, whatever users it makes up."""
 
 
 class PersonaSettings(Settings):

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -134,26 +135,75 @@ def test_quotas_are_by_user_and_by_key_and_end_with_the_minute(monkeypatch: pyte
     clock = [60.0]
     monkeypatch.setattr(quota.time, "time", lambda: clock[0])
     counts = Quota(FeedbackSettings(events_per_minute=10, events_per_minute_of_key=25))
-    counts.take("key", {"a": 10, "b": 10})
+    counts.take("key", {"a": 10, "b": 10}, {})
     with pytest.raises(Problem, match="of one user"):
-        counts.take("key", {"a": 1})
+        counts.take("key", {"a": 1}, {})
     with pytest.raises(Problem, match="with this key") as refused:
-        counts.take("key", {"c": 6})
+        counts.take("key", {"c": 6}, {})
     assert refused.value.status == 429 and refused.value.headers == {b"retry-after": b"60"}
-    counts.take("key", {"c": 5})  # what was refused was not counted
-    counts.take("other", {"d": 10})
+    counts.take("key", {"c": 5}, {})  # what was refused was not counted
+    counts.take("other", {"d": 10}, {})
     clock[0] = 120.5
-    counts.take("key", {"a": 10})
+    counts.take("key", {"a": 10}, {})
 
 
 def test_users_that_quotas_can_not_tell_apart_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "MOST_USERS", 3)
     counts = Quota(FeedbackSettings(events_per_minute=10))
     for user in range(3):
-        counts.take(None, {str(user): 1})
-    counts.take(None, {"3": 6})
+        counts.take(None, {str(user): 1}, {})
+    counts.take(None, {"3": 6}, {})
     with pytest.raises(Problem):
-        counts.take(None, {"4": 6})
+        counts.take(None, {"4": 6}, {})
+
+
+takes = st.lists(
+    st.tuples(
+        st.sampled_from([None, "a", "b"]),
+        st.dictionaries(st.sampled_from("xyz"), st.integers(1, 9), min_size=1),
+        st.integers(0, 40_000),
+    ),
+    max_size=30,
+)
+
+
+@given(takes)
+def test_no_source_moves_an_item_by_more_than_its_bound_in_a_day(sent: list[Any]) -> None:
+    """Whatever users it makes up. All that is sent together is taken, or nothing of it."""
+    counts, now = Quota(FeedbackSettings(events_per_day_of_item=20)), [1_800_000_000.0]
+    taken: Counter[tuple[str | None, str, int]] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quota, "time", SimpleNamespace(time=lambda: now[0]))
+        for number, (holder, items, seconds) in enumerate(sent):
+            now[0] += seconds
+            day = int(now[0] // 86_400)
+            fits = all(taken[holder, item, day] + size <= 20 for item, size in items.items())
+            try:
+                counts.take(holder, {f"user {number}": sum(items.values())}, items)
+            except Problem as problem:
+                assert problem.status == 429 and not fits
+                assert int(problem.headers[b"retry-after"]) <= 86_400
+            else:
+                assert fits
+                taken.update({(holder, item, day): size for item, size in items.items()})
+
+
+@pytest.mark.parametrize("door", ["feedback", "onboarding"])
+def test_made_up_users_can_t_push_an_item(world: Path, tmp_path: Path, door: str) -> None:
+    with client(
+        world, state=str(tmp_path), onboarding={"minimum": 2}, feedback={"events_per_day_of_item": 7}
+    ) as service:
+        statuses = []
+        for user in range(10_000, 10_020):
+            if door == "feedback":
+                body = {"events": [{"user_id": user, "item_id": 3}, {"user_id": user, "item_id": 4, "kind": "seen"}]}
+                statuses.append(service.post("/v1/feedback", json=body).status_code)
+            else:
+                body = {"user_id": user, "ratings": [{"item_id": 3}, {"item_id": user % 60 + 10}]}
+                statuses.append(service.post("/v1/onboarding/ratings", json=body).status_code)
+        assert statuses == [200] * 7 + [429] * 13
+        seen = {"events": [{"user_id": 1, "item_id": 3, "kind": "seen"}] * 20}  # which popularity does not count
+        assert service.post("/v1/feedback", json=seen).status_code == 200
 
 
 # --- a state file that fails ---

@@ -16,8 +16,8 @@ from recsys_ray.serving.answers.params import RecommendParams, filter_mask
 from recsys_ray.serving.answers.poster_images import poster_image
 from recsys_ray.serving.facts import origin
 from recsys_ray.serving.http import request_models
+from recsys_ray.serving.http.asked import Asked
 from recsys_ray.serving.http.messages import HttpRequest, HttpResponse, encode
-from recsys_ray.serving.http.request_models import ItemId, RecommendationsQuery
 from recsys_ray.serving.overview import Overviews
 from recsys_ray.serving.problem import Problem
 from recsys_ray.serving.prometheus import CONTENT_TYPE, exposition
@@ -25,10 +25,6 @@ from recsys_ray.serving.service import Service
 from recsys_ray.serving.users import cold_start
 from recsys_ray.serving.users.checks import admitted
 from recsys_ray.serving.users.events import RATED, Event
-from recsys_ray.serving.users.histories import typed_id
-
-PARAMS = ("n", "offset", "exclude_seen", "explain", "at")
-"""Fields of a query that are parameters of the same name."""
 
 
 class Handlers:
@@ -37,32 +33,33 @@ class Handlers:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.overviews = Overviews(service)
+        self._asked = Asked(service.settings.limits)
 
     # -- recommendations --------------------------------------------------------------------------------------
 
     async def recommendations(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.RecommendationsQuery)
         user = request.parameter
-        body, cached = await self.service.recommend_user(user, user, self._params(query), query.variant)
+        body, cached = await self.service.recommend_user(user, user, self._asked.params(query), query.variant)
         return _finished(body, request, cached)
 
     async def recommendations_posted(self, request: HttpRequest) -> HttpResponse:
         body = request.json(request_models.RecommendationsRequest)
-        params = self._params(body, body.allow, body.deny, body.context)
+        params = self._asked.params(body, body.allow, body.deny, body.context)
         if body.history is not None:
-            history = self._events(body.history)
+            history = self._asked.events(body.history)
             return _finished(await self.service.recommend_history(history, params, body.variant), request, False)
         if body.user_id is not None:
-            user = self._id(body.user_id)
+            user = self._asked.id(body.user_id)
             found, cached = await self.service.recommend_user(user, body.user_id, params, body.variant)
             return _finished(found, request, cached)
         users = body.user_ids or []
         limits = self.service.settings.limits
-        self._at_most(len(users), limits.users, "user_ids")
+        self._asked.at_most(len(users), limits.users, "user_ids")
         rows, most = len(users) * (params.offset + params.n), limits.answer_rows // (10 if params.explain else 1)
-        self._at_most(rows, most, "user_ids x (offset + n)" + (" with reasons" if params.explain else ""))
+        self._asked.at_most(rows, most, "user_ids x (offset + n)" + (" with reasons" if params.explain else ""))
         work = [
-            self.service.recommend_user(self._id(user), user, params, body.variant, place)
+            self.service.recommend_user(self._asked.id(user), user, params, body.variant, place)
             for place, user in enumerate(users)
         ]
         lists = [finish(found, request.started, cached) for found, cached in await asyncio.gather(*work)]
@@ -83,7 +80,7 @@ class Handlers:
     async def items(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.SearchQuery)
         variant, run = self.service.run_for(None)
-        self._page(query)
+        self._asked.page(query)
         rows = await self.service.in_thread(run.catalogue.search, query.search, query.n, query.offset)
         return self._respond(request, variant, run, {"items": [run.catalogue.describe(row) for row in rows]})
 
@@ -108,7 +105,7 @@ class Handlers:
     async def popular(self, request: HttpRequest) -> HttpResponse:
         query = request.query(request_models.PopularQuery)
         variant, run = self.service.run_for(None)
-        self._page(query)
+        self._asked.page(query)
         catalogue, filters = run.catalogue, query.filters
         rows_I = catalogue.by_popularity_I
         mask_I = None if filters is None else filter_mask(run, filters)
@@ -128,18 +125,26 @@ class Handlers:
             raise Problem(422, "kind: clicks are kept only where exposures are; set serving.exposures")
         found: dict[tuple[str, str], list[request_models.FeedbackEvent]] = {}
         for event in body.events:
-            found.setdefault((self._writable(run, event.user_id), event.kind), []).append(event)
-        events, unknown = await self._admitted(run, {key: self._events(sent) for key, sent in found.items()})
-        sizes: Counter[str] = Counter()
-        for (user, _), kept in events.items():
-            sizes[user] += len(kept)
-        self.service.quota.take(request.holder, sizes)
+            found.setdefault((self._asked.writable(run, event.user_id), event.kind), []).append(event)
+        events, unknown = await self._admitted(run, {key: self._asked.events(sent) for key, sent in found.items()})
+        sizes = self._take(request, events)
         await asyncio.gather(*(self._keep(user, kind, sent) for (user, kind), sent in events.items() if sent))
         parts = {"accepted": sizes.total(), "unknown_items": unknown, "took_ms": _milliseconds(request.started)}
         return HttpResponse(encode(parts))
 
     async def _admitted(self, run: LiveRun, sent: Mapping[Any, Sequence[Event]]) -> tuple[dict[Any, list[Event]], int]:
         return await self.service.in_thread(admitted, run, sent, self.service.settings.feedback)  # type: ignore[no-any-return]
+
+    def _take(self, request: HttpRequest, events: Mapping[tuple[str, str], Sequence[Event]]) -> Counter[str]:
+        """Events by user, counted against what the holder of the key may send. Raises Problem 429."""
+        sizes: Counter[str] = Counter()
+        items: Counter[str] = Counter()
+        for (user, kind), kept in events.items():
+            sizes[user] += len(kept)
+            if kind == RATED and not cold_start.is_temporary(user):  # what the next run counts
+                items.update(event.item for event in kept)
+        self.service.quota.take(request.holder, sizes, items)
+        return sizes
 
     async def _keep(self, user: str, kind: str, sent: Sequence[Event]) -> None:
         if kind == "clicked":
@@ -151,7 +156,7 @@ class Handlers:
         query = request.query(request_models.HistoryQuery)
         user = request.parameter
         variant, run = self.service.run_for(query.variant, user)
-        self._page(query)
+        self._asked.page(query)
         kind, histories = await self.service.history(run, user)
         newest = slice(query.offset, query.offset + query.n)
         columns = (histories.items_E[::-1], histories.ratings_E[::-1], histories.timestamps_E[::-1])
@@ -182,7 +187,7 @@ class Handlers:
         body = request.json(request_models.OnboardingRequest)
         settings = self.service.settings.onboarding
         _, run = self.service.run_for(None)
-        events = self._events(body.ratings)
+        events = self._asked.events(body.ratings)
         known = {event.item for event in events if event.item in run.catalogue.rows}
         if len(known) < settings.minimum:
             raise Problem(422, f"ratings: rate at least {settings.minimum} different items, found {len(known)}")
@@ -190,11 +195,12 @@ class Handlers:
             user: str = cold_start.temporary_user()
             sent_id: int | str = user
         else:
-            user, sent_id = self._writable(run, body.user_id), body.user_id
+            user, sent_id = self._asked.writable(run, body.user_id), body.user_id
         hours = self._hours_kept(user)
         expires = None if hours is None else int((time.time() + hours * 3600) * 1000)
-        kept, _ = await self._admitted(run, {user: events})
-        await self.service.add_events(user, kept[user], hours=hours)
+        kept, _ = await self._admitted(run, {(user, RATED): events})
+        self._take(request, kept)
+        await self.service.add_events(user, kept[user, RATED], hours=hours)
         params = RecommendParams(n=body.n, explain=body.explain)
         found, cached = await self.service.recommend_user(user, sent_id, params, None)
         front = encode({"user_id": sent_id, "expires_at": expires, "strength": cold_start.strength(len(known))})
@@ -262,58 +268,6 @@ class Handlers:
 
     # -- what they share --------------------------------------------------------------------------------------------
 
-    def _params(
-        self,
-        query: RecommendationsQuery,
-        allow: Sequence[ItemId] | None = None,
-        deny: Sequence[ItemId] | None = None,
-        context: request_models.Context | None = None,
-    ) -> RecommendParams:
-        """A validated query or body as parameters. Raises Problem 422."""
-        self._page(query)
-        return RecommendParams(
-            **{name: getattr(query, name) for name in PARAMS},
-            **({} if context is None else dict(context)),
-            filters=query.filters,
-            likes=None if not query.likes else tuple(query.likes),
-            allow=None if allow is None else self._ids(allow, "allow"),
-            deny=None if deny is None else self._ids(deny, "deny"),
-        )
-
-    def _page(self, page: request_models.PageQuery) -> None:
-        self._at_most(page.n + page.offset, self.service.settings.limits.rows, "offset + n")
-
-    def _ids(self, ids: Sequence[ItemId], name: str) -> tuple[str, ...]:
-        self._at_most(len(ids), self.service.settings.limits.events, name)
-        return tuple(sorted({self._id(item) for item in ids}))
-
-    def _id(self, value: int | str) -> str:
-        text = str(value)
-        self._at_most(len(text), self.service.settings.limits.id_length, "characters of an id")
-        return text
-
-    def _events(self, sent: Sequence[request_models.Interaction]) -> list[Event]:
-        """In the order of their times; those without one have happened just now, in the order given."""
-        self._at_most(len(sent), self.service.settings.limits.events, "interactions")
-        now = int(time.time() * 1000)
-        events = [
-            Event(
-                self._id(one.item_id),
-                one.rating,
-                now if one.timestamp is None else one.timestamp,
-                one.kind if isinstance(one, request_models.FeedbackEvent) else RATED,
-            )
-            for one in sent
-        ]
-        return sorted(events, key=lambda event: event.timestamp)
-
-    def _writable(self, run: LiveRun, user_id: int | str) -> str:
-        """A user id that interactions may be kept for."""
-        user = self._id(user_id)
-        if not cold_start.is_temporary(user) and typed_id(user, run.bundle.user_id_type) is None:
-            raise Problem(422, "user_id: the users of this data have whole numbers as ids")
-        return user
-
     def _hours_kept(self, user: str) -> float | None:
         """Hours that interactions of a temporary user are kept; None for those of a user of the data."""
         return self.service.settings.onboarding.hours if cold_start.is_temporary(user) else None
@@ -330,10 +284,6 @@ class Handlers:
 
     def _respond(self, request: HttpRequest, variant: str, run: LiveRun, parts: dict[str, Any]) -> HttpResponse:
         return _finished(encode(parts | origin(variant, run))[:-1], request, False)
-
-    def _at_most(self, found: int, limit: int, what: str) -> None:
-        if found > limit:
-            raise Problem(422, f"{what}: at most {limit}, found {found}")
 
 
 def finish(body: bytes, started: float, cached: bool) -> bytes:

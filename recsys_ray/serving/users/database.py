@@ -28,6 +28,8 @@ def open_database(
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # what users sent is for nobody else; SQLite's other files get the same mode
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         db = sqlite3.connect(file, timeout=timeout, check_same_thread=False, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={synchronous}")
