@@ -155,8 +155,11 @@ def soak(seconds: float, kills: int, clients: int, seed: int) -> dict[str, Any]:
             deployed(session, settings, Location.of(folder)),
         ):
             say("two replicas answer")
+            from tests.open_ports import open_ports  # which needs to know whose family this is
+
+            ports = open_ports()
             strange = admin.call("strange", "/v1/recommendations/a%2F%E2%98%83%3F")["user_id"]
-            found: dict[str, Any] = {"listens_on": listening(port), "strange": strange}
+            found: dict[str, Any] = {"listens_on": listening(port), "strange": strange, "open_ports": ports}
             for client in senders:
                 client.start()
             found |= steady(seconds, admin, list(published))

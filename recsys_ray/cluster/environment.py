@@ -15,8 +15,15 @@ VARIABLES = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
 }
 
+OWN = {
+    # Pages of numbers that a Ray of our own would open on all interfaces, to everybody.
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
+}
 
-def set_environment() -> None:
-    """For this process and a Ray that it starts. A variable that is set already stays."""
-    for name, value in VARIABLES.items():
+
+def set_environment(*, own: bool = False) -> None:
+    """For this process and, where it is our own, the Ray that it starts. A variable that is set already stays."""
+    for name, value in (VARIABLES | (OWN if own else {})).items():
         os.environ.setdefault(name, value)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ OWN_PORTS = (
 )
 PORTS = range(20_000, 22_000)
 REPLICA_PORTS = range(22_000, 30_000, 100)  # where the replicas of one service on a machine begin
+GRPC = "RAY_SERVE_USE_GRPC_BY_DEFAULT"
+"""0: nothing calls a replica by gRPC, so its port for that can be on loopback alone."""
 START_SECONDS = "60"  # for a proxy on a busy machine; by default it would be killed and started anew after 5 s
 DRAIN_SECONDS = "1"  # a replica that goes answers what it has; by default it would linger for 30 s
 
@@ -45,6 +49,8 @@ class Replica:
 
     def __init__(self, settings: str, output: str) -> None:
         self._settings, self._output = ServingSettings.model_validate_json(settings), output
+        if os.environ.get(GRPC) == "0":
+            close_grpc()
         set_threads(self._settings.threads)
         logging.getLogger("recsys_ray").setLevel(logging.INFO)
 
@@ -72,9 +78,26 @@ def environment(settings: ServingSettings, folder: Path) -> dict[str, str]:
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(deployment.throughput_optimized)),
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": DRAIN_SECONDS,
             "RAY_SERVE_LOG_TO_STDERR": "0",
+            GRPC: "0",
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": START_SECONDS,
         }
     )
+
+
+def close_grpc() -> None:
+    """Ports for gRPC that are opened in this process from now on are on loopback.
+
+    Serve opens one in each replica on all interfaces, for calls between deployments, that asks for no token and
+    unpickles what it is sent: whoever reached it would run code here. We have one deployment, and nobody calls it so.
+    """
+    import grpc  # type: ignore[import-untyped]
+
+    for server in grpc.aio.Server.__subclasses__():
+        server.add_insecure_port = partialmethod(_opened_on_loopback, server.add_insecure_port)
+
+
+def _opened_on_loopback(server: Any, opened: Callable[[Any, str], int], address: str) -> int:
+    return opened(server, re.sub(r"^(\[::\]|0\.0\.0\.0):", "127.0.0.1:", address))
 
 
 def application(settings: ServingSettings, output: Location) -> Any:

@@ -45,7 +45,7 @@ def start_ray(settings: ClusterSettings, progress: Callable[[str], None]) -> Non
         _refuse_open_doors()
         _own_place()
         _hide_token()
-    set_environment()
+    set_environment(own=not address)
     where = f"join {mask(address)}" if address else "start on this machine"
     for attempt in range(1, TRIES + 1):
         try:

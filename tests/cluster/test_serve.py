@@ -31,6 +31,9 @@ def test_two_replicas_answer_like_the_batch_job_survive_a_kill_and_stop() -> Non
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert done.returncode == 0, found  # nothing failed before the kill, nothing wrong, lost, grown or left running
     assert (found["strange"], found["listens_on"], found["runs"]) == ("a/☃?", ["127.0.0.1"], 3)
+    # Nothing that is open to other machines answers a stranger, and it was seen that some of it is open.
+    assert {one["guard"] for one in found["open_ports"]} == {"token"}, found["open_ports"]
+    assert {"gcs_server", "raylet"} <= {one["process"] for one in found["open_ports"]}
     [killed] = found["killed"]
     assert killed["failed"] <= killed["requests"] / 20, killed
     assert found["requests"] > 200 and found["feedback"]["accepted"] > 10 and found["feedback"]["files"] > 0

@@ -1,4 +1,4 @@
-"""Another user of the machine: can read no secret, reach no socket that commands, alter nothing that is answered from."""
+"""Another user of the machine: can read no secret, reach no socket of ours, alter nothing that answers."""
 
 from __future__ import annotations
 
