@@ -1,12 +1,17 @@
 """Requests per second and latency of the online service, through Ray Serve and under plain uvicorn, in one run.
 
     python benchmarks/serve.py [--seconds 2] [--rounds 3] [--connections 1 16 64] [--output RUN_OUTPUT]
+    python benchmarks/serve.py --before PATH
 
 Targets, all asked by the same load generator in a process of its own beside them:
 
     serve      the deployment of recsys_ray (HAProxy mode, one replica): answers from its cache, and made anew
     uvicorn    the same application in one uvicorn process
     hello      a Serve deployment that answers a constant, deployed the same way: what Serve leaves room for
+
+With --before, the directory of another version of the code (``git worktree add PATH COMMIT``), the two versions are
+compared under uvicorn and nothing else: each publishes the small world itself, and they take turns, round after round.
+``ratio_cached`` and ``ratio_uncached`` are requests per second now by those before.
 
 Without --output a small synthetic world is made and published first. The last line is one JSON object.
 """
@@ -27,7 +32,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,37 +171,43 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def settings(folder: Path, cached: bool) -> ServingSettings:
+def settings(folder: Path, cached: bool) -> dict[str, Any]:
     port = free_port()
     cache = {} if cached else {"cache": {"mib": 0}}
-    return ServingSettings.model_validate({"port": port, "state": str(folder / f"state-{port}"), **cache})
+    return {"port": port, "state": str(folder / f"state-{port}"), **cache}
+
+
+def of_version(path: str | None) -> dict[str, str]:
+    """The environment in which Python finds the code below this path; that of this file by default."""
+    return os.environ | {"PYTHONPATH": path or str(Path(__file__).parents[1])}
 
 
 @contextmanager
-def under_uvicorn(asked: ServingSettings, output: str) -> Iterator[int]:
-    command = [sys.executable, "-c", UVICORN, asked.model_dump_json(), output]
-    process = subprocess.Popen(command)
+def under_uvicorn(asked: dict[str, Any], output: str, before: str | None = None) -> Iterator[int]:
+    command = [sys.executable, "-c", UVICORN, json.dumps(asked), output]
+    process = subprocess.Popen(command, env=of_version(before))
     try:
         deadline = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{asked.port}/health/ready").close()
+                urllib.request.urlopen(f"http://127.0.0.1:{asked['port']}/health/ready").close()
                 break
             except OSError:
                 assert time.monotonic() < deadline and process.poll() is None, "uvicorn did not start"
                 time.sleep(0.2)
-        yield asked.port
+        yield asked["port"]
     finally:
         process.terminate()
         process.wait(30)
 
 
-def publish_world(folder: Path) -> str:
+def publish_world(folder: Path, before: str | None = None) -> str:
     """A small published run, made the way users make one."""
+    folder.mkdir(exist_ok=True)
     config = folder / "world.yaml"
     config.write_text(yaml.safe_dump(WORLD | {"output": str(folder / "out")}))
     command = [sys.executable, "-m", "recsys_ray.cli", "run", str(config)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=of_version(before), cwd=folder)
     return str(folder / "out")
 
 
@@ -205,19 +216,49 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of every measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median counts")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--before", help="directory of another version of the code, to be compared with")
     parser.add_argument("--output", help="output directory of a published run, with users 1, 2, 3 and so on")
     parser.add_argument("--users", type=int, default=1000, help="users that are asked for, from 1")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        output = arguments.output or publish_world(folder)
-        result = compare(folder, output, arguments)
+        if arguments.before:
+            result = against(folder, str(Path(arguments.before).absolute()), arguments)
+        else:
+            result = compare(folder, arguments.output or publish_world(folder), arguments)
     print(json.dumps(result))
 
 
-def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def asked_for(arguments: argparse.Namespace) -> list[str]:
     users = random.Random(0).sample(range(1, arguments.users + 1), min(arguments.users, 1000))
-    paths = [f"/v1/recommendations/{user}" for user in users]
+    return [f"/v1/recommendations/{user}" for user in users]
+
+
+def against(folder: Path, before: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Now and before, side by side."""
+    versions = {"now": None, "before": before}
+    outputs = {name: publish_world(folder / name, path) for name, path in versions.items()}
+    found: dict[str, Any] = {}
+    for kind, cached in (("cached", True), ("uncached", False)):
+        with ExitStack() as stack:
+            targets = {}
+            for name, path in versions.items():
+                asked = settings(folder / name, cached)
+                port = stack.enter_context(under_uvicorn(asked, outputs[name], path))
+                targets[f"{name} {kind}"] = port, asked_for(arguments)
+            found |= measure(targets, arguments)
+    most = str(max(arguments.connections))
+    ratios = {
+        f"ratio_{kind}": round(
+            found[f"now {kind}"][most]["per_second"] / found[f"before {kind}"][most]["per_second"], 3
+        )
+        for kind in ("cached", "uncached")
+    }
+    return {"benchmark": "serve against before", "cores": os.cpu_count(), **ratios, "figures": found}
+
+
+def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    paths = asked_for(arguments)
     found: dict[str, Any] = {}
     for name, cached in (("uvicorn cached", True), ("uvicorn uncached", False)):
         with under_uvicorn(settings(folder, cached), output) as port:
@@ -225,14 +266,17 @@ def compare(folder: Path, output: str, arguments: argparse.Namespace) -> dict[st
     for name, cached in (("serve cached", True), ("serve uncached", False)):
         asked = settings(folder, cached)
         ray = ClusterSettings(num_cpus=4, object_store_mib=128)
-        with Session(ray) as session, deployed(session, asked, Location.of(output)):
-            targets = {name: (asked.port, paths)}
+        with (
+            Session(ray) as session,
+            deployed(session, ServingSettings.model_validate(asked), Location.of(output)),
+        ):
+            targets = {name: (asked["port"], paths)}
             if cached:
                 from ray import serve
 
                 hello: Any = serve.deployment(serve.ingress()(Hello), name="hello", max_ongoing_requests=1024)
                 serve.run(hello.bind(), name="hello", route_prefix="/hello")
-                targets = {"hello": (asked.port, ["/hello"])} | targets
+                targets = {"hello": (asked["port"], ["/hello"])} | targets
             found |= measure(targets, arguments)
     most, one = str(max(arguments.connections)), str(min(arguments.connections))
 
