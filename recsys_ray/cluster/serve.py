@@ -49,7 +49,7 @@ class Replica:
 
     def __init__(self, settings: str, output: str) -> None:
         self._settings, self._output = ServingSettings.model_validate_json(settings), output
-        if os.environ.get(GRPC) == "0":
+        if not any(os.environ.get(name, "0").lower() in ("1", "true") for name in uses_grpc()):
             close_grpc()
         set_threads(self._settings.threads)
         logging.getLogger("recsys_ray").setLevel(logging.INFO)
@@ -82,6 +82,11 @@ def environment(settings: ServingSettings, folder: Path) -> dict[str, str]:
             "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": START_SECONDS,
         }
     )
+
+
+def uses_grpc() -> list[str]:
+    """Switches that, set to 1, let proxies call replicas by gRPC."""
+    return [GRPC if GRPC in os.environ else "RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_PROXY_USE_GRPC"]
 
 
 def close_grpc() -> None:
