@@ -53,6 +53,8 @@ CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, rating REAL NOT NULL,
   timestamp INTEGER NOT NULL, until REAL NOT NULL, step INTEGER NOT NULL, file TEXT,
   kind TEXT NOT NULL DEFAULT 'rated');
+INSERT INTO sqlite_sequence (name, seq) SELECT 'events', {first}
+  WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'events');
 CREATE INDEX IF NOT EXISTS by_user ON events (user, id);
 CREATE INDEX IF NOT EXISTS by_time ON events (user, timestamp, id);
 CREATE INDEX IF NOT EXISTS by_step ON events (step) WHERE step IN (1, 2);
@@ -95,14 +97,16 @@ class Journal:
 
     def _open(self) -> None:
         """Also anew. Nobody else does meanwhile."""
+        # Events of a new file have higher numbers than those of any before: no version of a user comes twice.
+        tables = _TABLE.format(first=time.time_ns() // 1000)
         try:
-            self._db = open_database(self.file, _TABLE, "keep what users send")
+            self._db = open_database(self.file, tables, "keep what users send")
         except StorageError as error:
             if not isinstance(error.__cause__, sqlite3.DatabaseError) or not is_damaged(self.file):
                 raise
             aside = set_aside(self.file)
             log.error("%s; it is kept as %s, and a new one begun", error, aside)
-            self._db = open_database(self.file, _TABLE, "keep what users send")
+            self._db = open_database(self.file, tables, "keep what users send")
         try:
             _with_kinds(self._db)
             # A connection of its own: a reader never waits for the disk flush of a writer, nor long for anybody.
@@ -174,7 +178,8 @@ class Journal:
         if self.problem is None:
             log.error("%s: %s; what users sent does not count now", self.file, error)
         self.problem = str(error)
-        if self._renewal is None or self._renewal.done():
+        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        if damaged and (self._renewal is None or self._renewal.done()):
             self._renewal = self._writer.submit(self._renewed)
 
     def _version(self, user: str) -> int:
