@@ -97,7 +97,7 @@ class Ordinary(threading.Thread):
         self._caller, self._events, self._number = caller, events, number
         self.stop = threading.Event()
         self.answered: list[tuple[float, float]] = []
-        """(when, seconds) of each answer."""
+        """(when it was asked for, seconds) of each answer; what failed, by when it did."""
         self.failed: list[tuple[float, str]] = []
         self.refused: list[tuple[float, str]] = []
         """Events that the service said it could not keep now."""
@@ -109,18 +109,18 @@ class Ordinary(threading.Thread):
             due += self._pace
             started = time.monotonic()
             try:
-                self._one(started)
+                self._one()
             except (OSError, http.client.HTTPException, ValueError) as error:
-                self.failed.append((started, f"{type(error).__name__}: {error}"))
+                self.failed.append((time.monotonic(), f"{type(error).__name__}: {error}"))
             else:
                 self.answered.append((started, time.monotonic() - started))
 
-    def _one(self, started: float) -> None:
+    def _one(self) -> None:
         if self._random.random() < 0.05:
             events = self._events.new(USERS // 2 + 1 + self._number, [self._random.randint(1, ITEMS)])
             status = self._events.send(self._caller, events)
             if status == 503:
-                self.refused.append((started, "503"))
+                self.refused.append((time.monotonic(), "503"))
             elif status not in (0, 200):
                 raise ValueError(f"{status} for an event")
             return

@@ -26,7 +26,7 @@ DOOR = "http_frontend"
 HANDOVER = "door.sock"
 STAND_IN_SECONDS = 60.0
 """After which Ray is taken to have given up."""
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05
 SAID = '{"status":503,"error":"no replica answers now; try again shortly"}'
 AWAY = (
     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -160,18 +160,25 @@ def _watch(binary: str, arguments: list[str], text: str, file: Path, stopping: P
 
 
 def _stand_in(command: list[str], started: Started, stopping: Path) -> None:
-    """Until it is told to go, and not for ever."""
-    child = os.fork()
-    if not child:
-        os.execv(command[0], command)
-    started.add(child)
-    until = time.monotonic() + STAND_IN_SECONDS
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
+    """Until it is told to go, and not for ever. One that is killed is started again."""
+    until, status = time.monotonic() + STAND_IN_SECONDS, -signal.SIGKILL
+    while status < 0 and time.monotonic() < until and not stopping.exists() and stopping.parent.is_dir():
+        child = os.fork()
+        if not child:
+            os.execv(command[0], command)
+        started.add(child)
+        status = _awaited(child, until, stopping)
+
+
+def _awaited(child: int, until: float, stopping: Path) -> int:
+    """How it ended; it is killed when its time is over."""
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > until or stopping.exists() or not stopping.parent.is_dir():
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return
+            ended = os.waitpid(child, 0)
+            break
         time.sleep(POLL_SECONDS)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 if __name__ == "__main__":

@@ -148,6 +148,9 @@ def test_callers_are_answered_while_ray_finds_another(proxy: Proxy) -> None:
     first.wait()
     _until(lambda: proxy.answers() == 200)
     assert proxy.pid() is None  # Ray sees that its own is gone
+    [stand_in] = proxy.living()
+    os.kill(stand_in, signal.SIGKILL)
+    _until(lambda: proxy.living() not in ([stand_in], []) and proxy.answers() == 200)
     newcomer = proxy.start(servers=False)
     assert [proxy.answers() for _ in range(20)] == [200] * 20  # the newcomer has no door
     second = proxy.start("-sf", str(newcomer.pid), "-x", str(proxy.place / "admin.sock"))

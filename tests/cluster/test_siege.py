@@ -80,7 +80,7 @@ def test_every_judgement_can_fail(place: tuple[str, ...], value: Any, fault: str
 @pytest.mark.timeout(300)
 def test_ordinary_callers_are_answered_under_siege_and_after_every_blow() -> None:
     command = [sys.executable, "-m", "tests.siege", "--seconds=3", "--silent=300", "--slow=150", "--hold=2"]
-    command += ["--p99=60000", "--worst=60000", "--grown=10", "--back=30"]
+    command += ["--p99=60000", "--worst=60000", "--grown=10", "--back=30", "--in-all=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode in (0, 1) and done.stdout, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])

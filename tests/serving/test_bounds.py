@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from recsys_ray.cluster.proxy import bounded
+from recsys_ray.cluster.proxy import STOPPING, bounded
 from recsys_ray.serving import ServingSettings
 from recsys_ray.serving.answers.batching import ROWS, Batcher
 from recsys_ray.serving.http.auth import new_key
@@ -209,6 +209,7 @@ def test_the_proxy_s_configuration_is_amended_on_every_start(tmp_path: Path, mon
     file.write_text("\n".join(lines))
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/bin/echo")
     script = bounded(tmp_path, 7)["RAY_SERVE_HAPROXY_BINARY_PATH"]
+    (tmp_path / STOPPING).touch()  # nobody stands in for one that only echoes
     for _ in range(2):
         done = subprocess.run([script, "-db", "-f", file, "-sf", "1"], capture_output=True, text=True, check=True)
         assert done.stdout == f"-db -f {file} -sf 1\n"
