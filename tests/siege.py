@@ -53,7 +53,7 @@ from recsys_ray.serving.http.auth import new_key
 from tests.data_worlds import settings_of
 from tests.serving_soak import ITEMS, SAMPLE_SECONDS, USERS, memory, say, small_service
 from tests.serving_worlds import DATA, prepared_world, publish_run, published_rows
-from tests.siege_blows import Blow, Town, blows, left_over, our_redis, small_disk
+from tests.siege_blows import Blow, Town, await_files, blows, left_over, our_redis, small_disk
 from tests.siege_callers import RATE, Caller, Events, Horde, Ordinary, Probe
 from tests.soak import free_port
 
@@ -102,11 +102,11 @@ def siege(seconds: float, silent: int, slow: int, hold: float, limits: Limits) -
             found["hostile"], accepted, unsure = horde.end()
             events.accepted += accepted
             events.unsure += unsure
-            events.pause.set()
             for caller in callers:
                 caller.stop.set()
             for caller in callers:
                 caller.join(30)
+            await_files(folder / "serving" / "state.sqlite")  # a stop that is cut short leaves them to the next start
             found |= in_all(ordinary, probe, found.pop("windows"))
         found["processes_left"] = left_over()
         found["wrong"] = sum(caller.wrong for caller in ordinary)

@@ -23,6 +23,7 @@ from tests.redis_server import RedisServer
 from tests.serving_soak import family, replicas
 
 DISK_MIB = 192
+ON_THE_WAY_SECONDS = 3.0
 
 
 @dataclass
@@ -102,10 +103,7 @@ class DamagedState(Blow):
         for pause in town.pauses:
             pause.set()
         try:
-            deadline = time.monotonic() + 60
-            while waiting(file):
-                assert time.monotonic() < deadline, "events that wait for a file were not written"
-                time.sleep(0.1)
+            await_files(file)
             for path in (file, Path(f"{file}-wal")):
                 with suppress(FileNotFoundError), path.open("r+b") as opened:
                     opened.write(os.urandom(path.stat().st_size))
@@ -161,6 +159,15 @@ def blows() -> list[Blow]:
         Killed("proxy killed", "haproxy"),
         Killed("proxy's manager killed", "HAProxyManager"),
     ]
+
+
+def await_files(file: Path) -> None:
+    """Until all that was acknowledged is in files, also what callers had sent when they were told to pause."""
+    time.sleep(ON_THE_WAY_SECONDS)
+    deadline = time.monotonic() + 60
+    while waiting(file):
+        assert time.monotonic() < deadline, "events that wait for a file were not written"
+        time.sleep(0.1)
 
 
 def waiting(file: Path) -> bool:
