@@ -67,6 +67,16 @@ def held(file: Path, *, alone: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
+def head_of(file: Path) -> int:
+    """A descriptor for ``is_headed``; to be kept, for closing it would let go of SQLite's locks on the file."""
+    return os.open(file, os.O_RDONLY)
+
+
+def is_headed(head: int) -> bool:
+    """Whether the file still begins as SQLite's do: a connection with all it needs in memory does not look."""
+    return os.pread(head, 16, 0) == b"SQLite format 3\0"
+
+
 def number_of(file: Path) -> int | None:
     """Of the file that has this name now; another when it was replaced, None when it is gone."""
     try:
@@ -101,3 +111,11 @@ def written_whole(db: sqlite3.Connection, file: Path) -> Iterator[None]:
             raise
     except sqlite3.Error as error:
         raise StorageError(f"{file}: can't write ({error}); free space or set serving.state") from error
+
+
+def with_column(db: sqlite3.Connection, table: str, column: str, declared: str) -> None:
+    """A table of a version before gets this column; another process may do that at the same time."""
+    db.execute("BEGIN IMMEDIATE")
+    if column not in [row[1] for row in db.execute(f"PRAGMA table_info({table})")]:
+        db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declared}")
+    db.execute("COMMIT")

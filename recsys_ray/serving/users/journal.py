@@ -37,7 +37,16 @@ from recsys_ray.base.storage import Location
 from recsys_ray.recommend.hidden import HIDDEN
 from recsys_ray.runs.publish import FOLDER
 from recsys_ray.serving.config import ServingSettings
-from recsys_ray.serving.users.database import held, is_damaged, number_of, open_database, set_aside, written_whole
+from recsys_ray.serving.users.database import (
+    head_of,
+    held,
+    is_damaged,
+    is_headed,
+    number_of,
+    open_database,
+    set_aside,
+    written_whole,
+)
 from recsys_ray.serving.users.events import MOST_EVENTS, RATED, SEEN, Event, newest_of_each, typed_table
 
 log = logging.getLogger(__name__)
@@ -48,6 +57,7 @@ READ_SECONDS = 0.2  # that an answer waits for a file which another process has 
 MOST_TOUCHED = 100_000  # users whose old events are looked for at the next export
 MOST_WITHOUT_EVENTS = 100_000  # users remembered to have sent nothing
 _COLUMNS = "item, rating, timestamp, kind"
+_ROW = f"user, {_COLUMNS}, until, step, file"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL, item TEXT NOT NULL, rating REAL NOT NULL,
@@ -108,14 +118,14 @@ class Journal:
             log.error("%s; it is kept as %s, and a new one begun", error, aside)
             self._db = open_database(self.file, tables, "keep what users send")
         try:
-            _with_kinds(self._db)
+            with_column(self._db, "events", "kind", f"TEXT NOT NULL DEFAULT '{RATED}'")
             # A connection of its own: a reader never waits for the disk flush of a writer, nor long for anybody.
             self._reader = sqlite3.connect(
                 self.file, timeout=READ_SECONDS, check_same_thread=False, isolation_level=None
             )
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{self.file}: can't keep what users send ({error}); set serving.state") from error
-        self._number, self._changes = number_of(self.file), -1
+        self._number, self._head, self._changes = number_of(self.file), head_of(self.file), -1
 
     def _renewed(self) -> bool:
         """Begin a new file where this one is damaged or gone, or join the one that another process has begun; whether
@@ -129,15 +139,13 @@ class Journal:
                 on_their_way: list[Any] = []
                 if mine or number is None:
                     with suppress(sqlite3.Error):  # as far as it can be read
-                        query = (
-                            f"SELECT user, {_COLUMNS}, until, step, file FROM events WHERE step IN (?, ?) ORDER BY id"
-                        )
+                        query = f"SELECT {_ROW} FROM events WHERE step IN (?, ?) ORDER BY id"
                         on_their_way.extend(self._db.execute(query, (WAITS, NAMED)))
                 if mine:
                     log.error("%s is damaged; it is kept as %s", self.file, set_aside(self.file))
                 self._open()
                 with written_whole(self._db, self.file):
-                    query = f"INSERT INTO events (user, {_COLUMNS}, until, step, file) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                    query = f"INSERT INTO events ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                     self._db.executemany(query, on_their_way)
         except StorageError as error:
             log.error("%s", error)
@@ -153,8 +161,8 @@ class Journal:
             StorageError: it can't be written.
         """
         with self._lock, held(self.file):
-            if number_of(self.file) != self._number:
-                raise StorageError(f"{self.file}: another file is in its place")
+            if number_of(self.file) != self._number or not is_headed(self._head):
+                raise StorageError(f"{self.file}: is damaged, or another file is in its place")
             try:
                 yield
             except sqlite3.Error as error:
@@ -322,14 +330,6 @@ class Journal:
         with self._lock:
             self._db.close()
             self._reader.close()
-
-
-def _with_kinds(db: sqlite3.Connection) -> None:
-    """A table of a version before gets the column ``kind``; another process may do that at the same time."""
-    db.execute("BEGIN IMMEDIATE")
-    if "kind" not in [row[1] for row in db.execute("PRAGMA table_info(events)")]:
-        db.execute(f"ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '{RATED}'")
-    db.execute("COMMIT")
 
 
 def _finish(done: asyncio.Future[None], error: Exception | None) -> None:
