@@ -45,6 +45,7 @@ from recsys_ray.serving.users.database import (
     number_of,
     open_database,
     set_aside,
+    with_column,
     written_whole,
 )
 from recsys_ray.serving.users.events import MOST_EVENTS, RATED, SEEN, Event, newest_of_each, typed_table
@@ -128,8 +129,7 @@ class Journal:
         self._number, self._head, self._changes = number_of(self.file), head_of(self.file), -1
 
     def _renewed(self) -> bool:
-        """Begin a new file where this one is damaged or gone, or join the one that another process has begun; whether
-        there was reason to."""
+        """Begin a new file where this one is damaged or gone, or join another process's; whether there was reason to."""
         try:
             with self._lock, held(self.file, alone=True):
                 number = number_of(self.file)
