@@ -129,7 +129,7 @@ class Journal:
         self._number, self._head, self._changes = number_of(self.file), head_of(self.file), -1
 
     def _renewed(self) -> bool:
-        """Begin a new file where this one is damaged or gone, or join another process's; whether there was reason to."""
+        """Begin a new file where this one is damaged or gone, or join another's; whether there was reason to."""
         try:
             with self._lock, held(self.file, alone=True):
                 number = number_of(self.file)
