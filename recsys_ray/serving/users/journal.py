@@ -3,10 +3,8 @@
 An event is on the disk before it is acknowledged. The processes of one machine share the file, so an event counts in
 the next response of each of them. Events of users of the data, not of temporary ones, leave as Parquet
 (``Journal.export``), exactly once: rows are first given the name of their file, and a file that a killed process left
-unwritten is written again under that name.
-
-What one user can make it keep has a bound: the newest events of each item and of each kind, and so many of them. What
-is beyond goes once it is in a file.
+unwritten is written again under that name. Of one user it keeps the newest events of each item and of each kind, and so
+many of them; what is beyond goes once it is in a file.
 
 Recommendations go on without the file: while it can't be read, nothing is known of what users sent (``problem`` says
 why), and what they send is refused. A file that is damaged is set aside under another name and a new one begun, into
