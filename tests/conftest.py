@@ -15,6 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# What an example may take depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Threads of torch and BLAS that meet after every tiny product cost more than they bring, above all beside other work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

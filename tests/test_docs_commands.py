@@ -15,9 +15,10 @@ from scipy.sparse import coo_matrix
 
 from recsys_ray import cli
 from recsys_ray.config import load_config
+from recsys_ray.config.reference import keys as every_key
 from recsys_ray.serving.http.routes import ROUTES
 from tests.here import without_ray
-from tests.test_docs import ROOT, typed
+from tests.test_docs import ROOT, is_key, typed
 
 PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+(=|$)|=[A-Z_]+$")
 OPTIONAL = re.compile(r"\[[^\]=]*=value \.\.\.\]|\[--?[\w-]+\]")
@@ -57,6 +58,8 @@ def test_a_command_is_taken_as_it_is_written(page: str, line: str, commands: Any
     assert set(configs) - set(written) <= MADE or any(word.startswith("/") for word in configs), page
     if written:
         load_config(str(ROOT / written[0]), settings)
+    known = set(every_key())
+    assert [word for word in settings if not is_key(word.partition("=")[0], known)] == [], page
     assert context.command.name == name
 
 
