@@ -18,7 +18,7 @@ from recsys_ray.config import load_config
 from recsys_ray.config.reference import keys as every_key
 from recsys_ray.serving.http.routes import ROUTES
 from tests.here import without_ray
-from tests.test_docs import ROOT, is_key, typed
+from tests.test_docs import FENCED, ROOT, WRITTEN, is_key, typed
 
 PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+(=|$)|=[A-Z_]+$")
 OPTIONAL = re.compile(r"\[[^\]=]*=value \.\.\.\]|\[--?[\w-]+\]")
@@ -118,3 +118,13 @@ def test_the_first_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     given: dict[str, Any] = {}
     exec(code, given)
     assert given["rows"]["user_id"].nunique() == 120 and len(list(tmp_path.rglob("*.html"))) == 2
+
+
+def test_what_needs_more_than_this_machine_says_so() -> None:
+    elsewhere = re.compile(
+        r"^(ray job submit|ray up|serve deploy|kubectl|docker|redis-cli|psql|run=\$\(redis-cli)", re.MULTILINE
+    )
+    blocks = [(page.name, block) for page in WRITTEN for block in FENCED.findall(page.read_text(encoding="utf-8"))]
+    needing = [(page, block) for page, block in blocks if elsewhere.search(block)]
+    assert needing
+    assert [page for page, block in needing if 'title="Needs a' not in block.splitlines()[0]] == []

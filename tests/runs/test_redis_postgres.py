@@ -22,8 +22,8 @@ from recsys_ray.data.forgotten import add_forgotten
 from recsys_ray.runs import postgres, publish, redis
 from recsys_ray.runs.published_lists import PublishedLists
 from tests.here import without_ray
+from tests.redis_server import RedisServer
 from tests.runs.test_publish import facts
-from tests.serving.test_redis import Server
 from tests.worlds import World
 
 ODD = ["plain", 'quo"te', "com,ma", "new\nline", "", "é:ü", "back\\slash", "\\N"]
@@ -81,18 +81,18 @@ def as_read(lists: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, list[
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[Server]:
+def redis_server() -> Iterator[RedisServer]:
     pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("no redis-server here")
-    server = Server()
+    server = RedisServer()
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def client(redis_server: Server) -> Iterator[Any]:
+def client(redis_server: RedisServer) -> Iterator[Any]:
     import redis as library
 
     with library.Redis.from_url(redis_server.url) as opened:
@@ -108,7 +108,7 @@ def in_redis(client: Any, name: str = "recs") -> dict[str, dict[str, list[Any]]]
     return as_read({key.removeprefix(start): json.loads(client.get(key)) for key in keys})
 
 
-def test_redis_holds_the_lists_of_the_parquet(tmp_path: Path, redis_server: Server, client: Any) -> None:
+def test_redis_holds_the_lists_of_the_parquet(tmp_path: Path, redis_server: RedisServer, client: Any) -> None:
     root = Location.of(tmp_path)
     users = [user for user in ODD if user]
     run = published(root, "a", part(users[:3], reasons=True), part(users[3:], n=1, reasons=True))
@@ -121,7 +121,7 @@ def test_redis_holds_the_lists_of_the_parquet(tmp_path: Path, redis_server: Serv
 
 
 def test_redis_switches_at_the_end_and_takes_the_run_before_away(
-    tmp_path: Path, redis_server: Server, client: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Location.of(tmp_path)
     first, second = published(root, "a", part([1, 2, 3])), published(root, "b", part([2, 3, 4]))
@@ -146,7 +146,7 @@ def test_redis_switches_at_the_end_and_takes_the_run_before_away(
 
 @pytest.mark.parametrize("goes_on_with", ["a", "c"])
 def test_a_load_into_redis_that_was_killed_leaves_readers_alone_and_nothing_behind(
-    tmp_path: Path, redis_server: Server, client: Any, monkeypatch: pytest.MonkeyPatch, goes_on_with: str
+    tmp_path: Path, redis_server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch, goes_on_with: str
 ) -> None:
     root = Location.of(tmp_path)
     old = published(root, "0", part([1]))
@@ -177,7 +177,7 @@ def broken_after(parts: int, read: Any) -> Any:
 
 
 def test_lists_in_redis_expire_and_a_second_load_begins_that_anew(
-    tmp_path: Path, redis_server: Server, client: Any
+    tmp_path: Path, redis_server: RedisServer, client: Any
 ) -> None:
     run = published(Location.of(tmp_path), "a", part([1, 2]))
     key = f"recs:{run.name}:1"
@@ -187,7 +187,7 @@ def test_lists_in_redis_expire_and_a_second_load_begins_that_anew(
 
 
 def test_two_loads_into_redis_do_not_mix(
-    tmp_path: Path, redis_server: Server, client: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = published(Location.of(tmp_path), "a", part([1]))
     monkeypatch.setattr(redis, "HELD_SECONDS", 0.3)
@@ -197,7 +197,7 @@ def test_two_loads_into_redis_do_not_mix(
     assert "another load works on recs" in said[0] and sorted(in_redis(client)) == ["1"]
 
 
-def test_what_is_wrong_with_redis_is_one_line(tmp_path: Path, redis_server: Server, client: Any) -> None:
+def test_what_is_wrong_with_redis_is_one_line(tmp_path: Path, redis_server: RedisServer, client: Any) -> None:
     lists = PublishedLists(published(Location.of(tmp_path), "a", part([1])))
     for where, name, told in (
         ("redis://:secret@127.0.0.1:9/0", "recs", r"127\.0\.0\.1:9/0: Redis can't be used"),
@@ -408,7 +408,7 @@ def test_what_is_wrong_with_postgres_is_one_line(tmp_path: Path, database: Datab
 
 @pytest.mark.parametrize("layout", ["long", "nested"])
 def test_the_command_leaves_out_who_asked_to_be_forgotten(
-    tmp_path: Path, redis_server: Server, client: Any, database: Database, sql: Any, layout: str
+    tmp_path: Path, redis_server: RedisServer, client: Any, database: Database, sql: Any, layout: str
 ) -> None:
     world = World(
         tmp_path / "world",
