@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +34,9 @@ from recsys_ray.base.storage import Location
 from recsys_ray.data.prepare import tables
 from recsys_ray.data.prepare.driver import open_source, prepare
 from recsys_ray.data.sources.config import DataConfig
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.mock_s3 import mock_s3
 
 CHUNKS = 16
 FILTERS = {"duplicates": "last", "k_core_users": 2, "k_core_items": 2}
@@ -83,19 +86,7 @@ def seconds_of(work: Callable[[Path, Path], int], path: Path) -> tuple[float, in
 
 def bytes_read(path: Path, shards: int) -> tuple[int, int]:
     """(bytes that the shards read of the chunk files, size of these files), on a mock S3 server."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
     read = written = 0
     get, put, ranges = Location.read_range, Location.write_bytes, tables.byte_ranges
     size = -(-path.stat().st_size // CHUNKS)
@@ -111,19 +102,13 @@ def bytes_read(path: Path, shards: int) -> tuple[int, int]:
         written += len(data) if self.name.endswith(".arrow") else 0
         put(self, data)
 
-    try:
-        with (
-            patch.dict(os.environ, variables),
-            patch.object(Location, "read_range", counted_get),
-            patch.object(Location, "write_bytes", counted_put),
-            patch.object(tables, "byte_ranges", lambda file, start=0, part=0: ranges(file, start, part, size)),
-        ):
-            s3fs.S3FileSystem.clear_instance_cache()
-            s3fs.S3FileSystem().mkdir("s3://bench")
-            prepare(open_source(settings_of(path, shards)), Location.of("s3://bench/out"))
-    finally:
-        server.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
+    with (
+        mock_s3("bench"),
+        patch.object(Location, "read_range", counted_get),
+        patch.object(Location, "write_bytes", counted_put),
+        patch.object(tables, "byte_ranges", lambda file, start=0, part=0: ranges(file, start, part, size)),
+    ):
+        prepare(open_source(settings_of(path, shards)), Location.of("s3://bench/out"))
     return read, written
 
 

@@ -10,13 +10,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from hypothesis import settings
+
+from tests.mock_s3 import mock_s3
+from tests.redis_server import RedisServer, running_redis
 
 # What an example may take depends on what else the machine does.
 settings.register_profile("untimed", deadline=None)
@@ -73,24 +76,19 @@ def ray_session() -> Iterator[Any]:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A bucket s3://recs on a mock server: the variables by which every client of this process and others finds it."""
-    s3fs, moto_server = pytest.importorskip("s3fs"), pytest.importorskip("moto.server")
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    # What it holds is the process's own, and outlives the server.
-    urlopen(Request(f"{variables['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("s3://recs")
-    yield variables
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+def s3() -> Iterator[dict[str, str]]:
+    """A bucket s3://recs, and the variables by which others find it."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    with mock_s3("recs") as variables:
+        yield variables
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis; whoever asks for one is skipped where it can't be started."""
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server here")
+    with running_redis() as server:
+        yield server

@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class RedisServer:
@@ -40,3 +42,14 @@ class RedisServer:
         self.thaw()
         self._process.terminate()
         self._process.wait(10)
+
+
+@contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """One that is up, and stopped at the end."""
+    server = RedisServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

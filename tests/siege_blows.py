@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, running_redis
 from tests.serving_soak import family, replicas
 
 DISK_MIB = 192
@@ -206,12 +206,8 @@ def our_redis() -> Iterator[RedisServer | None]:
     if shutil.which("redis-server") is None:
         yield None
         return
-    server = RedisServer()
-    server.start()
-    try:
+    with running_redis() as server:
         yield server
-    finally:
-        server.stop()
 
 
 def left_over() -> list[str]:

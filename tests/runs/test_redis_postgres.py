@@ -80,17 +80,6 @@ def as_read(lists: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, list[
 # -- Redis ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server here")
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def client(redis_server: RedisServer) -> Iterator[Any]:
     import redis as library

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,6 @@ from tests.redis_server import RedisServer
 from tests.serving_worlds import client, counted, prepared_world, publish_run
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server here")
-    server = RedisServer()
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
@@ -38,8 +25,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis: RedisServer) -> None:
-    settings = {"redis": redis.url}
+def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path, redis_server: RedisServer) -> None:
+    settings = {"redis": redis_server.url}
     with (
         client(world, state=str(tmp_path / "a"), **settings) as one,
         client(world, state=str(tmp_path / "b"), **settings) as two,
@@ -60,21 +47,21 @@ def test_machines_share_answers_and_what_users_sent(world: Path, tmp_path: Path,
 
 
 def test_the_service_goes_on_while_redis_is_away(
-    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)
     with (
-        client(world, state=str(tmp_path / "a"), redis=redis.url) as service,
-        client(world, state=str(tmp_path / "b"), redis=redis.url) as other,
+        client(world, state=str(tmp_path / "a"), redis=redis_server.url) as service,
+        client(world, state=str(tmp_path / "b"), redis=redis_server.url) as other,
     ):
         before = service.get("/v1/recommendations/6").json()
-        redis.stop()
+        redis_server.stop()
         sent = {"events": [{"user_id": 6, "item_id": before["items"][0]["item_id"]}]}
         assert service.post("/v1/feedback", json=sent).status_code == 200
         after = service.get("/v1/recommendations/6").json()
         assert after["user"] == "updated"
         assert counted(service, "recsys_redis_errors_total") > 0
-        redis.start()
+        redis_server.start()
         deadline = time.monotonic() + 30
         while other.get("/v1/recommendations/6").json()["user"] != "updated":
             service.get("/v1/recommendations/1")  # the next request sends Redis what it missed
@@ -83,16 +70,16 @@ def test_the_service_goes_on_while_redis_is_away(
 
 
 def test_a_frozen_redis_holds_nobody_up(
-    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.3)
     limits = {"answer_seconds": 2.0}
     with (
-        client(world, state=str(tmp_path / "a"), redis=redis.url, limits=limits) as service,
-        client(world, state=str(tmp_path / "b"), redis=redis.url) as other,
+        client(world, state=str(tmp_path / "a"), redis=redis_server.url, limits=limits) as service,
+        client(world, state=str(tmp_path / "b"), redis=redis_server.url) as other,
     ):
         liked = service.get("/v1/recommendations/8").json()["items"][0]["item_id"]
-        redis.freeze()
+        redis_server.freeze()
         assert service.post("/v1/feedback", json={"events": [{"user_id": 8, "item_id": liked}]}).status_code == 200
         for user in range(1, 9):
             assert service.get(f"/v1/recommendations/{user}").status_code == 200
@@ -100,7 +87,7 @@ def test_a_frozen_redis_holds_nobody_up(
         assert service.get("/v1/recommendations/8").json()["user"] == "updated"
         assert counted(service, "recsys_redis_errors_total") >= 2
         assert service.get("/health/ready").json() == {"status": "degraded", "degraded": ["redis"]}
-        redis.thaw()
+        redis_server.thaw()
         deadline = time.monotonic() + 30
         while other.get("/v1/recommendations/8").json()["user"] != "updated":
             service.get("/v1/recommendations/1")
@@ -140,8 +127,8 @@ def test_no_request_waits_for_all_that_redis_missed(monkeypatch: pytest.MonkeyPa
     assert set(found) == {OWN + 5} and 0 < len(sent) == 1000 - left < 200
 
 
-def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis: RedisServer) -> None:
-    with client(world, state=str(tmp_path), redis=redis.url, onboarding={"hours": 5e-4}) as service:
+def test_temporary_users_are_forgotten_by_redis_too(world: Path, tmp_path: Path, redis_server: RedisServer) -> None:
+    with client(world, state=str(tmp_path), redis=redis_server.url, onboarding={"hours": 5e-4}) as service:
         ratings = [{"item_id": item} for item in range(1, 8)]
         user = service.post("/v1/onboarding/ratings", json={"ratings": ratings}).json()["user_id"]
         assert service.get(f"/v1/recommendations/{user}").json()["user"] == "new"
@@ -158,7 +145,7 @@ def totals(server: RedisServer) -> dict[str, float]:
 
 
 def test_machines_share_the_texts_of_a_language_model_and_its_daily_limit(
-    world: Path, tmp_path: Path, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys_ray.serving.answers.narrator.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr("recsys_ray.serving.users.redis_state.PAUSE_SECONDS", 0.05)
@@ -172,27 +159,31 @@ def test_machines_share_the_texts_of_a_language_model_and_its_daily_limit(
     with listening_model() as endpoint:
         priced = {"input_price": 2.0, "output_price": 0.1, "daily_limit": 8.0}
         narrator = {"url": endpoint.url, "model": "m", "items": 1} | priced
-        settings: dict[str, Any] = {"redis": redis.url, "narrator": narrator, "cache": {"mib": 0, "ttl_seconds": 1e-3}}
+        settings: dict[str, Any] = {
+            "redis": redis_server.url,
+            "narrator": narrator,
+            "cache": {"mib": 0, "ttl_seconds": 1e-3},
+        }
         with (
             client(world, state=str(tmp_path / "a"), **settings) as one,
             client(world, state=str(tmp_path / "b"), **settings) as two,
         ):
             assert (worded(one, 5), worded(two, 5), len(endpoint.calls)) == (1, 1, 1)
             assert counted(two, "recsys_narrations_total", outcome="cached") == 1
-            redis.stop()
+            redis_server.stop()
             assert worded(one, 6) == 1  # counted on its own disk, and told Redis later
-            redis.start()
+            redis_server.start()
             time.sleep(0.1)
             worded(one, 7)
-            of_day = totals(redis)
+            of_day = totals(redis_server)
             assert of_day["texts"] == 2  # Redis forgot the first one in its restart
             assert of_day["cost"] == pytest.approx(2 * price) and of_day["input_tokens"] == 2 * INPUT_TOKENS
             assert counted(one, "recsys_narration_day", what="texts") >= 3  # which the machine itself did not
             for user in range(8, 80):
                 worded((one, two)[user % 2], user)
             assert worded(one, 90) == worded(two, 91) == 0
-            assert 2.0 < totals(redis)["cost"] <= 8.0
-            assert totals(redis)["cost"] == pytest.approx(price * (len(endpoint.calls) - 1))
+            assert 2.0 < totals(redis_server)["cost"] <= 8.0
+            assert totals(redis_server)["cost"] == pytest.approx(price * (len(endpoint.calls) - 1))
 
 
 def test_an_address_that_is_none_is_refused_at_once(world: Path) -> None:
