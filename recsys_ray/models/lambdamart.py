@@ -66,7 +66,7 @@ def _usual() -> list[Member]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Labelled:
+class Labelled:
     """Candidates of many users end to end, in blocks: how many each user has, and which were held out."""
 
     inputs_PF: FloatArray
@@ -120,6 +120,21 @@ class LambdaMART(MadeOfModels):
         if strange_E.any():
             found = data.histories.ratings_E[strange_E][0]
             raise ModelError(f"lambdamart: can't use the rating {found}; drop such rows with a rating threshold")
+        train, watched, names = self.labelled_parts(data, context)
+        base, trees = self._boosted(lightgbm, train, watched, names, context)
+        whole = {name: fit_member(self.key, name, model, data, context, "all") for name, model in self.models.items()}
+        text = np.frombuffer(trees.encode(), np.uint8)
+        return LambdaMARTScorer(
+            members=whole, candidates=self.candidates, features=pair_features(data), base=base, trees_N=text
+        )
+
+    def labelled_parts(self, data: TrainData, context: FitContext) -> tuple[Labelled, Labelled, list[str]]:
+        """What the trees learn from, what decides when they stop, and the names of their inputs. Members are fitted
+        without the held-out events for it.
+
+        Raises:
+            ModelError: nobody has events enough, or a member can't be fitted.
+        """
         share = min(1.0, self.validation_users / max(1, data.num_users))
         left, held_out = hold_out(data.histories, share, context.rng(1), last=self.held_out == "last")
         if held_out is None:
@@ -133,18 +148,14 @@ class LambdaMART(MadeOfModels):
         watched_B = context.rng(2).permutation(len(users)) % WATCHED == 0
         if watched_B.all() or not watched_B.any():
             raise ModelError(f"lambdamart: {len(users)} users are too few to learn from; set another model.name")
-        parts = [self._labelled(members, features, less, held_out, users[chosen]) for chosen in (~watched_B, watched_B)]
-        names = [*_opinion_names(self.models), *features.names]
-        base, trees = self._boosted(lightgbm, parts[0], parts[1], names, context)
-        whole = {name: fit_member(self.key, name, model, data, context, "all") for name, model in self.models.items()}
-        text = np.frombuffer(trees.encode(), np.uint8)
-        return LambdaMARTScorer(
-            members=whole, candidates=self.candidates, features=pair_features(data), base=base, trees_N=text
+        train, watched = (
+            self._labelled(members, features, less, held_out, users[chosen]) for chosen in (~watched_B, watched_B)
         )
+        return train, watched, [*_opinion_names(self.models), *features.names]
 
     def _labelled(
         self, members: list[Scorer], features: PairFeatures, less: TrainData, held_out: ItemLists, users: LongArray
-    ) -> _Labelled:
+    ) -> Labelled:
         """The candidates of these users and which of them were held out; users without a hit teach nothing."""
         inputs, hits, sizes, targets = [], [], [], []
         left, attributes = less.histories, less.attributes
@@ -162,35 +173,21 @@ class LambdaMART(MadeOfModels):
             sizes.append(np.bincount(chosen.rows_P, minlength=len(block)))
             targets.append(np.bincount(keys // num_items, minlength=len(block)))
         hits_P = np.concatenate(hits).astype(np.float32)
-        return _Labelled(np.concatenate(inputs), hits_P, np.concatenate(sizes), np.concatenate(targets))
+        return Labelled(np.concatenate(inputs), hits_P, np.concatenate(sizes), np.concatenate(targets))
 
     def _boosted(
-        self, lightgbm: Any, train: _Labelled, watched: _Labelled, names: list[str], context: FitContext
+        self, lightgbm: Any, train: Labelled, watched: Labelled, names: list[str], context: FitContext
     ) -> tuple[str, str]:
         """The member that the trees correct, and the trees as text; no text where none makes it better."""
         if not train.hits_P.any() or not watched.hits_P.any():
             raise ModelError("lambdamart: no held-out event is among the candidates; raise model.candidates")
-        settings = {
-            "objective": "lambdarank", "metric": "ndcg", "eval_at": [TOP], "num_leaves": self.leaves,
-            "learning_rate": self.learning_rate, "min_data_in_leaf": self.least_in_leaf, "verbosity": -1,
-            "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": context.seed,
-            "lambdarank_truncation_level": TOP + 10, "feature_fraction": 0.8,
-            "bagging_fraction": 0.8, "bagging_freq": 1,
-        }  # fmt: skip
-        each = {name: _quality(_from(watched, place), watched) for place, name in enumerate(self.models)}
+        each = {name: quality_of(start_of(watched, place), watched) for place, name in enumerate(self.models)}
         alone = {name: float(quality_B.mean()) for name, quality_B in each.items()}
         base = max(alone, key=lambda name: alone[name])
         place = list(self.models).index(base)
-        data, watch = (
-            lightgbm.Dataset(
-                part.inputs_PF, part.hits_P, group=part.sizes_B, feature_name=names, init_score=_from(part, place)
-            )
-            for part in (train, watched)
-        )
-        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-        booster = lightgbm.train(settings, data, self.trees, valid_sets=[watch], callbacks=[stop])
-        scores_P = _from(watched, place) + np.asarray(booster.predict(watched.inputs_PF, num_threads=1))
-        gain_B = _quality(scores_P, watched) - each[base]
+        booster = self.grown(lightgbm, train, watched, names, place, context.seed)
+        scores_P = start_of(watched, place) + np.asarray(booster.predict(watched.inputs_PF, num_threads=1))
+        gain_B = quality_of(scores_P, watched) - each[base]
         # When to stop was chosen on these users: what is within chance of nothing is taken for nothing.
         certain = gain_B.mean() > gain_B.std() / math.sqrt(len(gain_B))
         count = booster.best_iteration if certain else 0
@@ -200,8 +197,26 @@ class LambdaMART(MadeOfModels):
         context.progress(f"{said}; {base} with {count} trees {quality:.4f}")
         return base, booster.model_to_string(num_iteration=count) if count else ""
 
+    def grown(self, lightgbm: Any, train: Labelled, watched: Labelled, names: list[str], place: int, seed: int) -> Any:
+        """LightGBM's booster that corrects the member at this place."""
+        settings = {
+            "objective": "lambdarank", "metric": "ndcg", "eval_at": [TOP], "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate, "min_data_in_leaf": self.least_in_leaf, "verbosity": -1,
+            "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": seed,
+            "lambdarank_truncation_level": TOP + 10, "feature_fraction": 0.8,
+            "bagging_fraction": 0.8, "bagging_freq": 1,
+        }  # fmt: skip
+        data, watch = (
+            lightgbm.Dataset(
+                part.inputs_PF, part.hits_P, group=part.sizes_B, feature_name=names, init_score=start_of(part, place)
+            )
+            for part in (train, watched)
+        )
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        return lightgbm.train(settings, data, self.trees, valid_sets=[watch], callbacks=[stop])
 
-def _from(part: _Labelled, place: int) -> DoubleArray:
+
+def start_of(part: Labelled, place: int) -> DoubleArray:
     """(P,) the start of the trees: what one member says."""
     return start_scores(part.inputs_PF[:, 2 * place])
 
@@ -225,7 +240,7 @@ def _opinion_names(models: dict[str, Model]) -> list[str]:
     return [f"{name}_{what}" for name in models for what in ("score", "place")]
 
 
-def _quality(scores_P: FloatArray | DoubleArray, part: _Labelled) -> DoubleArray:
+def quality_of(scores_P: FloatArray | DoubleArray, part: Labelled) -> DoubleArray:
     """(B,) NDCG@TOP of each user, of equals the earlier candidate; targets that nobody proposed count as missed."""
     rows_P = np.repeat(np.arange(len(part.sizes_B)), part.sizes_B)
     order_P = np.lexsort((-scores_P, rows_P))
