@@ -155,6 +155,9 @@ def test_users_that_quotas_can_not_tell_apart_share_one(monkeypatch: pytest.Monk
     counts.take(None, {"3": 6}, {})
     with pytest.raises(Problem):
         counts.take(None, {"4": 6}, {})
+    with pytest.raises(Problem):  # together, too
+        counts.take(None, {"5": 3, "6": 3}, {})
+    counts.take(None, {"7": 2, "8": 2, "0": 9}, {})
 
 
 takes = st.lists(

@@ -3,61 +3,69 @@ moves the popularity of an item by more."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Generic, TypeVar
 
 from recsys_ray.serving.config import FeedbackSettings
 from recsys_ray.serving.problem import Problem
 
 MOST_USERS = 100_000  # that are told apart within a minute; all others share what one may send
 MOST_ITEMS = 1_000_000  # that are told apart within a day, as with users
-DAY = 24 * 60  # minutes
+MINUTE, DAY = 60, 86_400  # seconds
 OTHERS = ""
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Quota:
     """Counts by the minute and by the day of UTC, of this process. One event loop, so no lock."""
 
     def __init__(self, settings: FeedbackSettings) -> None:
-        self._of_user, self._of_key = settings.events_per_minute, settings.events_per_minute_of_key
-        self._of_item = settings.events_per_day_of_item
-        self._minute = self._day = 0
-        self._users: Counter[str] = Counter()
-        self._keys: Counter[str | None] = Counter()
-        self._items: Counter[tuple[str | None, str]] = Counter()
+        self._keys: _Period[str | None] = _Period(MINUTE, settings.events_per_minute_of_key, math.inf)
+        self._users: _Period[str] = _Period(MINUTE, settings.events_per_minute, MOST_USERS)
+        self._items: _Period[tuple[str | None, str]] = _Period(DAY, settings.events_per_day_of_item, MOST_ITEMS)
 
     def take(self, holder: str | None, sizes: Mapping[str, int], items: Mapping[str, int]) -> None:
         """Count events by user, and those that rate by item, that come with a key. All of them or, with a Problem 429,
         none."""
-        now = time.time()
-        if (day := int(now // 60) // DAY) != self._day:
-            self._day = day
-            self._items.clear()
-        if (minute := int(now // 60)) != self._minute:
-            self._minute = minute
-            self._users.clear()
-            self._keys.clear()
-        wait = {b"retry-after": b"%d" % (60 - int(now) % 60)}
-        total = sum(sizes.values())
-        if self._keys[holder] + total > self._of_key:
-            raise Problem(429, f"more than {self._of_key} events a minute with this key; send them later", wait)
-        for user, size in sizes.items():
-            if self._users[self._known(user)] + size > self._of_user:
-                raise Problem(429, f"more than {self._of_user} events a minute of one user; send them later", wait)
-        for item, size in items.items():
-            if self._items[self._known_item(holder, item)] + size > self._of_item:
-                late = {b"retry-after": b"%d" % (DAY * 60 - int(now) % (DAY * 60))}
-                raise Problem(429, f"more than {self._of_item} events a day of one item with this key", late)
-        self._keys[holder] += total
-        for item, size in items.items():
-            self._items[self._known_item(holder, item)] += size
-        for user, size in sizes.items():
-            self._users[self._known(user)] += size
+        now = int(time.time())
+        of_key = self._keys.sums({holder: sum(sizes.values())}, holder, now)
+        of_users = self._users.sums(sizes, OTHERS, now)
+        of_items = self._items.sums({(holder, item): size for item, size in items.items()}, (holder, OTHERS), now)
+        self._keys.check(of_key, "a minute with this key; send them later", now)
+        self._users.check(of_users, "a minute of one user; send them later", now)
+        self._items.check(of_items, "a day of one item with this key", now)
+        self._keys.counts.update(of_key)
+        self._users.counts.update(of_users)
+        self._items.counts.update(of_items)
 
-    def _known_item(self, holder: str | None, item: str) -> tuple[str | None, str]:
-        key = holder, item
-        return key if key in self._items or len(self._items) < MOST_ITEMS else (holder, OTHERS)
 
-    def _known(self, user: str) -> str:
-        return user if user in self._users or len(self._users) < MOST_USERS else OTHERS
+class _Period(Generic[Key]):
+    """What was counted since the last full minute or day; ``apart`` keys are told apart, all others are one."""
+
+    def __init__(self, seconds: int, most: int, apart: float) -> None:
+        self._seconds, self._most, self._apart = seconds, most, apart
+        self._number = 0
+        self.counts: dict[Key, int] = {}
+
+    def sums(self, sizes: Mapping[Key, int], others: Key, now: int) -> dict[Key, int]:
+        """What the counts of these keys would be."""
+        if (number := now // self._seconds) != self._number:
+            self._number = number
+            self.counts.clear()
+        room, found = self._apart - len(self.counts), Counter[Key]()
+        for key, size in sizes.items():
+            known = key in self.counts
+            room -= not known
+            found[key if known or room >= 0 else others] += size
+        return {key: self.counts.get(key, 0) + size for key, size in found.items()}
+
+    def check(self, sums: Mapping[Key, int], what: str, now: int) -> None:
+        """Raises Problem 429 where one is too large."""
+        if any(size > self._most for size in sums.values()):
+            late = {b"retry-after": b"%d" % (self._seconds - now % self._seconds)}
+            raise Problem(429, f"more than {self._most} events {what}", late)
