@@ -16,15 +16,13 @@ from recsys_ray import cli
 from recsys_ray.config.reference import keys as every_key
 from recsys_ray.models.registry import MODELS
 from tests.here import without_ray
+from tests.pages import ROOT, WRITTEN, code_of, read
 from tests.worlds import TINY, World
 
-ROOT = Path(__file__).parent.parent
-WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\(([^)#:\s]+\.md)(?:#[^)]*)?\)")
 COMMANDS = [name for _, name, _ in cli.functions()]
 PLAIN = {"user_id", "item_id", "title", "low", "high", "users", "items", "genres", "name", "kind", "source"}
 """Keys whose docstring is that of their section, and the names of kinds."""
-FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,8 @@ def test_links_lead_to_pages(path: Path, generate: ModuleType) -> None:
 def typed() -> Iterator[tuple[str, str]]:
     """(page, line) of what a reader is told to type."""
     for path in WRITTEN:
-        for block in FENCED.findall(path.read_text(encoding="utf-8")):
-            for line in block.splitlines()[1:-1]:
+        for block in code_of(path.read_text(encoding="utf-8")):
+            for line in block.splitlines():
                 yield str(path.relative_to(ROOT)), line
 
 
@@ -83,7 +81,7 @@ def test_keys_of_yaml_exist() -> None:
     blocks = [
         (path.name, yaml.safe_load(block))
         for path in WRITTEN
-        for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for block in code_of(path.read_text(encoding="utf-8"), "yaml")
     ]
     assert len(blocks) >= 5
     assert [(page, path) for page, block in blocks for path in paths_of(block) if not is_key(path, known)] == []
@@ -109,8 +107,7 @@ def test_the_keys_of_manifests_are_told(tmp_path: Path) -> None:
     world = World(tmp_path, data=TINY["data"] | {"posters": True}, content={"image": {"encoder": "palette"}})
     with without_ray():
         assert world.command("run").status == 0
-    page = (ROOT / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
-    told = set(re.findall(r"`([\w*./-]+)`", page))
+    told = set(re.findall(r"`([\w*./-]+)`", read("reference/files.md")))
     written = {
         file.relative_to(tmp_path / "out"): set(json.loads(file.read_text()))
         for file in (tmp_path / "out").rglob("*.json")

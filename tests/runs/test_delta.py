@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from recsys_ray.base.storage import Location
 from recsys_ray.runs import publish
 from recsys_ray.runs.delta import LOG, follow_latest, move_table, storage_options
 from tests.here import without_ray
+from tests.pages import code_of, read
 from tests.runs.test_publish import facts
 from tests.worlds import World
 
@@ -173,7 +173,7 @@ def test_the_command_keeps_the_table_where_latest_is(tmp_path: Path) -> None:
 
 def test_the_documentation_s_queries_give_the_published_rows(tmp_path: Path) -> None:
     duckdb, _ = pytest.importorskip("duckdb"), pytest.importorskip("polars")
-    page = (Path(__file__).parent.parent.parent / "docs" / "how-to" / "sql.md").read_text()
+    page = read("how-to/sql.md")
     world = World(tmp_path / "world", runs={"delta": True}, evaluation={"bootstrap": 0, "baselines": []})
     with without_ray():
         world.run("recommend.n=5", stage="recommend")
@@ -182,14 +182,14 @@ def test_the_documentation_s_queries_give_the_published_rows(tmp_path: Path) -> 
     expected = world.published().to_pandas()
     assert len(expected) == 300 * 5
     page = page.replace("runs/demo/recommendations", str(world.recommendations))
-    [query] = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    [query] = code_of(page, "sql")
     first, second = query.split(";")[:2]
     duckdb.execute(first)
     top = expected[expected["rank"] <= 3].groupby("item_id").size()
     found = duckdb.sql(second).fetchall()
     assert found == sorted(top.items(), key=lambda pair: (-pair[1], pair[0]))[:10]
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    for block in code_of(page, "python"):
         exec(block, names)
     assert len(names["frame"]) == len(expected) and set(names["frame"]["item_id"]) == set(expected["item_id"])
     assert dict(names["best"].itertuples(index=False)) == dict(
