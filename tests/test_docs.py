@@ -117,6 +117,11 @@ def test_the_keys_of_manifests_are_told(tmp_path: Path) -> None:
     assert {str(file): keys - told for file, keys in written.items() if keys - told} == {}
 
 
+def test_the_numbers_of_the_readme_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| .* \| .* \| `.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 5 and set(rows) <= set(read("explanation/numbers.md").splitlines())
+
+
 def test_every_page_stands_in_the_navigation(generate: ModuleType) -> None:
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     listed = {page for entry in nav for page in ([entry] if isinstance(entry, str) else next(iter(entry.values())))}

@@ -199,7 +199,9 @@ def open_run(
 
 
 def _warm(run: LiveRun) -> None:
-    """Rank every kind of request there is, so that no user waits for kernels and indexes to be made."""
+    """Rank every kind of request there is and look where the posters are, so that no user waits for kernels, indexes
+    and a walk over the catalogue."""
+    run.catalogue.poster_origins  # noqa: B018
     users = run.first_users
     known = [] if users is None else [users.slice(0, 1)]
     options = replace(run.options, n=min(10, len(run.catalogue)))

@@ -101,7 +101,7 @@ def written_whole(db: sqlite3.Connection, file: Path) -> Iterator[None]:
     Raises:
         StorageError: it can't be written.
     """
-    try:
+    with writing(file):
         db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -109,6 +109,13 @@ def written_whole(db: sqlite3.Connection, file: Path) -> Iterator[None]:
         except sqlite3.Error:
             db.execute("ROLLBACK")
             raise
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What SQLite says against a write is a StorageError."""
+    try:
+        yield
     except sqlite3.Error as error:
         raise StorageError(f"{file}: can't write ({error}); free space or set serving.state") from error
 

@@ -44,6 +44,7 @@ from recsys_ray.serving.users.database import (
     open_database,
     set_aside,
     with_column,
+    writing,
     written_whole,
 )
 from recsys_ray.serving.users.events import MOST_EVENTS, RATED, SEEN, Event, newest_of_each, typed_table
@@ -161,10 +162,8 @@ class Journal:
         with self._lock, held(self.file):
             if number_of(self.file) != self._number or not is_headed(self._head):
                 raise StorageError(f"{self.file}: is damaged, or another file is in its place")
-            try:
+            with writing(self.file):
                 yield
-            except sqlite3.Error as error:
-                raise StorageError(f"{self.file}: can't write ({error}); free space or set serving.state") from error
 
     async def version(self, user: str) -> int:
         try:
